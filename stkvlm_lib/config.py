@@ -1,0 +1,188 @@
+"""Every parameter of a run, checked, and the profiles. A notebook's parameters cell holds the same names in upper case."""
+
+import re
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+ROOT = Path(__file__).resolve().parent.parent
+"""The repository: relative paths in parameters count from here, whatever folder a command is started in."""
+EMBEDDED = "embedded"
+"""The name under which adapters record the base that ships in models/embedded."""
+
+
+class ConfigError(ValueError):
+    """A parameter that is unknown or has an impossible value; the message names it and the valid ones."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What every notebook takes."""
+
+    run_dir: str = ""
+    frames_dir: str = ""
+    skip_broken: bool = False
+    seed: int = 0
+
+    def __post_init__(self):
+        _require(self.seed >= 0, "SEED", self.seed, "a whole number from 0")
+
+    @property
+    def run_path(self) -> Path:
+        """Where the run's files lie; empty means outputs/by-hand."""
+        return resolve(self.run_dir or "outputs/by-hand")
+
+    @property
+    def frames_path(self) -> Path:
+        """The data folder; empty means the bundled frames."""
+        return resolve(self.frames_dir or "frames")
+
+
+@dataclass(frozen=True)
+class ExploreConfig(RunConfig):
+    """Notebook 01."""
+
+
+@dataclass(frozen=True)
+class QaConfig(RunConfig):
+    """Notebook 02."""
+
+
+@dataclass(frozen=True)
+class ModelConfig(RunConfig):
+    """What notebooks 03 and 04 share: which base, which adapter, how it is loaded."""
+
+    base_model: str = ""
+    base_revision: str = ""
+    adapter_dir: str = ""
+    quantization: str = "nf4"
+    eval_batch_size: int = 16
+
+    def __post_init__(self):
+        super().__post_init__()
+        _require(self.quantization in ("nf4", "none"), "QUANTIZATION", self.quantization, "nf4 or none")
+        _require(self.eval_batch_size > 0, "EVAL_BATCH_SIZE", self.eval_batch_size, "pictures answered at once, from 1")
+
+
+@dataclass(frozen=True)
+class FinetuneConfig(ModelConfig):
+    """Notebook 03."""
+
+    train_views: int = 0
+    valid_views: int = 200
+    mirror: bool = True
+    questions_per_view: int = 12
+    epochs: int = 8
+    batch_size: int = 16
+    learning_rate: float = 2e-3
+    lora_rank: int = 16
+    lora_alpha: int = 32
+    lora_dropout: float = 0.0
+    evaluations: int = 4
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("epochs", "batch_size", "questions_per_view", "lora_rank", "lora_alpha", "evaluations"):
+            _require(getattr(self, name) > 0, name.upper(), getattr(self, name), "a whole number from 1")
+        for name in ("train_views", "valid_views"):
+            _require(getattr(self, name) >= 0, name.upper(), getattr(self, name), "a number of pictures, 0 for all")
+        _require(0 < self.learning_rate < 1, "LEARNING_RATE", self.learning_rate, "a number between 0 and 1")
+        _require(0 <= self.lora_dropout < 1, "LORA_DROPOUT", self.lora_dropout, "a share from 0 to under 1")
+
+
+@dataclass(frozen=True)
+class ScoreConfig(ModelConfig):
+    """Notebook 04."""
+
+    qa_file: str = ""
+    bootstrap: int = 1000
+
+    def __post_init__(self):
+        super().__post_init__()
+        _require(self.bootstrap >= 100, "BOOTSTRAP", self.bootstrap, "a number of resamples from 100")
+
+
+STEPS: dict[str, tuple[str, type[RunConfig]]] = {
+    "01": ("01_explore_data", ExploreConfig),
+    "02": ("02_generate_qa", QaConfig),
+    "03": ("03_finetune_qlora", FinetuneConfig),
+    "04": ("04_error_analysis", ScoreConfig),
+}
+"""Step -> (notebook, its parameters), in the order in which they run."""
+
+PROFILES: dict[str, dict[str, Any]] = {
+    "smoke": {"TRAIN_VIEWS": 96, "VALID_VIEWS": 32, "EPOCHS": 1, "EVALUATIONS": 1, "MIRROR": False, "BOOTSTRAP": 200},
+    "cpu": {},
+    "gpu": {
+        "BASE_MODEL": "HuggingFaceTB/SmolVLM-256M-Instruct",
+        "EPOCHS": 3,
+        "LEARNING_RATE": 2e-4,
+        "LORA_DROPOUT": 0.05,
+        "EVAL_BATCH_SIZE": 32,
+    },
+}
+"""Profile -> the parameters it sets; all others keep their defaults, which are those of `cpu`."""
+
+C = TypeVar("C", bound=RunConfig)
+_NOTEBOOK_OWN = {"In", "Out", "exit", "quit", "open"}
+
+
+def read_parameters(namespace: dict[str, Any], kind: type[C]) -> C:
+    """Build a configuration from a notebook's globals (called before anything but parameters and imports is defined).
+
+    Raises ConfigError for a parameter that `kind` does not have, or whose value has the wrong type.
+    """
+    given = {
+        name: value
+        for name, value in namespace.items()
+        if not name.startswith("_")
+        and name not in _NOTEBOOK_OWN
+        and (value is None or isinstance(value, bool | int | float | str | list | dict))
+    }
+    return make_config(given, kind)
+
+
+def make_config(parameters: dict[str, Any], kind: type[C]) -> C:
+    """UPPER_CASE parameters -> configuration. Raises ConfigError naming what is unknown or of the wrong type."""
+    types = {field.name.upper(): field.type for field in fields(kind)}
+    unknown = sorted(set(parameters) - set(types))
+    if unknown:
+        raise ConfigError(f"unknown parameter {', '.join(unknown)}; valid ones are {', '.join(types)}")
+    return kind(**{name.lower(): _cast(name, value, types[name]) for name, value in parameters.items()})
+
+
+def upper(config: RunConfig) -> dict[str, Any]:
+    """The configuration as notebook parameters."""
+    return {name.upper(): value for name, value in asdict(config).items()}
+
+
+def resolve(path: str | Path) -> Path:
+    """An absolute path; relative ones count from the repository root."""
+    path = Path(path).expanduser()
+    return path if path.is_absolute() else ROOT / path
+
+
+def _cast(name: str, value: Any, kind: type) -> Any:
+    """Accept what papermill and YAML deliver (`1e-4` arrives as text), refuse what would change the meaning."""
+    if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+        return value
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, str):
+        if kind is bool and value.lower() in ("true", "false"):
+            return value.lower() == "true"
+        if kind is int and re.fullmatch(r"-?\d+", value):
+            return int(value)
+        if kind is float:
+            try:
+                return float(value)
+            except ValueError:
+                pass
+    if kind is str and isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)  # papermill reads a folder named 2024 as a number
+    raise ConfigError(f"{name}={value!r} is not of type {kind.__name__}")
+
+
+def _require(condition: bool, name: str, value: Any, wanted: str) -> None:
+    if not condition:
+        raise ConfigError(f"{name}={value!r}: must be {wanted}")

@@ -1,0 +1,151 @@
+"""One view as a picture: enlarged without blur, its karts boxed, coloured by role and named.
+
+Boxes are those of the labelling rule (px in the 150x100 frame), so what is drawn is what the answers count.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import matplotlib
+from PIL import Image, ImageDraw, ImageFont
+
+from stkvlm_lib.frames import KART_CLASS, View
+from stkvlm_lib.scene import IMAGE_SIZE, MIN_SIDE, Box, depth, is_kept, read_scene, scale_box, side
+
+BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILLION, PURPLE = (
+    ["#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7"]
+)
+"""The Okabe-Ito palette, told apart by colour-blind readers and in print."""
+GREY = "#8C8C8C"
+TOO_SMALL = f"under {MIN_SIDE} px"
+ROLE_COLOURS = {
+    "ego": YELLOW,
+    "front and left": SKY,
+    "front and right": ORANGE,
+    "back and left": GREEN,
+    "back and right": PURPLE,
+    TOO_SMALL: "#C8C8C8",
+}
+"""Role of a kart -> its colour; the four zones are named as the answers to `Where is {kart} ...` are."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A kart's box (px in the 150x100 frame), name and role."""
+
+    box: Box
+    name: str
+    role: str
+
+
+def marks(view: View) -> list[Mark]:
+    """Every kart of a view with its role; those too small for the rule first, to be drawn below the others."""
+    small = []
+    for detection in view.detections:
+        box = scale_box(detection.box)
+        if detection.class_id == KART_CLASS and not is_kept(box):
+            small.append(Mark(box, view.frame.karts[detection.object_id], TOO_SMALL))
+    scene = read_scene(view)
+    others = [Mark(k.box, k.name, f"{depth(k, scene.ego)} and {side(k, scene.ego)}") for k in scene.others]
+    ego = [Mark(scene.ego.box, scene.ego.name, "ego")] if scene.ego else []
+    return small + others + ego
+
+
+def enlarged(view: View, width: int = 640) -> Image.Image:
+    """The picture with every pixel a square, at the whole multiple of its size nearest to `width` px (at least 1)."""
+    image = view.image()
+    factor = max(1, round(width / image.width))
+    return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+
+
+def draw_overlay(
+    view: View,
+    width: int = 640,
+    *,
+    text: float = 0.022,
+    zones: bool = True,
+    names: set[str] | None = None,
+    karts: bool = True,
+) -> Image.Image:
+    """The enlarged picture with its karts marked.
+
+    text: height of the names as a share of the width. zones: draw the lines through the ego kart's centre.
+    names: the karts to name, None for all kept ones. karts: False leaves the picture plain.
+    """
+    image = enlarged(view, width)
+    if not karts:
+        return image
+    scale = image.width / IMAGE_SIZE[0], image.height / IMAGE_SIZE[1]
+    drawing, stroke = ImageDraw.Draw(image), max(1, image.width // 320)
+    found = [(mark, tuple(v * scale[i % 2] for i, v in enumerate(mark.box))) for mark in marks(view)]
+    if zones:
+        for mark, (x1, y1, x2, y2) in found:
+            if mark.role == "ego":
+                cx, cy = (x1 + x2) / 2, (y1 + y2) / 2
+                _dashed(drawing, (cx, 0, cx, image.height), "#FFFFFF", stroke)
+                _dashed(drawing, (0, cy, image.width, cy), "#FFFFFF", stroke)
+    for mark, box in found:
+        _box(drawing, box, mark.role, stroke)
+    _names(drawing, image.size, [(m, b) for m, b in found if _is_named(m, names)], _font(round(image.width * text)))
+    return image
+
+
+def _is_named(mark: Mark, names: set[str] | None) -> bool:
+    return mark.role != TOO_SMALL and (names is None or mark.name in names)
+
+
+def _box(drawing: ImageDraw.ImageDraw, box: tuple, role: str, stroke: int) -> None:
+    x1, y1, x2, y2 = box
+    if role == TOO_SMALL:
+        x2, y2 = max(x2, x1 + 3 * stroke), max(y2, y1 + 3 * stroke)
+        for edge in ((x1, y1, x2, y1), (x2, y1, x2, y2), (x1, y2, x2, y2), (x1, y1, x1, y2)):
+            _dashed(drawing, edge, ROLE_COLOURS[role], stroke)
+        return
+    drawing.rectangle((x1 - stroke, y1 - stroke, x2 + stroke, y2 + stroke), outline=BLACK, width=3 * stroke)
+    drawing.rectangle(box, outline=ROLE_COLOURS[role], width=stroke * (2 if role == "ego" else 1))
+
+
+def _dashed(drawing: ImageDraw.ImageDraw, line: tuple, colour: str, stroke: int) -> None:
+    """A dashed line over a dark one, so that it shows on bright and on dark ground."""
+    x1, y1, x2, y2 = line
+    length = max(abs(x2 - x1), abs(y2 - y1), 1)
+    dash = 4 * stroke
+    for number, start in enumerate(range(0, round(length), dash)):
+        a, b = start / length, min(1, (start + dash) / length)
+        ends = (x1 + (x2 - x1) * a, y1 + (y2 - y1) * a, x1 + (x2 - x1) * b, y1 + (y2 - y1) * b)
+        drawing.line(ends, fill=BLACK if number % 2 else colour, width=stroke)
+
+
+def _names(drawing: ImageDraw.ImageDraw, size: tuple, named: list, font: ImageFont.FreeTypeFont) -> None:
+    """Write each name on a plate beside its box, the ego kart's first, where it covers no name written before."""
+    taken: list[tuple] = []
+    for mark, box in reversed(named):
+        pad = font.size // 5
+        w, h = round(font.getlength(mark.name)) + 2 * pad, sum(font.getmetrics())
+        place = min(_places(box, w, h, size), key=lambda p: sum(_overlap(p, other) for other in taken))
+        taken.append(place)
+        drawing.rectangle(place, fill=ROLE_COLOURS[mark.role], outline=BLACK)
+        drawing.text((place[0] + pad, place[1]), mark.name, BLACK, font)
+
+
+def _places(box: tuple, w: float, h: float, size: tuple) -> Iterator[tuple]:
+    """Where a name of w x h px could stand, best first: above, below, right, left, then further up and down."""
+    x1, y1, x2, y2 = box
+    gap, middle = h * 0.15, (x1 + x2 - w) / 2
+    level = (y1 + y2 - h) / 2
+    corners = [(middle, y1 - h - gap), (middle, y2 + gap), (x2 + gap, level), (x1 - w - gap, level)]
+    corners += [(middle, y1 - n * h - gap) for n in (2, 3)] + [(middle, y2 + n * h + gap) for n in (1, 2)]
+    for x, y in corners:
+        x, y = min(max(x, gap), size[0] - w - gap), min(max(y, gap), size[1] - h - gap)
+        yield x, y, x + w, y + h
+
+
+def _overlap(a: tuple, b: tuple) -> float:
+    return max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))
+
+
+@lru_cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans-Bold.ttf"), max(6, size))

@@ -1,0 +1,246 @@
+"""The notebooks one after the other through papermill: checked beforehand, resumable, each done only by its stamp."""
+
+import os
+import re
+import shlex
+import shutil
+import sys
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from stkvlm_lib import runs
+from stkvlm_lib.config import PROFILES, ROOT, STEPS, ConfigError, ModelConfig, RunConfig, make_config
+from stkvlm_lib.files import read_json, write_text
+
+NOTEBOOKS = ROOT / "notebooks"
+EXPECTED_TIME = {
+    "smoke": "a few minutes",
+    "cpu": "up to 20 minutes on 2 cores",
+    "gpu": "depends on the GPU and the number of frames",
+}
+NEEDED_MEMORY_GB = 4
+NEEDED_DISK_GB = 2
+_RUN_ID = re.compile(r"[A-Za-z0-9][\w.-]*")
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+class StepFailed(RuntimeError):
+    """A notebook did not get to its end; the message names it, the error, and the command that resumes."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for on the command line. profile None: `gpu` where there is a CUDA device, else `cpu`."""
+
+    profile: str | None = None
+    parameters: dict[str, Any] = field(default_factory=dict)
+    run_id: str | None = None
+    from_step: str | None = None
+
+    def command(self, profile: str, run_id: str) -> str:
+        """The command that goes on with the run."""
+        pairs = [word for name, value in self.parameters.items() for word in ("-p", name, str(value))]
+        return shlex.join(["./run_all.sh", profile, *pairs, "--run-id", run_id])
+
+
+def check_request(request: Request) -> None:
+    """Refuse what can be refused without importing anything heavy. Raises ConfigError naming the valid ones."""
+    if request.profile is not None and request.profile not in PROFILES:
+        raise ConfigError(f"unknown profile {request.profile!r}; valid ones are {', '.join(PROFILES)}")
+    if request.from_step is not None and request.from_step not in STEPS:
+        raise ConfigError(f"unknown step {request.from_step!r}; valid ones are {', '.join(STEPS)}")
+    if request.run_id is not None and (not _RUN_ID.fullmatch(request.run_id) or request.run_id == "latest"):
+        raise ConfigError(
+            f"--run-id {request.run_id!r}: must be a folder name of letters, digits, '.', '_' and '-', and not 'latest'"
+        )
+    if request.from_step and not request.run_id:
+        raise ConfigError(f"--from {request.from_step} needs --run-id, the name of a folder in outputs/")
+    if request.from_step and not (runs.OUTPUTS / request.run_id).is_dir():
+        raise ConfigError(f"--from {request.from_step}: there is no run {runs.OUTPUTS / request.run_id}")
+    step_configs(request.profile or "cpu", request.parameters)
+
+
+def step_configs(profile: str, parameters: dict[str, Any], run_dir: str = "") -> dict[str, RunConfig]:
+    """Each step's configuration: defaults, then the profile, then the given parameters. Raises ConfigError."""
+    declared = {step: [f.name.upper() for f in fields(kind)] for step, (_, kind) in STEPS.items()}
+    valid = list(dict.fromkeys(name for names in declared.values() for name in names if name != "RUN_DIR"))
+    if "RUN_DIR" in parameters:
+        raise ConfigError("RUN_DIR is outputs/<run-id> here; choose its name with --run-id")
+    if unknown := [name for name in parameters if name not in valid]:
+        raise ConfigError(f"unknown parameter {', '.join(unknown)}; valid ones are {', '.join(valid)}")
+    given = PROFILES[profile] | parameters | {"RUN_DIR": run_dir}
+    return {
+        step: make_config({name: given[name] for name in declared[step] if name in given}, kind)
+        for step, (_, kind) in STEPS.items()
+    }
+
+
+def run_pipeline(request: Request) -> Path:
+    """Run what is not done yet of the four notebooks and return the run folder.
+
+    Raises ConfigError before anything is written, StepFailed when a notebook does not get to its end.
+    """
+    check_request(request)
+    profile = request.profile or default_profile()
+    seed = step_configs(profile, request.parameters)["01"].seed
+    name = request.run_id or runs.run_id(profile, seed)
+    folder = runs.OUTPUTS / name
+    shown = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
+    configs = step_configs(profile, request.parameters, run_dir=str(shown))
+    check_resumable(folder, configs, request.from_step)
+    preflight(profile, name, configs)
+    runs.set_up_hub(configs["04"].base_model)
+    if request.from_step:
+        runs.drop_stamps(folder, request.from_step)
+    resume = request.command(profile, name)
+    for step, config in configs.items():
+        run_step(step, config, folder, PROFILES[profile] | request.parameters, resume)
+    point_latest_to(folder)
+    print_headline(folder)
+    return folder
+
+
+def default_profile() -> str:
+    import torch
+
+    return "gpu" if torch.cuda.is_available() else "cpu"
+
+
+def check_resumable(folder: Path, configs: dict[str, RunConfig], from_step: str | None) -> None:
+    """Refuse to go on with a run whose finished steps, as far as they are kept, had other parameters."""
+    if not (folder / "config.json").is_file():
+        return
+    recorded = read_json(folder / "config.json")
+    for step, config in configs.items():
+        if not runs.is_done(folder, step) or (from_step and step >= from_step):
+            continue
+        before, now = recorded.get(step, {}), runs.recorded_parameters(config)
+        changed = [f"{name}={before.get(name)!r}, now {now[name]!r}" for name in now if before.get(name) != now[name]]
+        if changed:
+            raise ConfigError(
+                f"step {step} of {folder.name} was done with {'; '.join(changed)}: "
+                f"give the same parameters, --from {step} to do it again, or another --run-id"
+            )
+
+
+def preflight(profile: str, name: str, configs: dict[str, RunConfig]) -> None:
+    """Say what the run will use and how long it takes. Raises ConfigError when something it needs is not there."""
+    import psutil
+
+    config = configs["04"]
+    frames, qa_file = config.frames_path, config.qa_file
+    if not frames.is_dir():
+        raise ConfigError(f"FRAMES_DIR: no folder {frames}; give one with frames, or restore the bundled `frames/`")
+    if qa_file and not runs.resolve(qa_file).is_file():
+        raise ConfigError(f"QA_FILE: no file {runs.resolve(qa_file)}; give one in the course's format, or leave it empty")
+    base = describe_base(config)
+    memory, disk = psutil.virtual_memory().available / 1e9, shutil.disk_usage(ROOT).free / 1e9
+    print(f"run     {name} (profile {profile}, seed {config.seed})")
+    print(f"device  {_device()}")
+    print(f"memory  {memory:.0f} GB free{_scarce(memory, NEEDED_MEMORY_GB)}")
+    print(f"disk    {disk:.0f} GB free{_scarce(disk, NEEDED_DISK_GB)}")
+    print(f"frames  {frames}")
+    print(f"base    {base}")
+    print(f"time    {EXPECTED_TIME[profile]}", flush=True)
+
+
+def describe_base(config: ModelConfig) -> str:
+    """The base model and whether it is at hand. Raises ConfigError for a folder that is not there."""
+    name = config.base_model
+    if runs.base_is_local(name):
+        folder = ROOT / "models" / runs.EMBEDDED if name in ("", runs.EMBEDDED) else runs.resolve(name)
+        if not (folder / "config.json").is_file():
+            raise ConfigError(f"BASE_MODEL: no model in {folder}; restore it, or name another base with -p BASE_MODEL")
+        return str(folder)
+    if not _HUB_ID.fullmatch(name):
+        raise ConfigError(f"BASE_MODEL: {name!r} is neither a folder, nor 'embedded', nor a hub id such as org/name")
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(name, "config.json", revision=config.base_revision or None)
+    return f"{name} ({'in the local cache' if isinstance(cached, str) else 'will be downloaded from the hub'})"
+
+
+def run_step(step: str, config: RunConfig, folder: Path, given: dict[str, Any], resume: str) -> None:
+    """Execute a notebook unless its stamp is there. Raises StepFailed when the stamp is not there afterwards."""
+    notebook = STEPS[step][0]
+    executed = folder / "notebooks" / f"{notebook}.ipynb"
+    if runs.is_done(folder, step):
+        print(f"\n== {notebook}: done before", flush=True)
+    else:
+        print(f"\n== {notebook}", flush=True)
+        passed = [f.name for f in fields(config) if f.name.upper() in given or f.name == "run_dir"]
+        failure = execute(NOTEBOOKS / f"{notebook}.ipynb", executed, {n.upper(): getattr(config, n) for n in passed}, resume)
+        if not failure and not runs.is_done(folder, step):
+            failure = "it ended without finishing (its kernel died, or a cell left early)"
+        if failure:
+            raise StepFailed(f"{notebook} failed: {failure}\n  see    {executed}\n  resume {resume}")
+    page = executed.with_suffix(".html")
+    if executed.is_file() and not page.is_file():
+        write_html(executed, page)
+
+
+def execute(source: Path, target: Path, parameters: dict[str, Any], resume: str) -> str:
+    """Run a notebook with its output on the terminal. Returns what went wrong, empty when nothing is known to."""
+    import papermill
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.with_suffix(".html").unlink(missing_ok=True)
+    os.environ["STKVLM_HEADLESS"] = "1"
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    try:
+        papermill.execute_notebook(
+            source,
+            target,
+            parameters,
+            kernel_name="python3",
+            cwd=ROOT,
+            progress_bar=False,
+            stdout_file=sys.stdout,
+            stderr_file=sys.stderr,
+        )
+    except papermill.PapermillExecutionError as error:
+        return f"{error.ename}: {error.evalue}"
+    except KeyboardInterrupt:
+        print(f"\ninterrupted in {source.stem}\n  resume {resume}", file=sys.stderr, flush=True)
+        raise
+    except Exception as error:  # a dead kernel, one that does not start, a notebook that cannot be read
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def write_html(notebook: Path, page: Path) -> None:
+    from nbconvert import HTMLExporter
+
+    write_text(page, HTMLExporter().from_filename(str(notebook))[0])
+
+
+def point_latest_to(folder: Path) -> None:
+    """`outputs/latest` -> the newest complete run, replaced in one step."""
+    link = folder.parent / f".latest.{os.getpid()}"
+    link.symlink_to(folder.name)
+    link.replace(folder.parent / "latest")
+
+
+def print_headline(folder: Path) -> None:
+    """The scores of a complete run, and where to look at them."""
+    metrics = read_json(folder / "metrics.json", "run notebook 04 again")
+    low, high = metrics.get("exact_ci95") or (None, None)
+    print(f"\nexact match  {_percent(metrics['exact'])}  (95 % interval {_percent(low)} to {_percent(high)})", end="")
+    print(f" on {metrics['n']} questions, split {metrics['split']}")
+    for label, key in (("majority", "majority"), ("blind", "blind"), ("base alone", "base_exact")):
+        print(f"{label:<12} {_percent(metrics.get(key))}")
+    print(f"report       {folder / 'report.html'}\nlatest       {folder.parent / 'latest'}", flush=True)
+
+
+def _device() -> str:
+    runs.set_up_torch()
+    return runs.device_name()
+
+
+def _scarce(gigabytes: float, needed: float) -> str:
+    return "" if gigabytes >= needed else f" - less than the {needed} GB that a run can need"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f} %"

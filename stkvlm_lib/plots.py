@@ -1,0 +1,357 @@
+"""Data, training and scores as figures. Every function returns one; none opens a window or stays in memory.
+
+Fractions come in as 0..1 and are shown as percent; every group carries its n.
+"""
+
+import html
+import io
+import textwrap
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from stkvlm_lib import qa_sets
+from stkvlm_lib.drawing import BLACK, BLUE, GREEN, GREY, ORANGE, SKY, VERMILLION
+from stkvlm_lib.files import whole_file
+from stkvlm_lib.frames import KART_CLASS, FrameFolder, View
+from stkvlm_lib.qa_sets import Record
+from stkvlm_lib.questions import FAMILIES, normalise
+from stkvlm_lib.scene import MIN_SIDE, read_scene, scale_box
+
+if TYPE_CHECKING:
+    from stkvlm_lib.scoring import Prediction
+
+SPLIT_COLOURS = {"train": BLUE, "valid": ORANGE, "test": GREEN}
+
+
+class Chart(Figure):
+    """A figure that shows itself in a notebook without pyplot, so that none is kept open."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=100, bbox_inches="tight")
+        return buffer.getvalue()
+
+
+def save(figure: Figure, path: str | Path) -> None:
+    """Write a figure as PNG, whole or not at all."""
+    with whole_file(path) as part:
+        figure.savefig(part, format="png", dpi=130, bbox_inches="tight", facecolor="white")
+
+
+# what the data holds
+
+
+def image_statistics(folder: FrameFolder, most: int = 500) -> Figure:
+    """Brightness of the pictures, karts per view and size of their boxes, by split.
+
+    most: pictures per split that are opened for their brightness, evenly spaced.
+    """
+    chart = Chart(figsize=(9.6, 3.1), layout="constrained")
+    brightness, karts, sizes = chart.subplots(1, 3)
+    for number, split in enumerate(s for s in folder.splits if folder.splits[s]):
+        views, colour = folder.views(split), SPLIT_COLOURS.get(split, BLUE)
+        opened = views[:: max(1, -(-len(views) // most))]
+        light = [float(np.asarray(view.image().convert("L")).mean()) for view in opened]
+        sides = [min(b[2] - b[0], b[3] - b[1]) for b in _kart_boxes(views)]
+        style = {"histtype": "step", "color": colour, "linewidth": 1.6, "linestyle": ("-", "--", "-.")[number % 3]}
+        brightness.hist(
+            light, bins=np.arange(0, 257, 16), weights=_shares(light), label=f"{split}, n = {len(light)}", **style
+        )
+        counts = Counter(len(read_scene(view).karts) for view in views)
+        xs = np.arange(max(counts, default=0) + 1)
+        karts.plot(
+            xs,
+            [counts[int(x)] / len(views) for x in xs],
+            f"{'osD'[number % 3]}-",
+            color=colour,
+            markersize=4,
+            label=f"{split}, n = {len(views)}",
+        )
+        sizes.hist(
+            np.clip(sides, 0, 40),
+            bins=np.arange(0, 43),
+            weights=_shares(sides),
+            label=f"{split}, n = {len(sides)}",
+            **style,
+        )
+    sizes.axvline(MIN_SIDE, color=BLACK, linewidth=1)
+    sizes.annotate(
+        f"not asked about\nunder {MIN_SIDE} px",
+        (MIN_SIDE, 0.55),
+        (8, 0),
+        xycoords=("data", "axes fraction"),
+        textcoords="offset points",
+        fontsize=8,
+    )
+    for axes, title, unit in (
+        (brightness, "Brightness", "mean grey value of a picture, 0 to 255"),
+        (karts, "Visible karts", "karts in a view"),
+        (sizes, "Size of all kart boxes", "shorter side, px of 150x100 (40: or more)"),
+    ):
+        _plain(axes, title, unit)
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.set_ylim(bottom=0)
+        axes.legend(fontsize=7.5, frameon=False)
+    karts.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return chart
+
+
+def _kart_boxes(views: Iterable[View]) -> list[tuple[int, int, int, int]]:
+    return [scale_box(d.box) for view in views for d in view.detections if d.class_id == KART_CLASS]
+
+
+def _shares(values: Sequence[float]) -> np.ndarray:
+    return np.full(len(values), 1 / max(1, len(values)))
+
+
+def composition(records: Iterable[Record] | dict[str, dict[str, int]]) -> Figure:
+    """One bar a family, cut into its answers' shares, the most frequent first; n at the right."""
+    counts = records if isinstance(records, dict) else qa_sets.composition(records)
+    families = in_order(counts)
+    if not families:
+        return message("No questions.")
+    chart = Chart(figsize=(9.6, 0.9 + 0.38 * len(families)), layout="constrained")
+    axes = chart.subplots()
+    for y, family in enumerate(families):
+        total, left = sum(counts[family].values()), 0.0
+        answers = sorted(counts[family].items(), key=lambda item: -item[1])
+        for i, (answer, count) in enumerate(answers):
+            share = count / total
+            axes.barh(
+                y, share, left=left, height=0.72, color=BLUE if i == 0 else (SKY, "#A9D6F2")[i % 2], edgecolor="white"
+            )
+            if share > 0.012 * (len(answer) + 1):
+                axes.text(
+                    left + share / 2,
+                    y,
+                    answer,
+                    ha="center",
+                    va="center",
+                    fontsize=8,
+                    color="white" if i == 0 else BLACK,
+                )
+            left += share
+        axes.text(
+            1.01,
+            y,
+            f"n = {total:,}, {len(answers)} {'answer' if len(answers) == 1 else 'answers'}",
+            va="center",
+            fontsize=8,
+        )
+    axes.set(yticks=range(len(families)), yticklabels=families, xlim=(0, 1), ylim=(len(families) - 0.5, -0.5))
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    _plain(
+        axes,
+        "Answers of each family (dark: the most frequent one, the majority baseline)",
+        "share of the family's questions",
+        "",
+    )
+    return chart
+
+
+def label_mask(tokens: Sequence[str], labels_kept: Sequence[bool], segments: Sequence[int], most: int = 12) -> str:
+    """One packed example as HTML: the prefix with runs collapsed, then each segment on a line, loss tokens highlighted.
+
+    tokens, labels_kept, segments: length T; segment 0 is the prefix, -1 padding. most: segments shown.
+    """
+    rows = [row for row in zip(tokens, labels_kept, segments, strict=True) if row[2] >= 0]
+    numbers = sorted({number for *_, number in rows if number})
+    prefix = [(token, len(list(run))) for token, run in groupby(token for token, _, number in rows if number == 0)]
+    lines = [("image prefix", " ".join(_chip(f"{n} × {t}" if n > 1 else t, False) for t, n in prefix))]
+    for number in numbers[:most]:
+        lines.append((f"segment {number}", "".join(_chip(t, kept) for t, kept, s in rows if s == number)))
+    more = f"<p>… and {len(numbers) - most} more segments.</p>" if len(numbers) > most else ""
+    body = "".join(
+        f"<tr><th style='text-align:right;padding:3px 10px;white-space:nowrap;vertical-align:top'>{name}</th>"
+        f"<td style='text-align:left;padding:3px 0;line-height:1.9'>{cells}</td></tr>"
+        for name, cells in lines
+    )
+    return (
+        f"<p>{len(rows)} tokens: {sum(n for _, n in prefix)} of the image prefix, {len(numbers)} questions; "
+        f"{sum(kept for _, kept, _ in rows)} tokens take part in the loss ({_chip('like this', True)}).</p>"
+        f"<table style='font-size:12px;border-collapse:collapse'>{body}</table>{more}"
+    )
+
+
+def _chip(token: str, kept: bool) -> str:
+    text = token.replace("Ġ", " ").replace("▁", " ").replace("Ċ", "↵").replace("\n", "↵")
+    look = f"background:{ORANGE};color:#000;font-weight:bold;text-decoration:underline" if kept else "opacity:.85"
+    box = "white-space:pre;font-family:monospace;border:1px solid #8886;border-radius:3px;padding:1px 2px;margin:0 1px"
+    return f"<span style='{box};{look}'>{html.escape(text)}</span>"
+
+
+# training and scores
+
+
+def loss_curve(rows: Sequence[dict]) -> Figure:
+    """Training loss and exact match on valid over the steps, from the rows of train_log.jsonl."""
+    chart = Chart(figsize=(9.6, 3.1), layout="constrained")
+    loss_axes, exact_axes = chart.subplots(1, 2)
+    losses = [(r["step"], r["loss"]) for r in rows if r.get("loss") is not None]
+    exact = [(r["step"], r["valid_exact"]) for r in rows if r.get("valid_exact") is not None]
+    if losses:
+        steps, values = np.array(losses).T
+        window = max(1, len(values) // 20)
+        loss_axes.plot(steps, values, color=SKY, linewidth=1, label="each logged step")
+        smooth = [values[max(0, i - window + 1) : i + 1].mean() for i in range(len(values))]
+        loss_axes.plot(steps, smooth, color=BLUE, linewidth=2, label=f"mean of the last {window}")
+        loss_axes.legend(fontsize=8, frameon=False)
+    if exact:
+        steps, values = np.array(exact).T
+        best = int(values.argmax())
+        exact_axes.plot(steps, values, "o-", color=BLUE, markersize=5)
+        exact_axes.annotate(
+            f"best {values[best]:.1%}\nat step {steps[best]:.0f}",
+            (steps[best], values[best]),
+            (0, -12),
+            textcoords="offset points",
+            ha="center",
+            va="top",
+            fontsize=8,
+        )
+    for axes, filled in ((loss_axes, losses), (exact_axes, exact)):
+        if not filled:
+            axes.text(0.5, 0.5, "nothing logged yet", transform=axes.transAxes, ha="center", color=GREY)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _plain(
+        loss_axes,
+        f"Training loss (n = {len(losses)} logged steps)",
+        "optimiser step",
+        "cross-entropy per answer token, nats",
+    )
+    loss_axes.set_ylim(bottom=0)
+    exact_axes.set_ylim(0, 1)
+    exact_axes.yaxis.set_major_formatter(PercentFormatter(1))
+    _plain(
+        exact_axes,
+        f"Strict exact match on valid (n = {len(exact)} evaluations)",
+        "optimiser step",
+        "questions answered right",
+    )
+    return chart
+
+
+def accuracy_by_family(metrics: dict) -> Figure:
+    """Strict exact match per family and overall with 95 % intervals, beside majority, blind and the base alone."""
+    families = metrics.get("families") or {}
+    base = {"base": metrics.get("base_exact")}
+    rows = [("all questions", {**metrics, **base}), *((name, families[name]) for name in in_order(families))]
+    chart = Chart(figsize=(9.6, 1.5 + 0.36 * len(rows)), layout="constrained")
+    axes = chart.subplots()
+    for y, (_, row) in enumerate(rows):
+        low, high = row.get("exact_ci95") or (row["exact"], row["exact"])
+        axes.plot([0, 1], [y, y], color="#E4E4E4", linewidth=0.8, zorder=0)
+        axes.plot([low, high], [y, y], color=BLUE, linewidth=6 if y == 0 else 4, alpha=0.45, solid_capstyle="butt")
+        for key, (marker, colour, size) in _BASELINES.items():
+            if row.get(key) is not None:
+                axes.plot(
+                    row[key], y, marker, color=colour, markersize=size, markerfacecolor="none", markeredgewidth=1.6
+                )
+        axes.plot(row["exact"], y, "o", color=BLUE, markersize=9 if y == 0 else 7)
+        axes.text(1.02, y, f"{row['exact']:.1%}", va="center", fontweight="bold" if y == 0 else "normal", fontsize=9)
+    axes.axhline(0.5, color=BLACK, linewidth=0.8)
+    labels = [f"{name}  (n = {row['n']:,})" for name, row in rows]
+    axes.set(yticks=range(len(rows)), yticklabels=labels, xlim=(0, 1), ylim=(len(rows) - 0.4, -0.6))
+    axes.get_yticklabels()[0].set_fontweight("bold")
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    _plain(axes, None, "strict exact match", "")
+    shown = {k: v for k, v in _BASELINES.items() if any(row.get(k) is not None for _, row in rows)}
+    handles = [axes.plot([], [], "o-", color=BLUE, markersize=7, label="with the adapter, 95 % interval")[0]]
+    for key, (marker, colour, size) in shown.items():
+        handles += axes.plot(
+            [], [], marker, color=colour, markersize=size, markerfacecolor="none", label=_BASELINE_NAMES[key]
+        )
+    axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(-0.1, 1.0), ncols=4, frameon=False, fontsize=8.5)
+    return chart
+
+
+_BASELINES = {"majority": ("|", BLACK, 12), "blind": ("s", VERMILLION, 6), "base": ("D", GREEN, 6)}
+_BASELINE_NAMES = {
+    "majority": "most frequent answer",
+    "blind": "without seeing the picture",
+    "base": "base without adapter",
+}
+
+
+def confusion(predictions: Sequence["Prediction"], family: str) -> Figure:
+    """Truth against prediction of one family: counts, coloured by their share of the row."""
+    pairs = Counter((normalise(p.answer), normalise(p.prediction)) for p in predictions if p.family == family)
+    if not pairs:
+        return message(f"No predictions of family {family}.")
+    truths = _answers_in_order(family, {truth for truth, _ in pairs})
+    given = _answers_in_order(family, {answer for pair in pairs for answer in pair})
+    table = np.array([[pairs[truth, answer] for answer in given] for truth in truths])
+    shares = table / table.sum(1, keepdims=True)
+    cell = 0.42 if len(given) > 8 else 0.55
+    chart = Chart(figsize=(2.6 + cell * len(given), 1.7 + cell * len(truths)), layout="constrained")
+    axes = chart.subplots()
+    mesh = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="equal")
+    for (y, x), count in np.ndenumerate(table):
+        if count:
+            axes.text(x, y, count, ha="center", va="center", fontsize=8, color="white" if shares[y, x] > 0.6 else BLACK)
+    axes.set(xticks=range(len(given)), yticks=range(len(truths)), xlabel="prediction", ylabel="truth")
+    axes.set_xticklabels([textwrap.shorten(a, 24) or "(empty)" for a in given], rotation=45, ha="right", fontsize=8)
+    axes.set_yticklabels([f"{t}  (n = {n})" for t, n in zip(truths, table.sum(1), strict=True)], fontsize=8)
+    axes.set_title(
+        f"{family}: {np.trace(_square(pairs, given)) / table.sum():.1%} right, n = {table.sum():,}",
+        loc="left",
+        fontsize=10,
+    )
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    bar = chart.colorbar(mesh, ax=axes, shrink=0.6, aspect=18, format=PercentFormatter(1, decimals=0))
+    bar.set_label("share of the true answer's questions", fontsize=8)
+    bar.ax.tick_params(labelsize=8)
+    return chart
+
+
+def _square(pairs: Counter, answers: Sequence[str]) -> np.ndarray:
+    return np.array([[pairs[truth, answer] for answer in answers] for truth in answers])
+
+
+def most_confused(predictions: Sequence["Prediction"], family: str, n: int) -> list[dict]:
+    """The n most frequent wrong (truth, prediction) pairs of a family; `share`: of all questions with that truth."""
+    mine = [p for p in predictions if p.family == family]
+    truths = Counter(normalise(p.answer) for p in mine)
+    wrong = Counter((normalise(p.answer), normalise(p.prediction)) for p in mine if not p.correct)
+    ranked = sorted(wrong.items(), key=lambda item: (-item[1], item[0]))[:n]
+    return [{"truth": t, "prediction": p, "n": c, "share": c / truths[t]} for (t, p), c in ranked]
+
+
+# shared pieces
+
+
+def _plain(axes: Axes, title: str | None, xlabel: str, ylabel: str = "share") -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=8.5)
+    axes.set_xlabel(xlabel, fontsize=8.5)
+    axes.set_ylabel(ylabel, fontsize=8.5)
+    if title:
+        axes.set_title(title, loc="left", fontsize=10)
+
+
+def message(text: str) -> Figure:
+    """A figure that says why there is nothing to show."""
+    chart = Chart(figsize=(6, 0.8))
+    chart.text(0.5, 0.5, text, ha="center", va="center", fontsize=11)
+    return chart
+
+
+def in_order(families: Iterable[str]) -> list[str]:
+    """Families in their fixed order, unknown ones last."""
+    known = list(FAMILIES)
+    return sorted(families, key=lambda name: (known.index(name) if name in known else len(known), name))
+
+
+def _answers_in_order(family: str, answers: set[str]) -> list[str]:
+    """A family's answers in their fixed order, those outside its answer set last."""
+    known = list(FAMILIES[family].answers) if family in FAMILIES else []
+    return sorted(answers, key=lambda a: (known.index(a) if a in known else len(known), a))

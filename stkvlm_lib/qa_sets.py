@@ -1,0 +1,158 @@
+"""Question-answer records of a data folder: made from the scenes, written, read, counted and drawn for training."""
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from stkvlm_lib.files import read_json, read_jsonl, write_json, write_jsonl
+from stkvlm_lib.frames import FrameFolder, View
+from stkvlm_lib.questions import ask_all, family_of
+from stkvlm_lib.scene import mirror_box, read_scene
+
+CUSTOM_SPLIT = "custom"
+"""The split's name for questions that a user brought."""
+
+
+class QaError(ValueError):
+    """A question file that cannot be used; the message names the file, the item and the remedy."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One question about one picture, with where it comes from. `image_file` is relative to the data folder."""
+
+    image_file: str
+    question: str
+    answer: str
+    family: str
+    split: str
+    race: str
+    frame: str
+    view: int
+    track: str
+
+
+@dataclass(frozen=True)
+class TrainingPicture:
+    """A picture drawn for training with its questions; `mirrored` flips it and its answers left to right."""
+
+    image_file: str
+    mirrored: bool
+    questions: tuple[str, ...]
+    answers: tuple[str, ...]
+
+
+def make_records(folder: FrameFolder, split: str) -> list[Record]:
+    """Every question of every view of a split: complete, unbalanced, under the course rule."""
+    return [
+        _record(view, question, answer, family, split)
+        for view in folder.views(split)
+        for family, question, answer in ask_all(read_scene(view))
+    ]
+
+
+def _record(view: View, question: str, answer: str, family: str, split: str) -> Record:
+    frame = view.frame
+    return Record(
+        view.image_file, question, answer, family, split, frame.race, frame.frame_id, view.index, frame.track
+    )
+
+
+def write_course_json(records: Iterable[Record], path: Path) -> None:
+    """The course's format: a JSON list of question, answer, image_file."""
+    write_json(path, [{"question": r.question, "answer": r.answer, "image_file": r.image_file} for r in records])
+
+
+def write_records(records: Iterable[Record], path: Path) -> None:
+    write_jsonl(path, map(asdict, records))
+
+
+def read_records(path: Path) -> list[Record]:
+    """Raises QaError for rows that are not records."""
+    names = {field.name for field in fields(Record)}
+    rows = read_jsonl(path, "run notebook 02_generate_qa to write it")
+    for number, row in enumerate(rows, start=1):
+        if set(row) != names:
+            raise QaError(f"{path}: line {number} lacks {sorted(names - set(row))}; write it again with notebook 02")
+    return [Record(**row) for row in rows]
+
+
+def read_course_qa(path: Path, folder: FrameFolder) -> list[Record]:
+    """Read any file in the course's QA format, in its order; pictures must lie in `folder`. Raises QaError."""
+    items = read_json(path, "give a JSON list of question, answer, image_file")
+    if not isinstance(items, list) or not items:
+        raise QaError(f"{path}: not a list of questions; give a JSON list of question, answer, image_file")
+    records = []
+    for number, item in enumerate(items):
+        if not isinstance(item, dict) or not all(isinstance(item.get(k), str) for k in ("question", "image_file")):
+            raise QaError(f"{path}: item {number} lacks the text keys question and image_file")
+        if not isinstance(item.get("answer"), str | int | float):
+            raise QaError(f"{path}: item {number} has no answer")
+        view = folder.by_image_file.get(item["image_file"])
+        if view is None:
+            raise QaError(
+                f"{path}: item {number}: no picture {item['image_file']!r} in {folder.root} "
+                f"(which has splits {', '.join(folder.splits)}); image_file counts from FRAMES_DIR"
+            )
+        question = item["question"]
+        records.append(_record(view, question, str(item["answer"]), family_of(question), CUSTOM_SPLIT))
+    return records
+
+
+def check_no_leak(by_split: dict[str, Sequence[Record]]) -> None:
+    """Refuse questions about one race in two splits."""
+    home: dict[str, str] = {}
+    for split, records in by_split.items():
+        for record in records:
+            if home.setdefault(record.race, split) != split:
+                raise QaError(f"race {record.race} has questions in {home[record.race]} and {split}; write them again")
+
+
+def composition(records: Iterable[Record]) -> dict[str, dict[str, int]]:
+    """{family: {answer: count}}, the most frequent answer first."""
+    counts: dict[str, Counter] = defaultdict(Counter)
+    for record in records:
+        counts[record.family][record.answer] += 1
+    return {family: dict(counter.most_common()) for family, counter in counts.items()}
+
+
+def by_picture(records: Iterable[Record]) -> dict[str, list[Record]]:
+    """Records of each picture, in their order."""
+    groups: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        groups[record.image_file].append(record)
+    return dict(groups)
+
+
+def draw_pictures(records: Sequence[Record], n: int, seed: int) -> list[str]:
+    """n picture names (all for n = 0), the same for any order of the records."""
+    names = sorted({record.image_file for record in records})
+    random.Random(f"pictures-{seed}").shuffle(names)
+    return sorted(names[: n or None])
+
+
+def draw_training(
+    records: Sequence[Record], folder: FrameFolder, *, views: int, per_view: int, mirror: bool, seed: int
+) -> list[TrainingPicture]:
+    """Pictures and questions for training, at most `per_view` questions each, seeded per picture.
+
+    mirror: each picture comes a second time, mirrored, with the answers that the mirrored boxes give.
+    """
+    groups = by_picture(records)
+    drawn = []
+    for name in draw_pictures(records, views, seed):
+        pairs = [(r.question, r.answer) for r in groups[name]]
+        drawn.append(_draw_questions(name, False, pairs, per_view, seed))
+        if mirror:
+            scene = read_scene(folder.by_image_file[name], mirror_box)
+            drawn.append(_draw_questions(name, True, [(q, a) for _, q, a in ask_all(scene)], per_view, seed))
+    return drawn
+
+
+def _draw_questions(name: str, mirrored: bool, pairs: list[tuple[str, str]], n: int, seed: int) -> TrainingPicture:
+    rng = random.Random(f"questions-{seed}-{name}-{mirrored}")
+    chosen = pairs if len(pairs) <= n else rng.sample(pairs, n)
+    questions, answers = zip(*chosen, strict=True)
+    return TrainingPicture(name, mirrored, questions, answers)

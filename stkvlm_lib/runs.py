@@ -1,0 +1,232 @@
+"""The run folder: what a notebook starts with and leaves behind. Steps speak to each other only through its files.
+
+`outputs/<run-id>/` holds config.json (the parameters by step), the steps' artefacts, manifest.json and stamps/NN.json.
+A step is done when its stamp is there, and the stamp is written last. Nothing heavy is imported before it is needed.
+"""
+
+import os
+import platform
+import random
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stkvlm_lib import __version__
+from stkvlm_lib.config import EMBEDDED, ROOT, STEPS, RunConfig, resolve, upper
+from stkvlm_lib.files import read_json, sha256, write_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+OUTPUTS = ROOT / "outputs"
+LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
+MB = 1e6
+
+
+class StepMissingError(FileNotFoundError):
+    """A notebook was started before the one whose files it needs; the message says which to run."""
+
+
+def set_up_torch(threads: int | None = None) -> None:
+    """Thread count and denormal handling, set in this one place (denormals slow CPU training several times)."""
+    import torch
+
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(threads or available)
+    torch.set_flush_denormal(True)
+
+
+def set_up_hub(base_model: str) -> None:
+    """Telemetry off; no look-ups on a hub when the base lies on disk. What the user has set stays as it is."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    if not base_is_local(base_model) or "HF_HUB_OFFLINE" in os.environ:
+        return
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    if constants := sys.modules.get("huggingface_hub.constants"):
+        constants.HF_HUB_OFFLINE = True  # read from the environment at import, which has been
+
+
+def base_is_local(base_model: str) -> bool:
+    """Whether a base needs no hub: the embedded one, or a folder."""
+    return base_model in ("", EMBEDDED) or resolve(base_model).is_dir()
+
+
+@dataclass
+class Run:
+    """One step of a run while it is going on; `start_run` makes it.
+
+    interrupted: the same step was begun here with the same parameters and did not finish, so its leftovers may be
+    continued. False after any change and when the step is done anew: then leftovers must go.
+    """
+
+    folder: Path
+    step: str
+    config: RunConfig
+    interrupted: bool
+    started: float = field(default_factory=time.perf_counter)
+
+    def table(self) -> "pd.DataFrame":
+        """Versions, device, commit and seed, one row each."""
+        import pandas as pd
+
+        rows = versions() | {"device": device_name(), "commit": commit(), "seed": self.config.seed}
+        return pd.DataFrame({"": {name: str(value) for name, value in rows.items()}})
+
+    def require(self, step: str, *files: str) -> list[Path]:
+        """Paths of files that an earlier step leaves in the run folder.
+
+        Raises StepMissingError naming the notebook to run first when that step is not done or a file is not there.
+        """
+        notebook = STEPS[step][0]
+        remedy = f"run notebooks/{notebook}.ipynb with the same RUN_DIR first"
+        if not is_done(self.folder, step):
+            raise StepMissingError(f"{self.folder}: step {step} is not done; {remedy}")
+        paths = [self.folder / file for file in files]
+        for path in paths:
+            if not path.exists():
+                raise StepMissingError(f"{path}: not there, though step {step} was done; {remedy}")
+        return paths
+
+    def finish(self, inputs: Iterable[Path] = (), artefacts: Iterable[Path] = (), **facts: Any) -> None:
+        """Enter the step into manifest.json, then write its stamp: from here on it counts as done.
+
+        inputs, artefacts: files or folders whose hashes are recorded. facts: anything JSON can hold.
+        """
+        entry = {
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "wall_seconds": round(time.perf_counter() - self.started, 1),
+            "peak_memory_mb": round(peak_memory_mb()),
+            "inputs": {self._name(path): hash_of(path) for path in inputs},
+            "artefacts": {self._name(path): hash_of(path) for path in artefacts},
+            "commit": commit(),
+            **facts,
+        }
+        manifest = _read_or_empty(self.folder / "manifest.json")
+        manifest |= {
+            "run_id": self.folder.name,
+            "seed": self.config.seed,
+            "versions": versions(),
+            "commit": commit(),
+            "device": device_name(),
+        }
+        manifest["steps"] = dict(sorted((manifest.get("steps", {}) | {self.step: entry}).items()))
+        write_json(self.folder / "manifest.json", manifest)
+        write_json(stamp_path(self.folder, self.step), {"step": self.step, "finished": entry["finished"]})
+
+    def _name(self, path: Path) -> str:
+        """A path as the manifest records it: relative to the run folder or the repository where it lies in one."""
+        path = Path(path).absolute()
+        for root in (self.folder, ROOT):
+            if path.is_relative_to(root):
+                return path.relative_to(root).as_posix()
+        return path.as_posix()
+
+
+def start_run(config: RunConfig, step: str) -> Run:
+    """Begin a step: folder, seeds, torch and hub settings; its own stamp and those of later steps are taken away."""
+    folder = config.run_path
+    folder.mkdir(parents=True, exist_ok=True)
+    recorded = _read_or_empty(folder / "config.json")
+    parameters = recorded_parameters(config)
+    interrupted = recorded.get(step) == parameters and not is_done(folder, step)
+    drop_stamps(folder, step)
+    kept = {name: value for name, value in recorded.items() if name < step}
+    write_json(folder / "config.json", kept | {step: parameters})
+    set_up_hub(getattr(config, "base_model", ""))
+    set_seeds(config.seed)
+    set_up_torch()
+    return Run(folder.absolute(), step, config, interrupted)
+
+
+def set_seeds(seed: int) -> None:
+    """Python, numpy and torch, all devices."""
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def recorded_parameters(config: RunConfig) -> dict[str, Any]:
+    """A step's parameters as config.json keeps them: all but RUN_DIR, which says only where they are kept."""
+    return {name: value for name, value in upper(config).items() if name != "RUN_DIR"}
+
+
+def run_id(profile: str, seed: int) -> str:
+    """Time, profile, seed and commit, e.g. `20261123-061500-cpu-s0-abc1234`."""
+    return f"{time.strftime('%Y%m%d-%H%M%S')}-{profile}-s{seed}-{commit().removesuffix(', dirty')}"
+
+
+def stamp_path(folder: Path, step: str) -> Path:
+    return folder / "stamps" / f"{step}.json"
+
+
+def is_done(folder: Path, step: str) -> bool:
+    return stamp_path(folder, step).is_file()
+
+
+def drop_stamps(folder: Path, first: str) -> None:
+    """From step `first` on, nothing counts as done any more."""
+    for step in STEPS:
+        if step >= first:
+            stamp_path(folder, step).unlink(missing_ok=True)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, of the libraries that decide results, and of this package."""
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found | {"stkvlm": __version__}
+
+
+def commit() -> str:
+    """The short commit, with `, dirty` when files differ from it; `nogit` outside a repository."""
+    try:
+        head = _git("rev-parse", "--short=7", "HEAD")
+        return f"{head}, dirty" if _git("status", "--porcelain") else head
+    except (OSError, subprocess.CalledProcessError):
+        return "nogit"
+
+
+def device_name() -> str:
+    """The device with what it can do, e.g. `NVIDIA H200, bf16, 140 GB` or `CPU, 2 threads, fp32, AVX512-BF16`."""
+    import torch
+
+    if torch.cuda.is_available():
+        properties = torch.cuda.get_device_properties(0)
+        ability = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+        return f"{properties.name}, {ability}, {properties.total_memory / 1e9:.0f} GB"
+    extra = ", AVX512-BF16" if torch.cpu._is_avx512_bf16_supported() else ""
+    return f"CPU, {torch.get_num_threads()} threads, fp32{extra}"
+
+
+def peak_memory_mb() -> float:
+    """The most memory this process has held so far, in MB of 10^6 bytes (main memory, not the GPU's)."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MB
+
+
+def hash_of(path: Path) -> str:
+    """SHA-256 of a file, or of all files of a folder in the order of their names."""
+    path = Path(path)
+    return sha256(path if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file()))
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", "-C", ROOT, *arguments], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def _read_or_empty(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.is_file() else {}
