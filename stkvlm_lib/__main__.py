@@ -1,4 +1,4 @@
-"""The command line behind run_all.sh: `run` the notebooks, `ask` about a picture; `check` and `pins` serve the set-up."""
+"""The command line behind run_all.sh: `run` notebooks, `ask` about a picture; `check` and `pins` serve the set-up."""
 
 import argparse
 import re
@@ -19,7 +19,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 done, 1 a step failed, 2 a wrong argument or file (one line says which), 130 interrupted."""
     options = build_parser().parse_args(arguments)
     try:
-        return options.call(options) or 0
+        status = options.call(options)
+        return status if isinstance(status, int) else 0
     except (ConfigError, FileNotFoundError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE_ERROR
@@ -39,13 +40,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _OneLineParser(prog="stkvlm", description="Fine-tune on questions about SuperTuxKart frames, and ask.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     run = commands.add_parser("run", help="execute the notebooks that are not done yet")
+    run.set_defaults(call=lambda options: run_pipeline(_request(options)))
     check = commands.add_parser("check", help="check the arguments of `run` and stop")
-    for command, call in ((run, lambda o: run_pipeline(_request(o)) and 0), (check, lambda o: check_request(_request(o)))):
+    check.set_defaults(call=lambda options: check_request(_request(options)))
+    for command in (run, check):
         command.add_argument("profile", nargs="?", help=", ".join(PROFILES))
         command.add_argument("-p", dest="parameters", nargs="+", action="append", default=[], metavar="NAME VALUE")
         command.add_argument("--from", dest="from_step", metavar="STEP")
         command.add_argument("--run-id", metavar="ID")
-        command.set_defaults(call=call)
     ask = commands.add_parser("ask", help="answer a question about a picture")
     ask.add_argument("image", type=Path)
     ask.add_argument("question")
@@ -97,8 +99,8 @@ def pins(test: bool = True) -> dict[str, str]:
 
 
 def unmet(wanted: dict[str, str]) -> dict[str, str]:
-    """Those that this interpreter lacks or has in another version. A local build such as 2.13.0+cpu counts as 2.13.0."""
-    return {name: wanted_version for name, wanted_version in wanted.items() if _installed(name) != wanted_version}
+    """Those that this interpreter lacks or has in another version (2.13.0+cpu counts as 2.13.0)."""
+    return {name: pinned for name, pinned in wanted.items() if _installed(name) != pinned}
 
 
 def _installed(name: str) -> str | None:

@@ -20,7 +20,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils.logging import disable_progress_bar
 
 from stkvlm_lib.config import EMBEDDED, ROOT, resolve
-from stkvlm_lib.files import read_json, sha256, write_json
+from stkvlm_lib.files import read_json, sha256, write_json, write_text
 from stkvlm_lib.packing import Segment
 
 LORA_TARGETS = r".*text_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
@@ -70,7 +70,9 @@ def find_base(name: str = "", revision: str = "") -> Base:
         raise ModelError(f"BASE_MODEL={name!r}: no such folder, and not a hub id (owner/name)")
     try:
         folder = Path(
-            snapshot_download(name, revision=revision or None, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja"])
+            snapshot_download(
+                name, revision=revision or None, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja"]
+            )
         )
     except Exception as error:
         reason = str(error).splitlines()[0]
@@ -307,8 +309,9 @@ def save_adapter(answerer: AnswerModel, folder: Path, mean_image: Image.Image, *
         config.base_model_name_or_path = answerer.base.name
         config.revision = answerer.base.revision or None
     folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, save_embedding_layers=False)
     answerer.processor.save_pretrained(folder)
+    write_text(folder / "README.md", _adapter_card(answerer.base))  # PEFT's own card would hold the base's path
     mean_image.save(folder / MEAN_IMAGE_FILE)
     versions = {"python": platform.python_version(), "torch": torch.__version__}
     write_json(folder / RECORD_FILE, {"base": answerer.base.record(), "versions": versions, **facts})
@@ -316,6 +319,22 @@ def save_adapter(answerer: AnswerModel, folder: Path, mean_image: Image.Image, *
     if size >= MAX_ADAPTER_MB:
         raise ModelError(f"{folder}: {size:.1f} MB, the limit is {MAX_ADAPTER_MB}; lower LORA_RANK")
     return size
+
+
+def _adapter_card(base: Base) -> str:
+    source = f"the hub model `{base.name}`, revision `{base.revision}`" if base.revision else f"`{base.name}`"
+    hub = f"base_model: {base.name}\n" if base.revision else ""
+    return f"""---
+{hub}library_name: peft
+tags: [lora, visual-question-answering, supertuxkart]
+---
+
+# LoRA adapter: questions about SuperTuxKart frames
+
+Trained with stkvlm (QLoRA) on {source}, whose weights have the SHA-256 `{base.sha256}`. It loads with
+`stkvlm_lib.base_vlm.load_answerer`, or with `PeftModel.from_pretrained` on that base and the processor settings beside this
+file. `{RECORD_FILE}` records base, settings and versions; `{MEAN_IMAGE_FILE}` is the picture behind the blind score.
+"""
 
 
 def adapter_mb(folder: Path) -> float:

@@ -63,6 +63,11 @@ class ModelConfig(RunConfig):
         _require(self.quantization in ("nf4", "none"), "QUANTIZATION", self.quantization, "nf4 or none")
         _require(self.eval_batch_size > 0, "EVAL_BATCH_SIZE", self.eval_batch_size, "pictures answered at once, from 1")
 
+    @property
+    def adapter_path(self) -> Path:
+        """The adapter named; empty means the run's own."""
+        return resolve(self.adapter_dir) if self.adapter_dir else self.run_path / "adapter"
+
 
 @dataclass(frozen=True)
 class FinetuneConfig(ModelConfig):

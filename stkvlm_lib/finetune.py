@@ -1,6 +1,6 @@
 """QLoRA training: frozen 4-bit base, a LoRA adapter on its text model, the loss on answers and stop tokens alone."""
 
-import resource
+import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from peft import PeftModel
 from PIL import Image, ImageOps
+from torch import nn
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
@@ -18,11 +19,12 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from stkvlm_lib.base_vlm import AnswerModel, compute_dtype, image_outputs, load_answerer, new_adapter, save_adapter
 from stkvlm_lib.config import EMBEDDED, FinetuneConfig, resolve
-from stkvlm_lib.files import read_json, write_json, write_jsonl
+from stkvlm_lib.files import read_json, read_jsonl, write_json, write_jsonl
 from stkvlm_lib.frames import FrameFolder
 from stkvlm_lib.packing import IGNORE, PackedExample, collate, pack
 from stkvlm_lib.qa_sets import Record, TrainingPicture, by_picture
 from stkvlm_lib.questions import normalise
+from stkvlm_lib.runs import peak_memory_mb
 
 LogRows = list[dict]
 
@@ -49,7 +51,9 @@ def build_trainable(config: FinetuneConfig) -> AnswerModel:
     answerer = load_answerer(None, config.base_model or EMBEDDED, config.base_revision, config.quantization)
     if config.adapter_dir:
         folder = resolve(config.adapter_dir)
-        load_answerer(folder, config.base_model or EMBEDDED, config.base_revision, config.quantization)  # checks the base
+        load_answerer(
+            folder, config.base_model or EMBEDDED, config.base_revision, config.quantization
+        )  # checks the base
         answerer.model = PeftModel.from_pretrained(answerer.model, str(folder), is_trainable=True)
     else:
         answerer.model = new_adapter(
@@ -66,6 +70,41 @@ def build_trainable(config: FinetuneConfig) -> AnswerModel:
 def trainable_parameters(answerer: AnswerModel) -> tuple[int, int]:
     """Numbers of trainable and of all parameters (4-bit weights counted as weights, not as bytes)."""
     return answerer.model.get_nb_trainable_parameters()
+
+
+def layer_summary(answerer: AnswerModel) -> list[dict]:
+    """One row a part of the model: how its weights are stored and how many it has; the adapter is left out."""
+    core = answerer.core
+    parts = {
+        "vision tower": core.model.vision_model,
+        "connector": core.model.connector,
+        "text model": core.model.text_model,
+        "lm_head (tied to the token embeddings)": core.lm_head,
+    }
+    rows = []
+    for name, part in parts.items():
+        layers = [m for n, m in part.named_modules() if isinstance(m, nn.Linear) and "lora_" not in n]
+        kinds = {
+            "NF4, 4 bit" if "4bit" in type(m).__name__ else str(m.weight.dtype).removeprefix("torch.") for m in layers
+        }
+        weights = sum(m.in_features * m.out_features for m in layers)
+        rows.append(
+            {"part": name, "linear layers": len(layers), "weights in them": weights, "stored as": ", ".join(kinds)}
+        )
+    return rows
+
+
+def packed_tokens(answerer: AnswerModel, item: TrainingPicture) -> tuple[list[str], list[bool], list[int]]:
+    """One packed example for display: its tokens, whether each takes part in the loss, and its segment number."""
+    segments = [answerer.prompt.segment(q, a) for q, a in zip(item.questions, item.answers, strict=True)]
+    packed = pack(answerer.prompt.prefix, segments)
+    tokens = answerer.prompt.tokenizer.convert_ids_to_tokens(packed.input_ids)
+    return tokens, [label != IGNORE for label in packed.labels], packed.segment_ids
+
+
+def read_log(run: Path) -> LogRows:
+    """The rows of a run's train_log.jsonl."""
+    return read_jsonl(run / "train_log.jsonl", "run notebook 03_finetune_qlora to write it")
 
 
 def picture(folder: FrameFolder, image_file: str, mirrored: bool = False) -> Image.Image:
@@ -212,14 +251,19 @@ def finetune(
     folder: FrameFolder,
     train: Sequence[TrainingPicture],
     valid: list[Record],
+    *,
+    resume: bool = False,
     show: Callable[[LogRows], None] | None = None,
 ) -> TrainingFacts:
-    """Train the adapter and save it to RUN_DIR/adapter; goes on from the last checkpoint of an interrupted training.
+    """Train the adapter and save it to RUN_DIR/adapter.
 
     The adapter kept is the one that answers the valid questions best; without valid questions, the last one.
+    resume: go on from the last checkpoint in RUN_DIR/training; otherwise what lies there is removed first.
     show: called with the rows of the log so far, each time one is added.
     """
     run = config.run_path
+    if not resume:
+        shutil.rmtree(run / "training", ignore_errors=True)
     names = [(p.image_file, p.mirrored) for p in train]
     valid_names = [(name, False) for name in by_picture(valid)]
     features = encode_pictures(answerer, folder, names, config.eval_batch_size, "encode train pictures")
@@ -293,10 +337,3 @@ def training_arguments(config: FinetuneConfig, pictures: int, has_valid: bool) -
         disable_tqdm=True,
         report_to=[],
     )
-
-
-def peak_memory_mb() -> float:
-    """The most memory used so far, MB (10^6 bytes): of the GPU where there is one, else of this process."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 1e6
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6

@@ -38,7 +38,7 @@ def contact_sheet(views: Sequence[View], columns: int = 6, title: str | None = N
 def overlay(view: View, enlarge: float = 1.0) -> Figure:
     """One picture with its karts marked by role; `enlarge` scales the figure (1 fills two thirds of a notebook)."""
     chart, (axes,) = _tiles(1, 1, lines=1, width=6.4 * enlarge)
-    _show(axes, draw_overlay(view, round(640 * enlarge)))
+    _show(axes, draw_overlay(view, round(1280 * enlarge)))
     _caption(axes, _place(view))
     _role_legend(chart, columns=6 if enlarge >= 1.2 else 3)
     return chart
@@ -59,11 +59,7 @@ def qa_samples(records: Sequence[Record], folder: FrameFolder, n: int, seed: int
     drawn = _draw_by_family(records, n, seed)
     if not drawn:
         return message("No questions to draw from.")
-    chart, tiles = _tiles(len(drawn), 3, lines=3)
-    for axes, record in zip(tiles, drawn, strict=True):
-        _show_question(axes, folder, record)
-        _caption(axes, f"{_wrap(record.question)}\nanswer: {record.answer}")
-    return chart
+    return _question_tiles(folder, [(r, f"{_wrap(r.question)}\nanswer: {r.answer}") for r in drawn])
 
 
 def _draw_by_family(records: Sequence[Record], n: int, seed: int) -> list[Record]:
@@ -82,7 +78,7 @@ def worst_errors(predictions: Sequence["Prediction"], n: int) -> list["Predictio
 
 
 def typical_errors(predictions: Sequence["Prediction"], n: int) -> list[tuple["Prediction", int]]:
-    """The n most frequent confusions (family, truth, prediction): one example, not yet shown if possible, and how often."""
+    """The n most frequent confusions (family, truth, prediction): an example not yet shown, and how often."""
     groups = defaultdict(list)
     for p in worst_errors(predictions, len(predictions)):
         groups[p.family, normalise(p.answer), normalise(p.prediction)].append(p)
@@ -104,10 +100,16 @@ def error_gallery(predictions: Sequence["Prediction"], folder: FrameFolder, n: i
         errors = [(p, f"{count} {'time' if count == 1 else 'times'}") for p, count in typical_errors(predictions, n)]
     if not errors:
         return message(f"No wrong answer among {len(predictions):,} predictions.")
-    chart, tiles = _tiles(len(errors), 3, lines=4)
-    for axes, (p, note) in zip(tiles, errors, strict=True):
-        _show_question(axes, folder, p)
-        _caption(axes, f"{_wrap(p.question)}\ntruth: {p.answer}\nanswered: {p.prediction or '(nothing)'}  ({note})")
+    lines = "{}\ntruth: {}\nanswered: {}  ({})".format
+    captions = [(p, lines(_wrap(p.question), p.answer, p.prediction or "(nothing)", note)) for p, note in errors]
+    return _question_tiles(folder, captions)
+
+
+def _question_tiles(folder: FrameFolder, captioned: Sequence[tuple["Record | Prediction", str]]) -> Figure:
+    chart, tiles = _tiles(len(captioned), 3, lines=max(text.count("\n") + 1 for _, text in captioned))
+    for axes, (item, text) in zip(tiles, captioned, strict=True):
+        _show_question(axes, folder, item)
+        _caption(axes, text)
     return chart
 
 

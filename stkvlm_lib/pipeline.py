@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stkvlm_lib import runs
-from stkvlm_lib.config import PROFILES, ROOT, STEPS, ConfigError, ModelConfig, RunConfig, make_config
+from stkvlm_lib.config import PROFILES, ROOT, STEPS, ConfigError, ModelConfig, RunConfig, make_config, upper
 from stkvlm_lib.files import read_json, write_text
 
 NOTEBOOKS = ROOT / "notebooks"
@@ -133,7 +133,7 @@ def preflight(profile: str, name: str, configs: dict[str, RunConfig]) -> None:
     if not frames.is_dir():
         raise ConfigError(f"FRAMES_DIR: no folder {frames}; give one with frames, or restore the bundled `frames/`")
     if qa_file and not runs.resolve(qa_file).is_file():
-        raise ConfigError(f"QA_FILE: no file {runs.resolve(qa_file)}; give one in the course's format, or leave it empty")
+        raise ConfigError(f"QA_FILE: no file {runs.resolve(qa_file)}; give one in the course's format, or none")
     base = describe_base(config)
     memory, disk = psutil.virtual_memory().available / 1e9, shutil.disk_usage(ROOT).free / 1e9
     print(f"run     {name} (profile {profile}, seed {config.seed})")
@@ -169,8 +169,8 @@ def run_step(step: str, config: RunConfig, folder: Path, given: dict[str, Any], 
         print(f"\n== {notebook}: done before", flush=True)
     else:
         print(f"\n== {notebook}", flush=True)
-        passed = [f.name for f in fields(config) if f.name.upper() in given or f.name == "run_dir"]
-        failure = execute(NOTEBOOKS / f"{notebook}.ipynb", executed, {n.upper(): getattr(config, n) for n in passed}, resume)
+        passed = {name: value for name, value in upper(config).items() if name in given or name == "RUN_DIR"}
+        failure = execute(NOTEBOOKS / f"{notebook}.ipynb", executed, passed, resume)
         if not failure and not runs.is_done(folder, step):
             failure = "it ended without finishing (its kernel died, or a cell left early)"
         if failure:
@@ -198,6 +198,7 @@ def execute(source: Path, target: Path, parameters: dict[str, Any], resume: str)
             progress_bar=False,
             stdout_file=sys.stdout,
             stderr_file=sys.stderr,
+            extra_arguments=["--log-level=ERROR"],  # the kernel's: no warning about its transport in every step
         )
     except papermill.PapermillExecutionError as error:
         return f"{error.ename}: {error.evalue}"

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from stkvlm_lib import qa_sets
@@ -28,6 +30,7 @@ from stkvlm_lib.scene import MIN_SIDE, read_scene, scale_box
 if TYPE_CHECKING:
     from stkvlm_lib.scoring import Prediction
 
+PALE = "#A9D6F2"
 SPLIT_COLOURS = {"train": BLUE, "valid": ORANGE, "test": GREEN}
 
 
@@ -84,7 +87,7 @@ def image_statistics(folder: FrameFolder, most: int = 500) -> Figure:
         )
     sizes.axvline(MIN_SIDE, color=BLACK, linewidth=1)
     sizes.annotate(
-        f"not asked about\nunder {MIN_SIDE} px",
+        f"left of the line: under {MIN_SIDE} px,\nnot counted as visible",
         (MIN_SIDE, 0.55),
         (8, 0),
         xycoords=("data", "axes fraction"),
@@ -113,48 +116,41 @@ def _shares(values: Sequence[float]) -> np.ndarray:
 
 
 def composition(records: Iterable[Record] | dict[str, dict[str, int]]) -> Figure:
-    """One bar a family, cut into its answers' shares, the most frequent first; n at the right."""
+    """One bar a family, cut into its answers' shares, the most frequent first; n at the right.
+
+    Families of many answers get a taller bar with the answers written upright.
+    """
     counts = records if isinstance(records, dict) else qa_sets.composition(records)
     families = in_order(counts)
     if not families:
         return message("No questions.")
-    chart = Chart(figsize=(9.6, 0.9 + 0.38 * len(families)), layout="constrained")
+    inches = [1.35 if len(counts[f]) > 8 and not next(iter(counts[f])).isdigit() else 0.38 for f in families]
+    middles = np.cumsum(inches) - np.array(inches) / 2
+    chart = Chart(figsize=(9.6, 0.9 + sum(inches)), layout="constrained")
     axes = chart.subplots()
-    for y, family in enumerate(families):
-        total, left = sum(counts[family].values()), 0.0
-        answers = sorted(counts[family].items(), key=lambda item: -item[1])
-        for i, (answer, count) in enumerate(answers):
-            share = count / total
-            axes.barh(
-                y, share, left=left, height=0.72, color=BLUE if i == 0 else (SKY, "#A9D6F2")[i % 2], edgecolor="white"
-            )
-            if share > 0.012 * (len(answer) + 1):
-                axes.text(
-                    left + share / 2,
-                    y,
-                    answer,
-                    ha="center",
-                    va="center",
-                    fontsize=8,
-                    color="white" if i == 0 else BLACK,
-                )
-            left += share
-        axes.text(
-            1.01,
-            y,
-            f"n = {total:,}, {len(answers)} {'answer' if len(answers) == 1 else 'answers'}",
-            va="center",
-            fontsize=8,
-        )
-    axes.set(yticks=range(len(families)), yticklabels=families, xlim=(0, 1), ylim=(len(families) - 0.5, -0.5))
+    for y, height, family in zip(middles, inches, families, strict=True):
+        n = _share_bar(axes, y, height - 0.1, counts[family], upright=height > 1)
+        answers = len(counts[family])
+        axes.text(1.01, y, f"n = {n:,}, {answers} {'answer' if answers == 1 else 'answers'}", va="center", fontsize=8)
+    axes.set(yticks=middles, yticklabels=families, xlim=(0, 1), ylim=(sum(inches), 0))
     axes.xaxis.set_major_formatter(PercentFormatter(1))
-    _plain(
-        axes,
-        "Answers of each family (dark: the most frequent one, the majority baseline)",
-        "share of the family's questions",
-        "",
-    )
+    title = "Answers of each family (dark: the most frequent one, the majority baseline)"
+    _plain(axes, title, "share of the family's questions", "")
     return chart
+
+
+def _share_bar(axes: Axes, y: float, height: float, counts: dict[str, int], upright: bool) -> int:
+    """Draw one family's bar, naming the answers whose segment has room; -> how many questions it stands for."""
+    total, left = sum(counts.values()), 0.0
+    for i, (answer, count) in enumerate(sorted(counts.items(), key=lambda item: -item[1])):
+        share = count / total
+        fill, ink = (BLUE, "white") if i == 0 else ((SKY, PALE)[i % 2], BLACK)
+        axes.barh(y, share, left=left, height=height, color=fill, edgecolor="white")
+        if share > (0.018 if upright else 0.012 * (len(answer) + 1)):
+            turn, size = (90, 7.5) if upright else (0, 8)
+            axes.text(left + share / 2, y, answer, ha="center", va="center", fontsize=size, color=ink, rotation=turn)
+        left += share
+    return total
 
 
 def label_mask(tokens: Sequence[str], labels_kept: Sequence[bool], segments: Sequence[int], most: int = 12) -> str:
@@ -199,10 +195,10 @@ def loss_curve(rows: Sequence[dict]) -> Figure:
     exact = [(r["step"], r["valid_exact"]) for r in rows if r.get("valid_exact") is not None]
     if losses:
         steps, values = np.array(losses).T
-        window = max(1, len(values) // 20)
+        half = len(values) // 40
         loss_axes.plot(steps, values, color=SKY, linewidth=1, label="each logged step")
-        smooth = [values[max(0, i - window + 1) : i + 1].mean() for i in range(len(values))]
-        loss_axes.plot(steps, smooth, color=BLUE, linewidth=2, label=f"mean of the last {window}")
+        smooth = [values[max(0, i - half) : i + half + 1].mean() for i in range(len(values))]
+        loss_axes.plot(steps, smooth, color=BLUE, linewidth=2, label=f"mean of {2 * half + 1} around it")
         loss_axes.legend(fontsize=8, frameon=False)
     if exact:
         steps, values = np.array(exact).T
@@ -211,9 +207,9 @@ def loss_curve(rows: Sequence[dict]) -> Figure:
         exact_axes.annotate(
             f"best {values[best]:.1%}\nat step {steps[best]:.0f}",
             (steps[best], values[best]),
-            (0, -12),
+            (6, -12),
             textcoords="offset points",
-            ha="center",
+            ha="right",
             va="top",
             fontsize=8,
         )
@@ -221,6 +217,7 @@ def loss_curve(rows: Sequence[dict]) -> Figure:
         if not filled:
             axes.text(0.5, 0.5, "nothing logged yet", transform=axes.transAxes, ha="center", color=GREY)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlim(left=0)
     _plain(
         loss_axes,
         f"Training loss (n = {len(losses)} logged steps)",
@@ -239,50 +236,53 @@ def loss_curve(rows: Sequence[dict]) -> Figure:
     return chart
 
 
+_BASELINES = {
+    "majority": {"marker": "|", "color": BLACK, "markersize": 12, "label": "most frequent answer"},
+    "blind": {"marker": "s", "color": VERMILLION, "markersize": 6, "label": "without seeing the picture"},
+    "base": {"marker": "D", "color": GREEN, "markersize": 6, "label": "base without adapter"},
+}
+_HOLLOW = {"linestyle": "", "markerfacecolor": "none", "markeredgewidth": 1.6}
+
+
 def accuracy_by_family(metrics: dict) -> Figure:
-    """Strict exact match per family and overall with 95 % intervals, beside majority, blind and the base alone."""
-    families = metrics.get("families") or {}
-    base = {"base": metrics.get("base_exact")}
-    rows = [("all questions", {**metrics, **base}), *((name, families[name]) for name in in_order(families))]
+    """Strict exact match per family and overall with 95% intervals, beside majority, blind and the base alone."""
+    families = metrics["families"]
+    overall = {**metrics, "base": metrics.get("base_exact")}
+    rows = [("all questions", overall), *((name, families[name]) for name in in_order(families))]
     chart = Chart(figsize=(9.6, 1.5 + 0.36 * len(rows)), layout="constrained")
     axes = chart.subplots()
     for y, (_, row) in enumerate(rows):
-        low, high = row.get("exact_ci95") or (row["exact"], row["exact"])
-        axes.plot([0, 1], [y, y], color="#E4E4E4", linewidth=0.8, zorder=0)
-        axes.plot([low, high], [y, y], color=BLUE, linewidth=6 if y == 0 else 4, alpha=0.45, solid_capstyle="butt")
-        for key, (marker, colour, size) in _BASELINES.items():
-            if row.get(key) is not None:
-                axes.plot(
-                    row[key], y, marker, color=colour, markersize=size, markerfacecolor="none", markeredgewidth=1.6
-                )
-        axes.plot(row["exact"], y, "o", color=BLUE, markersize=9 if y == 0 else 7)
-        axes.text(1.02, y, f"{row['exact']:.1%}", va="center", fontweight="bold" if y == 0 else "normal", fontsize=9)
+        _accuracy_row(axes, y, row, 1.4 if y == 0 else 1.0)
     axes.axhline(0.5, color=BLACK, linewidth=0.8)
     labels = [f"{name}  (n = {row['n']:,})" for name, row in rows]
     axes.set(yticks=range(len(rows)), yticklabels=labels, xlim=(0, 1), ylim=(len(rows) - 0.4, -0.6))
     axes.get_yticklabels()[0].set_fontweight("bold")
     axes.xaxis.set_major_formatter(PercentFormatter(1))
-    _plain(axes, None, "strict exact match", "")
-    shown = {k: v for k, v in _BASELINES.items() if any(row.get(k) is not None for _, row in rows)}
-    handles = [axes.plot([], [], "o-", color=BLUE, markersize=7, label="with the adapter, 95 % interval")[0]]
-    for key, (marker, colour, size) in shown.items():
-        handles += axes.plot(
-            [], [], marker, color=colour, markersize=size, markerfacecolor="none", label=_BASELINE_NAMES[key]
-        )
+    clusters = (
+        f" (95% intervals over {metrics['n_clusters']} {metrics['clusters']}s)" if "n_clusters" in metrics else ""
+    )
+    _plain(axes, None, f"questions answered exactly right{clusters}", "")
+    shown = [style for key, style in _BASELINES.items() if any(row.get(key) is not None for _, row in rows)]
+    handles = [Line2D([], [], color=BLUE, marker="o", label="with the adapter, 95% interval")]
+    handles += [Line2D([], [], **style, **_HOLLOW) for style in shown]
     axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(-0.1, 1.0), ncols=4, frameon=False, fontsize=8.5)
     return chart
 
 
-_BASELINES = {"majority": ("|", BLACK, 12), "blind": ("s", VERMILLION, 6), "base": ("D", GREEN, 6)}
-_BASELINE_NAMES = {
-    "majority": "most frequent answer",
-    "blind": "without seeing the picture",
-    "base": "base without adapter",
-}
+def _accuracy_row(axes: Axes, y: float, row: dict, weight: float) -> None:
+    """One line of the figure above; a missing baseline or interval is left out."""
+    axes.plot([0, 1], [y, y], color="#E4E4E4", linewidth=0.8, zorder=0)
+    if interval := row.get("exact_ci95"):
+        axes.plot(interval, [y, y], color=BLUE, linewidth=4 * weight, alpha=0.45, solid_capstyle="butt")
+    for key, style in _BASELINES.items():
+        if row.get(key) is not None:
+            axes.plot(row[key], y, **style, **_HOLLOW)
+    axes.plot(row["exact"], y, "o", color=BLUE, markersize=7 * weight)
+    axes.text(1.02, y, f"{row['exact']:.1%}", va="center", fontweight="bold" if weight > 1 else "normal", fontsize=9)
 
 
 def confusion(predictions: Sequence["Prediction"], family: str) -> Figure:
-    """Truth against prediction of one family: counts, coloured by their share of the row."""
+    """Truth against prediction of one family: counts, coloured by their share of the row; right answers are framed."""
     pairs = Counter((normalise(p.answer), normalise(p.prediction)) for p in predictions if p.family == family)
     if not pairs:
         return message(f"No predictions of family {family}.")
@@ -290,31 +290,29 @@ def confusion(predictions: Sequence["Prediction"], family: str) -> Figure:
     given = _answers_in_order(family, {answer for pair in pairs for answer in pair})
     table = np.array([[pairs[truth, answer] for answer in given] for truth in truths])
     shares = table / table.sum(1, keepdims=True)
-    cell = 0.42 if len(given) > 8 else 0.55
-    chart = Chart(figsize=(2.6 + cell * len(given), 1.7 + cell * len(truths)), layout="constrained")
+    right, total = sum(n for (truth, answer), n in pairs.items() if truth == answer), table.sum()
+    cell = 0.55 if len(given) <= 8 else 0.4
+    chart = Chart(figsize=(2.6 + cell * len(given), 1.5 + cell * len(truths)), layout="constrained")
     axes = chart.subplots()
     mesh = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="equal")
     for (y, x), count in np.ndenumerate(table):
+        if truths[y] == given[x]:
+            axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, edgecolor=GREY, linewidth=0.8))
         if count:
             axes.text(x, y, count, ha="center", va="center", fontsize=8, color="white" if shares[y, x] > 0.6 else BLACK)
-    axes.set(xticks=range(len(given)), yticks=range(len(truths)), xlabel="prediction", ylabel="truth")
-    axes.set_xticklabels([textwrap.shorten(a, 24) or "(empty)" for a in given], rotation=45, ha="right", fontsize=8)
-    axes.set_yticklabels([f"{t}  (n = {n})" for t, n in zip(truths, table.sum(1), strict=True)], fontsize=8)
-    axes.set_title(
-        f"{family}: {np.trace(_square(pairs, given)) / table.sum():.1%} right, n = {table.sum():,}",
-        loc="left",
-        fontsize=10,
+    names = [textwrap.shorten(answer, 24, placeholder="…") or "(nothing)" for answer in given]
+    tilt = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if max(map(len, names)) > 5 else {}
+    axes.set_xticks(range(len(given)), names, fontsize=8, **tilt)
+    axes.set_yticks(
+        range(len(truths)), [f"{t}  (n = {n})" for t, n in zip(truths, table.sum(1), strict=True)], fontsize=8
     )
+    _plain(axes, f"{family}: {right / total:.1%} right, n = {total:,}", "prediction", "truth")
     axes.spines[:].set_visible(False)
-    axes.tick_params(length=0)
-    bar = chart.colorbar(mesh, ax=axes, shrink=0.6, aspect=18, format=PercentFormatter(1, decimals=0))
-    bar.set_label("share of the true answer's questions", fontsize=8)
+    axes.tick_params(length=0, labelsize=8)
+    bar = chart.colorbar(mesh, ax=axes, shrink=0.7, aspect=20, format=PercentFormatter(1, decimals=0))
+    bar.set_label("share of the truth's questions", fontsize=8)
     bar.ax.tick_params(labelsize=8)
     return chart
-
-
-def _square(pairs: Counter, answers: Sequence[str]) -> np.ndarray:
-    return np.array([[pairs[truth, answer] for answer in answers] for truth in answers])
 
 
 def most_confused(predictions: Sequence["Prediction"], family: str, n: int) -> list[dict]:

@@ -34,7 +34,7 @@ class PretrainConfig:
     """Settings of one pretraining; written beside the checkpoint."""
 
     dense_steps: int = 2600
-    caption_steps: int = 1400
+    caption_steps: int = 1500
     batch_size: int = 32
     patches_kept: float = 0.5
     dense_lr: float = 1e-3
@@ -361,7 +361,9 @@ class Pretraining:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train the embedded base from scratch; resumes if interrupted.")
-    parser.add_argument("--frames", nargs="+", default=["frames"], help="data folders with train/ (and valid/ in the first)")
+    parser.add_argument(
+        "--frames", nargs="+", default=["frames"], help="data folders with train/ (and valid/ in the first)"
+    )
     parser.add_argument("--out", type=Path, default=Path("models/embedded"), help="where the finished model goes")
     parser.add_argument("--work", type=Path, default=Path("outputs/pretrain"), help="checkpoint and log")
     for name, value in asdict(PretrainConfig()).items():

@@ -3,11 +3,12 @@
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
+from stkvlm_lib.config import FinetuneConfig
 from stkvlm_lib.files import read_json, read_jsonl, write_json, write_jsonl
-from stkvlm_lib.frames import FrameFolder, View
+from stkvlm_lib.frames import FLAT_SPLIT, FrameFolder, View, split_by_race
 from stkvlm_lib.questions import ask_all, family_of
 from stkvlm_lib.scene import mirror_box, read_scene
 
@@ -55,9 +56,27 @@ def make_records(folder: FrameFolder, split: str) -> list[Record]:
 
 def _record(view: View, question: str, answer: str, family: str, split: str) -> Record:
     frame = view.frame
-    return Record(
-        view.image_file, question, answer, family, split, frame.race, frame.frame_id, view.index, frame.track
-    )
+    return Record(view.image_file, question, answer, family, split, frame.race, frame.frame_id, view.index, frame.track)
+
+
+def make_qa_sets(folder: FrameFolder, seed: int) -> dict[str, list[Record]]:
+    """Records of every split of a folder. A folder without split folders gives `all`, and train, valid and test drawn
+    from it by race where it has three races or more."""
+    sets = {split: make_records(folder, split) for split in folder.splits}
+    frames = folder.splits.get(FLAT_SPLIT, [])
+    if len({frame.race for frame in frames}) >= 3:
+        for split, races in split_by_race(frames, seed).items():
+            members = set(races)
+            sets[split] = [replace(r, split=split) for r in sets[FLAT_SPLIT] if r.race in members]
+    check_no_leak({split: records for split, records in sets.items() if split != FLAT_SPLIT})
+    return sets
+
+
+def write_qa_sets(sets: dict[str, list[Record]], folder: Path) -> None:
+    """`<split>_qa_pairs.json` in the course's format and `<split>.jsonl` with provenance, for every split."""
+    for split, records in sets.items():
+        write_course_json(records, folder / f"{split}_qa_pairs.json")
+        write_records(records, folder / f"{split}.jsonl")
 
 
 def write_course_json(records: Iterable[Record], path: Path) -> None:
@@ -149,6 +168,46 @@ def draw_training(
             scene = read_scene(folder.by_image_file[name], mirror_box)
             drawn.append(_draw_questions(name, True, [(q, a) for _, q, a in ask_all(scene)], per_view, seed))
     return drawn
+
+
+def read_questions(config: FinetuneConfig, folder: FrameFolder) -> tuple[list[TrainingPicture], list[Record]]:
+    """What notebook 03 trains on and chooses the checkpoint by, drawn from the run's qa/train.jsonl and qa/valid.jsonl.
+
+    Without valid questions, or where valid is the only held-out split and so must stay unseen for scoring, the second is
+    empty and the last checkpoint is kept.
+    """
+    written = config.run_path / "qa"
+    if not (written / "train.jsonl").exists():
+        raise QaError(
+            f"{written}: no train questions (a folder of under three races, or without train/); nothing to train"
+        )
+    train = draw_training(
+        read_records(written / "train.jsonl"),
+        folder,
+        views=config.train_views,
+        per_view=config.questions_per_view,
+        mirror=config.mirror,
+        seed=config.seed,
+    )
+    if not all((written / f"{split}.jsonl").exists() for split in ("valid", "test")):
+        return train, []
+    valid = read_records(written / "valid.jsonl")
+    names = set(draw_pictures(valid, config.valid_views, config.seed))
+    return train, [record for record in valid if record.image_file in names]
+
+
+def write_drawn(pictures: Iterable[TrainingPicture], path: Path) -> None:
+    """What was drawn for training, a picture a line."""
+    write_jsonl(path, map(asdict, pictures))
+
+
+def drawn_composition(pictures: Iterable[TrainingPicture]) -> dict[str, dict[str, int]]:
+    """`composition` of what was drawn."""
+    counts: dict[str, Counter] = defaultdict(Counter)
+    for picture in pictures:
+        for question, answer in zip(picture.questions, picture.answers, strict=True):
+            counts[family_of(question)][answer] += 1
+    return {family: dict(counter.most_common()) for family, counter in counts.items()}
 
 
 def _draw_questions(name: str, mirrored: bool, pairs: list[tuple[str, str]], n: int, seed: int) -> TrainingPicture:

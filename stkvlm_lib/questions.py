@@ -10,16 +10,52 @@ from functools import cached_property
 
 from stkvlm_lib.scene import Kart, Scene, depth, side
 
-KARTS = (
-    "adiumy amanda beastie emule gavroche gnu hexley kiki konqi nolok pidgin puffy sara_the_racer sara_the_wizard "
-    "suzanne tux wilber xue"
-).split()
+KARTS = [
+    "adiumy",
+    "amanda",
+    "beastie",
+    "emule",
+    "gavroche",
+    "gnu",
+    "hexley",
+    "kiki",
+    "konqi",
+    "nolok",
+    "pidgin",
+    "puffy",
+    "sara_the_racer",
+    "sara_the_wizard",
+    "suzanne",
+    "tux",
+    "wilber",
+    "xue",
+]
 """The 18 karts of the course; the game itself has all but beastie and hexley."""
-TRACKS = (
-    "abyss black_forest candela_city cocoa_temple cornfield_crossing fortmagma gran_paradiso_island hacienda lighthouse "
-    "mines minigolf olivermath overworld ravenbridge_mansion sandtrack scotland snowmountain snowtuxpeak stk_enterprise "
-    "tutorial volcano_island xr591 zengarden"
-).split()
+TRACKS = [
+    "abyss",
+    "black_forest",
+    "candela_city",
+    "cocoa_temple",
+    "cornfield_crossing",
+    "fortmagma",
+    "gran_paradiso_island",
+    "hacienda",
+    "lighthouse",
+    "mines",
+    "minigolf",
+    "olivermath",
+    "overworld",
+    "ravenbridge_mansion",
+    "sandtrack",
+    "scotland",
+    "snowmountain",
+    "snowtuxpeak",
+    "stk_enterprise",
+    "tutorial",
+    "volcano_island",
+    "xr591",
+    "zengarden",
+]
 """The union of the course's 21 tracks and the game's (mines, stk_enterprise)."""
 OTHER = "other"
 """The family id of a question whose wording belongs to no family."""

@@ -99,13 +99,14 @@ class Run:
 
         inputs, artefacts: files or folders whose hashes are recorded. facts: anything JSON can hold.
         """
+        head = commit()
         entry = {
             "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "wall_seconds": round(time.perf_counter() - self.started, 1),
             "peak_memory_mb": round(peak_memory_mb()),
             "inputs": {self._name(path): hash_of(path) for path in inputs},
             "artefacts": {self._name(path): hash_of(path) for path in artefacts},
-            "commit": commit(),
+            "commit": head,
             **facts,
         }
         manifest = _read_or_empty(self.folder / "manifest.json")
@@ -113,7 +114,7 @@ class Run:
             "run_id": self.folder.name,
             "seed": self.config.seed,
             "versions": versions(),
-            "commit": commit(),
+            "commit": head,
             "device": device_name(),
         }
         manifest["steps"] = dict(sorted((manifest.get("steps", {}) | {self.step: entry}).items()))

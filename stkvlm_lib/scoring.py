@@ -11,11 +11,13 @@ import torch
 from PIL import Image
 from tqdm.auto import tqdm
 
-from stkvlm_lib.base_vlm import Answer, AnswerModel
-from stkvlm_lib.files import read_jsonl, write_jsonl
-from stkvlm_lib.frames import FrameFolder
-from stkvlm_lib.qa_sets import Record, by_picture
+from stkvlm_lib.base_vlm import Answer, AnswerModel, adapter_mb
+from stkvlm_lib.config import ScoreConfig, resolve
+from stkvlm_lib.files import read_json, read_jsonl, write_jsonl
+from stkvlm_lib.frames import FLAT_SPLIT, FrameFolder
+from stkvlm_lib.qa_sets import CUSTOM_SPLIT, QaError, Record, by_picture, make_records, read_course_qa, read_records
 from stkvlm_lib.questions import FAMILIES, OTHER, normalise
+from stkvlm_lib.runs import peak_memory_mb
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,29 @@ def is_prefix(prediction: str, answer: str) -> bool:
     return normalise(prediction)[: len(normalise(answer))] == normalise(answer)
 
 
+def records_to_score(config: ScoreConfig, folder: FrameFolder) -> tuple[str, list[Record]]:
+    """(split, records): QA_FILE if given, else the run's own test split, else the held-out split of the folder."""
+    if config.qa_file:
+        return CUSTOM_SPLIT, read_course_qa(resolve(config.qa_file), folder)
+    for split in ("test", "valid", FLAT_SPLIT):
+        written = config.run_path / "qa" / f"{split}.jsonl"
+        if written.exists():
+            return split, _known(read_records(written), folder, written)
+    for split in ("test", "valid", FLAT_SPLIT):
+        if split in folder.splits:
+            return split, make_records(folder, split)
+    raise QaError(
+        f"{folder.root}: no held-out split (it has {', '.join(folder.splits)}); name the questions in QA_FILE"
+    )
+
+
+def _known(records: list[Record], folder: FrameFolder, path: Path) -> list[Record]:
+    strange = next((r.image_file for r in records if r.image_file not in folder.by_image_file), None)
+    if strange:
+        raise QaError(f"{path}: {strange} is not in {folder.root}; run notebook 02 with this FRAMES_DIR again")
+    return records
+
+
 def predict(
     answerer: AnswerModel, folder: FrameFolder, records: Sequence[Record], blind_image: Image.Image, batch_size: int
 ) -> tuple[list[Prediction], float]:
@@ -73,7 +98,10 @@ def predict(
         seconds += time.monotonic() - begin
         with answerer.without_adapter():
             _collect(base, chunk, questions, answerer.answer_encoded(features, questions))
-    rows = [_prediction(r, ours[r.image_file, r.question], base[r.image_file, r.question], blind[r.question]) for r in records]
+    rows = [
+        _prediction(r, ours[r.image_file, r.question], base[r.image_file, r.question], blind[r.question])
+        for r in records
+    ]
     return rows, len(records) / seconds
 
 
@@ -149,6 +177,43 @@ def score(predictions: Sequence[Prediction], *, resamples: int, seed: int) -> di
         "n_clusters": interval.n,
         "families": families,
     }
+
+
+def make_metrics(
+    figures: dict, *, split: str, config: ScoreConfig, answerer: AnswerModel, qa_per_second: float
+) -> dict:
+    """metrics.json: the figures with what they were measured on. Training figures are null for a foreign adapter."""
+    trained = config.run_path / "training.json"
+    own = config.adapter_path.resolve() == (config.run_path / "adapter").resolve()
+    training = read_json(trained) if own and trained.exists() else {}
+    return {
+        "split": split,
+        **figures,
+        "adapter_mb": round(adapter_mb(config.adapter_path), 3),
+        "base_model": answerer.base.name,
+        "base_sha256": answerer.base.sha256,
+        "quantization": config.quantization,
+        "batch_size": config.eval_batch_size,
+        "seed": config.seed,
+        "train_seconds": training.get("train_seconds"),
+        "qa_per_second_train": training.get("qa_per_second_train"),
+        "qa_per_second_eval": qa_per_second,
+        "peak_memory_mb": max(peak_memory_mb(), training.get("peak_memory_mb", 0.0)),
+    }
+
+
+def headline(metrics: dict) -> str:
+    """The result in one paragraph."""
+    low, high = metrics["exact_ci95"]
+    gain_low, gain_high = metrics["gain_over_base_ci95"]
+    return (
+        f"{metrics['exact']:.1%} of {metrics['n']:,} questions of the {metrics['split']} split are answered right "
+        f"(strict exact match; 95 % interval {low:.1%} to {high:.1%}, "
+        f"{metrics['n_clusters']} {metrics['clusters']}s).\n"
+        f"Majority answer {metrics['majority']:.1%}, blind {metrics['blind']:.1%}, base without adapter "
+        f"{metrics['base_exact']:.1%}: fine-tuning gains {metrics['gain_over_base']:.1%} "
+        f"({gain_low:.1%} to {gain_high:.1%})."
+    )
 
 
 def _mean(values) -> float:

@@ -1,0 +1,48 @@
+"""What all tests share: no hub, markers that skip with a reason, and one run of the whole smoke profile."""
+
+import os
+import shutil
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+
+import pytest  # noqa: E402 - the settings above must come before anything reads them
+
+CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
+
+
+def find_chromium() -> str | None:
+    return next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("browser") and not find_chromium():
+        pytest.skip("needs Chromium, which .ci/run installs")
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs a CUDA device")
+
+
+@pytest.fixture(scope="session")
+def page():
+    """A browser page without a network."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
+        context = browser.new_context(offline=True)
+        yield context.new_page()
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def smoke_run(tmp_path_factory):
+    """The folder of a complete run of the smoke profile, made once for all tests that look at it."""
+    from stkvlm_lib import runs
+    from stkvlm_lib.pipeline import Request, run_pipeline
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "OUTPUTS", tmp_path_factory.mktemp("outputs"))
+        yield run_pipeline(Request("smoke"))

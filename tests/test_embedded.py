@@ -1,0 +1,244 @@
+"""The embedded base before training: tokenizer, chat format, picture settings, size, and a round trip through disk."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoModelForImageTextToText, AutoProcessor, Idefics3ForConditionalGeneration
+
+from stkvlm_lib.embedded import (
+    GRID,
+    IMAGE_TOKENS,
+    INPUT_SIZE,
+    PLACES,
+    SPECIAL_TOKENS,
+    build_model,
+    build_processor,
+    caption,
+    place,
+)
+from stkvlm_lib.frames import read_frames
+from stkvlm_lib.questions import FAMILIES, KARTS, TRACKS
+from stkvlm_lib.scene import Kart, Scene, read_scene
+
+FRAMES = Path(__file__).parent.parent / "frames"
+ONE_WORD_ANSWERS = sorted(
+    {a for family in FAMILIES.values() for a in family.answers if " " not in a} | {*KARTS, *TRACKS}
+)
+QUESTION = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What track is this?"}]}]
+ANSWER = {"role": "assistant", "content": [{"type": "text", "text": "abyss"}]}
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return build_processor()
+
+
+@pytest.fixture(scope="module")
+def tokenizer(processor):
+    return processor.tokenizer
+
+
+@pytest.fixture(scope="module")
+def picture():
+    return read_frames(FRAMES).views("test")[0].image()
+
+
+def encode(tokenizer, text: str) -> list[int]:
+    return tokenizer.encode(text, add_special_tokens=False)
+
+
+# Tokenizer
+
+
+@pytest.mark.parametrize("answer", ONE_WORD_ANSWERS)
+def test_every_one_word_answer_is_one_token(tokenizer, answer):
+    """With the space that stands between `Assistant:` and the answer."""
+    (token,) = encode(tokenizer, f" {answer}")
+    assert tokenizer.decode([token]) == f" {answer}"
+
+
+def test_answers_have_tokens_of_their_own(tokenizer):
+    assert {"1", "10", "left", "front", "sara_the_racer"} <= set(ONE_WORD_ANSWERS)
+    assert len({tuple(encode(tokenizer, f" {answer}")) for answer in ONE_WORD_ANSWERS}) == len(ONE_WORD_ANSWERS)
+
+
+@pytest.mark.parametrize("answer", FAMILIES["where"].answers)
+def test_answers_of_three_words_are_three_tokens(tokenizer, answer):
+    assert len(encode(tokenizer, f" {answer}")) == 3
+    assert tokenizer.decode(encode(tokenizer, f" {answer}")) == f" {answer}"
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda family: family.name)
+def test_words_of_questions_are_one_token_each(tokenizer, family):
+    """But for the first, which stands without a space behind the picture and may be two."""
+    first, _, rest = family.template.format(kart="sara_the_wizard").partition(" ")
+    assert len(encode(tokenizer, f" {rest}")) == len(rest.split()) + 1  # and the question mark
+    assert len(encode(tokenizer, first)) <= 2
+
+
+def test_words_of_captions_are_one_token_each(tokenizer):
+    ego, other = Kart(0, "wilber", (70, 45, 80, 55)), Kart(1, "gnu", (0, 0, 10, 10))
+    for sentence in caption(Scene("mines", (ego, other), ego)):
+        assert len(encode(tokenizer, f" {sentence}")) == len(sentence.split()) + sentence.count(",")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "Größe 你好 🏎️ e\u0301 \u00a0x",
+        "  two  spaces \t tab\n\nlines \r\n ",
+        "don't , stop ; now . a_b-c 3.14 1000000",
+        "<image> is no <b>tag</b> {here} \\n %s",
+        "\x00\x7f\u200b\ufeff",
+    ],
+)
+def test_any_text_round_trips(tokenizer, text):
+    assert tokenizer.decode(encode(tokenizer, text)) == text
+
+
+def test_special_tokens_are_one_token_wherever_they_stand(tokenizer):
+    ids = [encode(tokenizer, f"{token}") for token in SPECIAL_TOKENS]
+    assert all(len(i) == 1 for i in ids) and len({i[0] for i in ids}) == len(SPECIAL_TOKENS)
+    stop = tokenizer.convert_tokens_to_ids("<end_of_utterance>")
+    assert encode(tokenizer, " tux<end_of_utterance>\nAssistant:").count(stop) == 1
+    assert tokenizer.eos_token_id == stop
+    assert tokenizer.pad_token_id not in (stop, tokenizer.bos_token_id)
+    assert tokenizer.decode(encode(tokenizer, " tux<end_of_utterance>"), skip_special_tokens=True) == " tux"
+
+
+def test_a_prompt_and_its_answer_tokenise_apart_as_together(tokenizer):
+    prompt, answer = "User:What track is this?<end_of_utterance>\nAssistant:", " abyss<end_of_utterance>"
+    assert encode(tokenizer, prompt + answer) == encode(tokenizer, prompt) + encode(tokenizer, answer)
+
+
+def test_the_tokenizer_is_the_same_whenever_it_is_built(tokenizer):
+    again = build_processor().tokenizer
+    assert again.get_vocab() == tokenizer.get_vocab()
+    text = "Is amanda in front of or behind the ego car? Größe, unsegmented"
+    assert encode(again, text) == encode(tokenizer, text)
+
+
+# Chat format and picture settings
+
+
+def test_chat_format_is_that_of_smolvlm(processor):
+    prompt = "<|im_start|>User:<image>What track is this?<end_of_utterance>\nAssistant:"
+    assert processor.apply_chat_template(QUESTION, add_generation_prompt=True) == prompt
+    assert processor.apply_chat_template([*QUESTION, ANSWER]) == f"{prompt} abyss<end_of_utterance>\n"
+
+
+def test_a_message_without_a_picture_has_a_space_before_its_text(processor):
+    message = {"role": "user", "content": [{"type": "text", "text": "Hello"}]}
+    assert processor.apply_chat_template([message]) == "<|im_start|>User: Hello<end_of_utterance>\n"
+
+
+@pytest.mark.parametrize("size", [(150, 100), (600, 400), (64, 300), (192, 192)])
+def test_a_picture_becomes_one_square_crop(processor, size):
+    text = processor.apply_chat_template(QUESTION, add_generation_prompt=True)
+    batch = processor(text=[text], images=[[Image.new("RGB", size, (200, 30, 90))]], return_tensors="pt")
+    assert batch["pixel_values"].shape == (1, 1, 3, INPUT_SIZE, INPUT_SIZE)
+    assert batch["pixel_attention_mask"].all()
+    expected = torch.tensor([200, 30, 90]) / 255 * 2 - 1
+    assert torch.allclose(batch["pixel_values"][0, 0, :, 96, 96], expected, atol=0.01)
+    assert (batch["input_ids"] == processor.image_token_id).sum() == IMAGE_TOKENS == 64
+
+
+def test_the_whole_picture_is_stretched_over_the_square(processor):
+    """Left third red, the rest blue, top row of the picture green: nothing is cut off or padded."""
+    image = Image.new("RGB", (150, 100), (0, 0, 255))
+    image.paste((255, 0, 0), (0, 0, 50, 100))
+    image.paste((0, 255, 0), (0, 0, 150, 25))
+    pixels = processor(text=["<image>"], images=[[image]], return_tensors="pt")["pixel_values"][0, 0]
+    channel = pixels.argmax(0)  # 0 red, 1 green, 2 blue
+    assert (channel[:44] == 1).all()
+    assert (channel[52:, :60] == 0).all()
+    assert (channel[52:, 68:] == 2).all()
+
+
+# Captions
+
+
+def test_caption_of_a_hand_made_scene():
+    ego = Kart(0, "tux", (70, 45, 80, 55))
+    others = (Kart(1, "gnu", (130, 80, 150, 100)), Kart(2, "kiki", (0, 80, 10, 90)), Kart(3, "xue", (90, 80, 100, 90)))
+    assert list(caption(Scene("abyss", (others[0], ego, *others[1:]), ego))) == [
+        "gnu is back and right relative to the ego car, at column 14 and row 14",
+        "tux is the ego car, at column 8 and row 8",
+        "kiki is back and left relative to the ego car, at column 0 and row 13",
+        "xue is back and right relative to the ego car, at column 10 and row 13",
+        "There are 4 karts in the scenario",
+        "The ego car is tux",
+        "There are 1 karts to the left and 2 to the right of the ego car",
+        "There are 0 karts in front of and 3 behind the ego car",
+        "The track is abyss",
+    ]
+    assert list(caption(Scene("mines", (), None))) == ["The track is mines"]
+
+
+@pytest.mark.parametrize(
+    ("box", "expected"),
+    [
+        ((0, 0, 5, 5), (0, 0)),
+        ((145, 95, 150, 100), (15, 15)),
+        ((145, 95, 155, 105), (15, 15)),
+        ((10, 90, 20, 99), (1, 15)),
+    ],
+)
+def test_place_is_a_cell_of_the_grid(box, expected):
+    assert place(Kart(0, "tux", box)) == expected
+    assert max(place(Kart(0, "tux", box))) < PLACES
+
+
+# Model
+
+
+@pytest.fixture(scope="module")
+def model(processor):
+    torch.manual_seed(0)
+    return build_model(processor).eval()
+
+
+def test_the_model_is_a_small_idefics3(model, processor):
+    assert type(model) is Idefics3ForConditionalGeneration
+    count = sum(parameter.numel() for parameter in model.parameters())
+    assert 1e6 < count < 10e6
+    assert model.config.image_token_id == processor.image_token_id
+    assert model.get_input_embeddings().weight.shape[0] == len(processor.tokenizer)
+    assert model.lm_head.weight is model.get_input_embeddings().weight
+    assert model.model.vision_model.embeddings.num_patches == GRID**2
+    assert model.generation_config.eos_token_id == processor.tokenizer.eos_token_id
+    assert model.generation_config.pad_token_id == processor.tokenizer.pad_token_id
+
+
+def test_the_model_has_room_for_a_picture_with_all_its_questions(model, processor):
+    """Positions restart after the prefix, so the longest single question bounds them."""
+    longest = max(len(encode(processor.tokenizer, f.template.format(kart=KARTS[0]))) for f in FAMILIES.values())
+    assert IMAGE_TOKENS + longest + 50 < model.config.text_config.max_position_embeddings
+
+
+def test_saved_and_loaded_it_gives_the_same_logits(model, processor, picture, tmp_path):
+    processor.save_pretrained(tmp_path)
+    model.save_pretrained(tmp_path)
+    loaded = AutoProcessor.from_pretrained(tmp_path)
+    other = AutoModelForImageTextToText.from_pretrained(tmp_path).eval()
+    text = processor.apply_chat_template(QUESTION, add_generation_prompt=True)
+    assert loaded.apply_chat_template(QUESTION, add_generation_prompt=True) == text
+    assert loaded.tokenizer.get_vocab() == processor.tokenizer.get_vocab()
+    before = processor(text=[text], images=[[picture]], return_tensors="pt")
+    after = loaded(text=[text], images=[[picture]], return_tensors="pt")
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    with torch.no_grad():
+        assert torch.equal(model(**before).logits, other(**after).logits)
+        black = before | {"pixel_values": torch.full_like(before["pixel_values"], -1.0)}
+        assert not torch.allclose(model(**before).logits, model(**black).logits)  # the picture matters
+
+
+def test_every_bundled_view_has_a_caption_of_known_words(tokenizer):
+    """A kart or track whose name is not one token would be spelled in pieces."""
+    for view in read_frames(FRAMES).views("train")[::20]:
+        for sentence in caption(read_scene(view)):
+            assert len(encode(tokenizer, f" {sentence}")) == len(sentence.split()) + sentence.count(",")

@@ -1,0 +1,65 @@
+"""Files appear whole or not at all, and unreadable ones are named with a remedy."""
+
+import hashlib
+
+import pytest
+
+from stkvlm_lib.files import read_json, read_jsonl, sha256, whole_file, write_json, write_jsonl, write_text
+
+
+def test_an_interrupted_write_leaves_the_old_file_and_no_litter(tmp_path):
+    path = tmp_path / "metrics.json"
+    write_text(path, "old")
+    with pytest.raises(KeyboardInterrupt), whole_file(path) as part:
+        part.write_text("half")
+        raise KeyboardInterrupt
+    assert path.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["metrics.json"]
+
+
+def test_the_new_file_is_not_seen_before_it_is_whole(tmp_path):
+    path = tmp_path / "new" / "folder" / "file.txt"
+    with whole_file(path) as part:
+        part.write_text("text")
+        assert not path.exists()
+    assert path.read_text() == "text"
+
+
+def test_a_row_that_cannot_be_written_leaves_the_old_rows(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    write_jsonl(path, [{"a": 1}])
+    with pytest.raises(TypeError):
+        write_jsonl(path, [{"a": 2}, {"a": object()}])
+    assert read_jsonl(path) == [{"a": 1}]
+
+
+def test_what_is_written_is_read_again(tmp_path):
+    value = {"name": "Žluťoučký", "list": [1, 2.5, None]}
+    write_json(tmp_path / "a.json", value)
+    write_jsonl(tmp_path / "a.jsonl", [value, {}])
+    assert read_json(tmp_path / "a.json") == value
+    assert read_jsonl(tmp_path / "a.jsonl") == [value, {}]
+
+
+@pytest.mark.parametrize("read", [read_json, read_jsonl])
+def test_a_missing_or_broken_file_is_named_with_a_remedy(tmp_path, read):
+    path = tmp_path / "a.json"
+    with pytest.raises(FileNotFoundError, match="a.json.*run notebook 02"):
+        read(path, "run notebook 02")
+    path.write_text('{"cut": ')
+    with pytest.raises(ValueError, match="a.json.*run notebook 02"):
+        read(path, "run notebook 02")
+
+
+def test_a_broken_line_is_named_by_its_number(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"a": 1}\n{"a": \n')
+    with pytest.raises(ValueError, match="line 2"):
+        read_jsonl(tmp_path / "a.jsonl")
+
+
+def test_the_hash_is_that_of_the_contents_in_order(tmp_path):
+    (tmp_path / "a").write_bytes(b"one")
+    (tmp_path / "b").write_bytes(b"two")
+    assert sha256(tmp_path / "a") == hashlib.sha256(b"one").hexdigest()
+    assert sha256([tmp_path / "a", tmp_path / "b"]) == hashlib.sha256(b"onetwo").hexdigest()
+    assert sha256([tmp_path / "b", tmp_path / "a"]) != sha256([tmp_path / "a", tmp_path / "b"])

@@ -1,0 +1,144 @@
+import json
+
+import pytest
+import torch
+from tiny import copy_frames, make_base
+
+from stkvlm_lib import finetune
+from stkvlm_lib.base_vlm import load_answerer
+from stkvlm_lib.config import FinetuneConfig, ScoreConfig
+from stkvlm_lib.frames import read_frames
+from stkvlm_lib.qa_sets import make_qa_sets, read_questions, write_qa_sets
+from stkvlm_lib.scoring import make_metrics, predict, records_to_score, score
+
+
+@pytest.fixture(scope="module")
+def frames_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    for split, n in (("train", 4), ("valid", 2), ("test", 2)):
+        copy_frames(folder, split, n)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return make_base(tmp_path_factory.mktemp("base"))
+
+
+def prepare(run_dir, frames_dir, base, **changes):
+    settings = {"epochs": 3, "batch_size": 8, "evaluations": 3, "lora_rank": 4, "lora_alpha": 8, "learning_rate": 3e-3}
+    config = FinetuneConfig(
+        run_dir=str(run_dir), frames_dir=str(frames_dir), base_model=str(base), **settings | changes
+    )
+    folder = read_frames(config.frames_path)
+    write_qa_sets(make_qa_sets(folder, 0), config.run_path / "qa")
+    return config, folder, *read_questions(config, folder)
+
+
+def adapter_weights(run_dir):
+    from safetensors.torch import load_file
+
+    return load_file(run_dir / "adapter" / "adapter_model.safetensors")
+
+
+def test_training_lowers_the_loss_and_leaves_what_scoring_needs(tmp_path, frames_dir, base):
+    config, folder, train, valid = prepare(tmp_path, frames_dir, base, epochs=6)
+    shown = []
+    facts = finetune.finetune(finetune.build_trainable(config), config, folder, train, valid, show=shown.append)
+    losses = [row["loss"] for row in finetune.read_log(tmp_path) if "loss" in row]
+    assert losses[-1] < 0.7 * losses[0]
+    assert shown[-1] == finetune.read_log(tmp_path)
+    exact = [row["valid_exact"] for row in finetune.read_log(tmp_path) if "valid_exact" in row]
+    assert len(exact) == 3 and facts.valid_exact == max(exact)
+    assert facts.questions == sum(len(p.questions) for p in train) and facts.pictures == 40
+    assert facts.qa_per_second_train == pytest.approx(facts.questions * 6 / facts.train_seconds)
+    assert json.loads((tmp_path / "training.json").read_text())["steps"] == 30
+
+    score_config = ScoreConfig(run_dir=str(tmp_path), frames_dir=str(frames_dir), base_model=str(base))
+    split, records = records_to_score(score_config, folder)
+    assert split == "test"
+    answerer = load_answerer(tmp_path / "adapter", str(base))
+    predictions, rate = predict(answerer, folder, records, finetune.average_picture(folder, [train[0].image_file]), 4)
+    assert [(p.image_file, p.question) for p in predictions] == [(r.image_file, r.question) for r in records]
+    assert all(p.blind_prediction for p in predictions[:5]) and rate > 0
+    figures = score(predictions, resamples=100, seed=0)
+    metrics = make_metrics(figures, split=split, config=score_config, answerer=answerer, qa_per_second=rate)
+    contract = """split n exact exact_ci95 prefix macro_exact majority blind families adapter_mb base_model base_exact seed
+        train_seconds qa_per_second_train qa_per_second_eval peak_memory_mb""".split()
+    assert set(contract) <= set(metrics)
+    assert metrics["train_seconds"] == facts.train_seconds
+
+
+def test_the_blind_answer_is_the_one_given_to_the_mean_picture(tmp_path, frames_dir, base):
+    config, folder, train, _ = prepare(tmp_path, frames_dir, base)
+    answerer = load_answerer(None, str(base))
+    mean = finetune.average_picture(folder, sorted({p.image_file for p in train}))
+    _, records = records_to_score(ScoreConfig(run_dir=str(tmp_path), frames_dir=str(frames_dir)), folder)
+    predictions, _ = predict(answerer, folder, records[:30], mean, 4)
+    for p in predictions[:6]:
+        assert p.blind_prediction == answerer.answer(mean, p.question).text
+        assert p.prediction == answerer.answer(folder.by_image_file[p.image_file].image(), p.question).text
+
+
+def test_an_interrupted_training_ends_as_an_undisturbed_one(tmp_path, frames_dir, base):
+    config, folder, train, valid = prepare(tmp_path / "whole", frames_dir, base)
+    finetune.finetune(finetune.build_trainable(config), config, folder, train, valid)
+
+    class Killed(Exception):
+        pass
+
+    def kill_after_first_checkpoint(rows):
+        if rows[-1]["step"] >= 7:
+            raise Killed
+
+    config, folder, train, valid = prepare(tmp_path / "cut", frames_dir, base)
+    with pytest.raises(Killed):
+        finetune.finetune(
+            finetune.build_trainable(config), config, folder, train, valid, show=kill_after_first_checkpoint
+        )
+    assert not (tmp_path / "cut" / "adapter").exists()
+    facts = finetune.finetune(finetune.build_trainable(config), config, folder, train, valid, resume=True)
+    assert facts.steps == 15
+    whole, cut = adapter_weights(tmp_path / "whole"), adapter_weights(tmp_path / "cut")
+    assert whole.keys() == cut.keys()
+    for name in whole:
+        assert torch.equal(whole[name], cut[name]), name
+    log_whole, log_cut = finetune.read_log(tmp_path / "whole"), finetune.read_log(tmp_path / "cut")
+    assert log_whole == log_cut
+
+
+def test_training_goes_on_from_an_adapter(tmp_path, frames_dir, base):
+    config, folder, train, valid = prepare(tmp_path / "first", frames_dir, base)
+    finetune.finetune(finetune.build_trainable(config), config, folder, train, valid)
+    more = FinetuneConfig(
+        run_dir=str(tmp_path / "second"),
+        frames_dir=str(frames_dir),
+        base_model=str(base),
+        adapter_dir=str(tmp_path / "first" / "adapter"),
+    )
+    answerer = finetune.build_trainable(more)
+    weights = adapter_weights(tmp_path / "first")
+    name = sorted(weights)[0]
+    parameters = {n.replace(".default", ""): p for n, p in answerer.model.named_parameters()}
+    assert torch.equal(parameters[name], weights[name])
+    assert parameters[name].requires_grad
+
+
+def test_without_a_test_split_valid_is_not_used_to_choose(tmp_path, frames_dir, base):
+    only = copy_frames(copy_frames(tmp_path / "data", "train", 2), "valid", 1)
+    config, folder, train, valid = prepare(tmp_path / "run", only, base)
+    assert train and valid == []
+    assert records_to_score(ScoreConfig(run_dir=str(tmp_path / "run"), frames_dir=str(only)), folder)[0] == "valid"
+
+
+def test_a_packed_example_shows_which_tokens_are_learnt(tmp_path, frames_dir, base):
+    config, _, train, _ = prepare(tmp_path, frames_dir, base)
+    tokens, learnt, segments = finetune.packed_tokens(load_answerer(None, str(base)), train[0])
+    shown = [t.replace("Ġ", "") for t, kept in zip(tokens, learnt, strict=True) if kept]
+    assert shown[0] == train[0].answers[0] and shown[1] == "<end_of_utterance>"
+    assert sum(t == "<end_of_utterance>" for t in shown) == len(train[0].questions) == max(segments)
+
+
+def test_layers_are_summed_up_by_part(base):
+    rows = {row["part"]: row["stored as"] for row in finetune.layer_summary(load_answerer(None, str(base)))}
+    assert rows["text model"] == "NF4, 4 bit" and "4 bit" not in rows["vision tower"] + rows["connector"]

@@ -1,0 +1,193 @@
+"""The report of a run folder made by hand: complete, with missing and with broken artefacts."""
+
+import base64
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from stkvlm_lib import plots
+from stkvlm_lib.config import STEPS, upper
+from stkvlm_lib.files import write_json, write_jsonl
+from stkvlm_lib.report import write_report
+from stkvlm_lib.scoring import Prediction, score, write_predictions
+
+FIGURES = ("accuracy_by_family", "errors_worst", "errors_typical", "confusion_ego", "my_own")
+
+
+def predict(i, given):
+    right = given == "tux"
+    rest = {"base_prediction": "gnu", "base_correct": False, "blind_prediction": "gnu", "blind_correct": False}
+    question = "What kart is the ego car?" if i else "What <script>alert(1)</script> is | this?"
+    where = {"race": f"race-{i % 3}", "track": "abyss", "family": "ego"}
+    return Prediction(f"test/{i}.jpg", question, "tux", given, confidence=0.9 - i / 100, correct=right,
+                      prefix_correct=right, **where, **rest)  # fmt: skip
+
+
+@pytest.fixture
+def run_dir(tmp_path):
+    """A run folder whose metrics are those of its predictions: 3 of 12 wrong."""
+    folder = tmp_path / "20260101-000000-smoke-s3-abc1234"
+    predictions = [predict(i, "<b>gnu" if i < 3 else "tux") for i in range(12)]
+    trained = {
+        "adapter_mb": 2.5,
+        "base_model": "embedded",
+        "seed": 3,
+        "train_seconds": 90.0,
+        "qa_per_second_train": 50.0,
+    }
+    write_json(folder / "metrics.json", {"split": "test", **score(predictions, resamples=100, seed=0), **trained})
+    write_predictions(predictions, folder / "predictions.jsonl")
+    write_jsonl(folder / "train_log.jsonl", [{"step": 1, "loss": 1.0}])
+    config = {step: upper(kind(seed=3)) for step, (_, kind) in STEPS.items()}
+    config["03"] |= {"EPOCHS": 1, "LEARNING_RATE": 0.5}
+    write_json(
+        folder / "config.json", {step: {k: v for k, v in p.items() if k != "RUN_DIR"} for step, p in config.items()}
+    )
+    manifest = {"run_id": folder.name, "versions": {"torch": "2.0"}, "commit": "abc1234", "device": "CPU"}
+    steps = {"03": {"inputs": {"qa/train.jsonl": "0123abcd"}, "artefacts": {"adapter": "feed"}}}
+    write_json(folder / "manifest.json", manifest | {"steps": steps})
+    for name in FIGURES:
+        plots.save(plots.message(name), folder / "figures" / f"{name}.png")
+    return folder
+
+
+class Page(HTMLParser):
+    """The text of a page and the attributes of its pictures."""
+
+    def __init__(self, source):
+        super().__init__()
+        self.said, self.pictures, self.tags, self._hidden = "", [], [], False
+        self.feed(source)
+        self.said = " ".join(self.said.split())
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self._hidden = tag == "style"
+        if tag == "img":
+            self.pictures.append(dict(attributes))
+
+    def handle_endtag(self, tag):
+        self._hidden = False
+
+    def handle_data(self, data):
+        self.said += "" if self._hidden else data + " "
+
+
+def read_page(run_dir):
+    path = write_report(run_dir)
+    assert path == run_dir / "report.html"
+    return Page(path.read_text(encoding="utf-8"))
+
+
+def test_complete_run_says_all(run_dir):
+    page = read_page(run_dir)
+    assert "Not all of this run could be read" not in page.said
+    assert "With the adapter, 75.0% of 12 questions on pictures of 3 races in the test set" in page.said
+    assert "The gain over the base is +75.0 points" in page.said
+    for heading in ("Scores by question family", "Errors", "Data and model", "How to reproduce", "Known limits"):
+        assert heading in page.said
+    assert "1.5 minutes, 50.0 questions per second" in page.said and "2.50 MB" in page.said
+    assert "torch 2.0, commit abc1234" in page.said and "0123abcd" in page.said
+    assert "12 pictures, 3 races, 1 tracks" in page.said
+
+
+def test_page_is_one_file_with_described_pictures(run_dir):
+    page = read_page(run_dir)
+    assert len(page.pictures) == len(FIGURES)
+    for picture in page.pictures:
+        kind, data = picture["src"].split(",")
+        assert kind == "data:image/webp;base64" and base64.b64decode(data)[8:12] == b"WEBP"
+        assert len(picture["alt"]) > 5
+    assert "ego 75.0%" in page.pictures[0]["alt"]
+    source = (run_dir / "report.html").read_text()
+    assert not re.search(r"""(src|href)=["'](?!data:)""", source), "nothing is loaded from elsewhere"
+
+
+def test_command_repeats_what_differs_from_the_profile(run_dir):
+    said = read_page(run_dir).said
+    assert "./run_all.sh smoke -p SEED 3" in said
+    assert "-p LEARNING_RATE 0.5" in said
+    assert "-p EPOCHS" not in said, "one epoch is what the smoke profile has"
+
+
+def test_errors_stand_as_text_and_are_escaped(run_dir):
+    page = read_page(run_dir)
+    assert "script" not in page.tags and "What <script>alert(1)</script> is | this?" in page.said
+    assert "3 times" in page.said and "<b>gnu" in page.said and "90.0%" in page.said
+
+
+@pytest.mark.parametrize(
+    "name", ["metrics.json", "predictions.jsonl", "manifest.json", "config.json", "figures/errors_worst.png"]
+)
+def test_missing_artefact_is_named_and_the_rest_shown(run_dir, name):
+    (run_dir / name).unlink()
+    page = read_page(run_dir)
+    assert f"{name}: not there" in page.said
+    assert "Known limits" in page.said and len(page.pictures) >= len(FIGURES) - 1
+    assert name.replace("_", r"\_") in (run_dir / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("metrics.json", "{"),
+        ("metrics.json", "[1]"),
+        ("predictions.jsonl", '{"question": "?"}'),
+        ("predictions.jsonl", "[]"),
+        ("manifest.json", "null"),
+        ("config.json", "\x00"),
+        ("train_log.jsonl", "{}\n{"),
+        ("figures/my_own.png", "no picture"),
+    ],
+)
+def test_broken_artefact_is_named_and_the_rest_shown(run_dir, name, content):
+    (run_dir / name).write_text(content)
+    page = read_page(run_dir)
+    assert re.search(rf"{re.escape(name)}: (not readable|holds a)", page.said)
+    assert "Known limits" in page.said and str(run_dir) not in page.said
+
+
+def test_metrics_of_the_bare_contract_are_enough(run_dir):
+    bare = {
+        "split": "custom",
+        "n": 12,
+        "exact": 0.75,
+        "families": {"other": {"n": 12, "exact": 0.75}},
+        "train_seconds": None,
+    }
+    write_json(run_dir / "metrics.json", bare)
+    (run_dir / "train_log.jsonl").unlink()
+    page = read_page(run_dir)
+    assert "75.0% of 12 questions" in page.said and "none in this run" in page.said
+    assert "Not all of this run" not in page.said
+
+
+def test_predictions_of_another_scoring_are_noticed(run_dir):
+    write_predictions([predict(1, "tux")], run_dir / "predictions.jsonl")
+    assert "1 rows, but metrics.json says n = 12" in read_page(run_dir).said
+
+
+def test_markdown_twin(run_dir):
+    write_report(run_dir)
+    text = (run_dir / "report.md").read_text()
+    assert "| all | 12 | 75.0% |" in text and "](figures/accuracy_by_family.png)" in text
+    assert "./run_all.sh smoke -p SEED 3" in text and "commit abc1234" in text
+
+
+def test_empty_and_absent_folders(tmp_path):
+    page = read_page(tmp_path)
+    assert "no readable score" in page.said and "predictions.jsonl: not there" in page.said
+    with pytest.raises(FileNotFoundError, match="no such run folder"):
+        write_report(tmp_path / "nowhere")
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [1200, 390])
+def test_page_fits_its_window(run_dir, page, width):
+    """Nothing but what scrolls in a box of its own is wider than the window."""
+    path = write_report(run_dir)
+    page.set_viewport_size({"width": width, "height": 900})
+    page.goto(path.as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
