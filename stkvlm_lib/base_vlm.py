@@ -1,7 +1,7 @@
 """The base model in NF4 with its processor, the LoRA adapter on it, and answering.
 
-A base is `embedded` (models/embedded), a local folder, or a hub id. All three load through the same Auto classes onto the
-same layers, on a CPU as on a GPU.
+A base is `embedded` (models/embedded), a local folder, or a hub id. All three load through the same Auto classes onto
+the same layers, on a CPU as on a GPU.
 """
 
 import platform
@@ -77,7 +77,7 @@ def find_base(name: str = "", revision: str = "") -> Base:
     except Exception as error:
         reason = str(error).splitlines()[0]
         raise ModelError(
-            f"base model {name!r} is not in the local cache and cannot be downloaded ({type(error).__name__}: {reason}); "
+            f"base model {name!r} is not in the local cache and cannot be had ({type(error).__name__}: {reason}); "
             f"connect to the hub with HF_HUB_OFFLINE=0, give a local folder, or use BASE_MODEL={EMBEDDED}"
         ) from error
     return Base(name, folder, folder.name, _hash_weights(folder))
@@ -132,8 +132,8 @@ def load_base(base: Base, quantization: str = "nf4") -> nn.Module:
 def _check_layers(model: nn.Module) -> None:
     """Assert that the text model's linear layers, and they alone, are 4-bit, and keep them fit for training.
 
-    On CPUs with AVX512-BF16 bitsandbytes repacks a layer's weights in place at its first evaluation, after which gradients
-    through it are wrong; switching that off keeps one layer type for evaluation and training.
+    On CPUs with AVX512-BF16 bitsandbytes repacks a layer's weights in place at its first evaluation, after which
+    gradients through it are wrong; switching that off keeps one layer type for evaluation and training.
     """
     import bitsandbytes as bnb
 
@@ -332,8 +332,8 @@ tags: [lora, visual-question-answering, supertuxkart]
 # LoRA adapter: questions about SuperTuxKart frames
 
 Trained with stkvlm (QLoRA) on {source}, whose weights have the SHA-256 `{base.sha256}`. It loads with
-`stkvlm_lib.base_vlm.load_answerer`, or with `PeftModel.from_pretrained` on that base and the processor settings beside this
-file. `{RECORD_FILE}` records base, settings and versions; `{MEAN_IMAGE_FILE}` is the picture behind the blind score.
+`stkvlm_lib.base_vlm.load_answerer`, or with `PeftModel.from_pretrained` on that base and the processor settings beside
+this file. `{RECORD_FILE}` records base, settings and versions, `{MEAN_IMAGE_FILE}` is the picture for the blind score.
 """
 
 

@@ -1,4 +1,4 @@
-"""Every parameter of a run, checked, and the profiles. A notebook's parameters cell holds the same names in upper case."""
+"""Every parameter of a run, checked, and the profiles. Notebooks hold the same parameters in upper case."""
 
 import re
 from dataclasses import asdict, dataclass, fields

@@ -1,6 +1,7 @@
 """The embedded base: a small Idefics3 (the class of SmolVLM-256M-Instruct) with its own tokenizer and processor.
 
-It exists so that a machine without a hub or a GPU runs the same code on a model that can really see. `pretrain` makes it.
+It exists so that a machine without a hub or a GPU runs the same code on a model that can really see. `pretrain` makes
+it.
 """
 
 from collections.abc import Iterable, Iterator

@@ -25,6 +25,13 @@ TILE = 3.1
 _LINE = 0.165
 
 
+def draw_views(folder: FrameFolder, split: str, n: int, seed: int, min_karts: int = 0) -> list[View]:
+    """n views of a split with at least `min_karts` visible karts (fewer if there are fewer), drawn by seed."""
+    views = [view for view in folder.views(split) if len(read_scene(view).karts) >= min_karts]
+    chosen = random.Random(f"views-{seed}").sample(range(len(views)), min(n, len(views)))
+    return [views[i] for i in sorted(chosen)]
+
+
 def contact_sheet(views: Sequence[View], columns: int = 6, title: str | None = None) -> Figure:
     """Small pictures with their track and number of visible karts."""
     chart, tiles = _tiles(len(views), columns, lines=1, title=title, width=9.3 / columns)

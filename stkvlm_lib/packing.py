@@ -1,7 +1,7 @@
 """One image and all its questions as one sequence.
 
-The image prefix stands once; each question (with its answer) is a segment that sees the prefix and itself and nothing of
-the other segments, so that every segment reads as if it stood alone behind the image:
+The image prefix stands once; each question (with its answer) is a segment that sees the prefix and itself and nothing
+of the other segments, so that every segment reads as if it stood alone behind the image:
 
     token       prefix prefix prefix | q1 q1 a1 | q2 q2 q2 a2
     position    0      1      2      | 3  4  5  | 3  4  5  6

@@ -34,7 +34,7 @@ class PretrainConfig:
     """Settings of one pretraining; written beside the checkpoint."""
 
     dense_steps: int = 2600
-    caption_steps: int = 1500
+    caption_steps: int = 1100
     batch_size: int = 32
     patches_kept: float = 0.5
     dense_lr: float = 1e-3
@@ -321,7 +321,7 @@ class Pretraining:
             meta = file.metadata()
             if json.loads(meta["config"]) != asdict(self.config):
                 raise SystemExit(f"{folder}: the checkpoint was made with other settings; use another --work folder")
-            tensors = {key: file.get_tensor(key) for key in file.keys()}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         parts: dict[str, dict] = {"model": {}, "head": {}, "optimizer": {}}
         for key, value in tensors.items():
             part, _, name = key.partition(".")

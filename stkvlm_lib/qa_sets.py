@@ -173,8 +173,8 @@ def draw_training(
 def read_questions(config: FinetuneConfig, folder: FrameFolder) -> tuple[list[TrainingPicture], list[Record]]:
     """What notebook 03 trains on and chooses the checkpoint by, drawn from the run's qa/train.jsonl and qa/valid.jsonl.
 
-    Without valid questions, or where valid is the only held-out split and so must stay unseen for scoring, the second is
-    empty and the last checkpoint is kept.
+    Without valid questions, or where valid is the only held-out split and so must stay unseen for scoring, the second
+    is empty and the last checkpoint is kept.
     """
     written = config.run_path / "qa"
     if not (written / "train.jsonl").exists():

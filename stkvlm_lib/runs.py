@@ -71,6 +71,7 @@ class Run:
     config: RunConfig
     interrupted: bool
     started: float = field(default_factory=time.perf_counter)
+    recorded: bool = False
 
     def table(self) -> "pd.DataFrame":
         """Versions, device, commit and seed, one row each."""
@@ -95,7 +96,14 @@ class Run:
         return paths
 
     def finish(self, inputs: Iterable[Path] = (), artefacts: Iterable[Path] = (), **facts: Any) -> None:
-        """Enter the step into manifest.json, then write its stamp: from here on it counts as done.
+        """Enter the step into manifest.json (unless `record` has), then write its stamp: now it counts as done."""
+        if inputs or artefacts or facts or not self.recorded:
+            self.record(inputs, artefacts, **facts)
+        finished = read_json(self.folder / "manifest.json")["steps"][self.step]["finished"]
+        write_json(stamp_path(self.folder, self.step), {"step": self.step, "finished": finished})
+
+    def record(self, inputs: Iterable[Path] = (), artefacts: Iterable[Path] = (), **facts: Any) -> None:
+        """Enter the step into manifest.json, for a step that still writes something from it before it is done.
 
         inputs, artefacts: files or folders whose hashes are recorded. facts: anything JSON can hold.
         """
@@ -119,7 +127,7 @@ class Run:
         }
         manifest["steps"] = dict(sorted((manifest.get("steps", {}) | {self.step: entry}).items()))
         write_json(self.folder / "manifest.json", manifest)
-        write_json(stamp_path(self.folder, self.step), {"step": self.step, "finished": entry["finished"]})
+        self.recorded = True
 
     def _name(self, path: Path) -> str:
         """A path as the manifest records it: relative to the run folder or the repository where it lies in one."""
@@ -214,7 +222,10 @@ def device_name() -> str:
 
 
 def peak_memory_mb() -> float:
-    """The most memory this process has held so far, in MB of 10^6 bytes (main memory, not the GPU's)."""
+    """The most memory used so far, in MB of 10^6 bytes: of the GPU where there is one, else of this process."""
+    torch = sys.modules.get("torch")
+    if torch and torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / MB
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MB
 

@@ -202,20 +202,6 @@ def make_metrics(
     }
 
 
-def headline(metrics: dict) -> str:
-    """The result in one paragraph."""
-    low, high = metrics["exact_ci95"]
-    gain_low, gain_high = metrics["gain_over_base_ci95"]
-    return (
-        f"{metrics['exact']:.1%} of {metrics['n']:,} questions of the {metrics['split']} split are answered right "
-        f"(strict exact match; 95 % interval {low:.1%} to {high:.1%}, "
-        f"{metrics['n_clusters']} {metrics['clusters']}s).\n"
-        f"Majority answer {metrics['majority']:.1%}, blind {metrics['blind']:.1%}, base without adapter "
-        f"{metrics['base_exact']:.1%}: fine-tuning gains {metrics['gain_over_base']:.1%} "
-        f"({gain_low:.1%} to {gain_high:.1%})."
-    )
-
-
 def _mean(values) -> float:
     return round(float(np.mean(values)), 6)
 

@@ -44,8 +44,8 @@ def make_prediction(image_file="valid/a.jpg", family="ego", truth="tux", given="
 
 
 def texts(figure) -> str:
-    """All that a figure says, drawn as a reader would see it."""
-    figure.canvas.draw()
+    """All that a figure says, tick labels included."""
+    figure.draw_without_rendering()
     found = [text.get_text() for text in figure.findobj(lambda a: hasattr(a, "get_text") and a.get_visible())]
     return "\n".join(found)
 

@@ -1,0 +1,41 @@
+"""What notebooks show beside figures: plain tables, and a figure that redraws itself while a cell runs."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import pandas as pd
+from IPython.display import display
+from matplotlib.figure import Figure
+
+from stkvlm_lib.qa_sets import Record, composition
+from stkvlm_lib.questions import FAMILIES
+
+
+def table(rows: Iterable[dict[str, Any]]) -> Any:
+    """Rows as a table without row numbers, numbers with thousands separators; says so when there are none."""
+    frame = pd.DataFrame(list(rows))
+    if frame.empty:
+        frame = pd.DataFrame({"": ["nothing to show"]})
+    left = [{"selector": "th, td", "props": "text-align: left; vertical-align: top"}]
+    return frame.style.hide(axis="index").format(thousands=",", precision=3).set_table_styles(left)
+
+
+def family_counts(sets: dict[str, Sequence[Record]]) -> Any:
+    """Questions per family and split."""
+    counts = {split: composition(records) for split, records in sets.items()}
+    rows = [
+        {"family": name, **{split: sum(table.get(name, {}).values()) for split, table in counts.items()}}
+        for name in FAMILIES
+    ]
+    return table([*rows, {"family": "all", **{split: len(records) for split, records in sets.items()}}])
+
+
+def live(draw: Callable[[Any], Figure]) -> Callable[[Any], None]:
+    """A function that shows `draw(data)` below the running cell, each call in place of the last."""
+    handle = display(display_id=True)
+
+    def show(data: Any) -> None:
+        if handle is not None:  # outside a notebook there is nowhere to draw
+            handle.update(draw(data))
+
+    return show
