@@ -62,7 +62,7 @@ def find_base(name: str = "", revision: str = "") -> Base:
     if name in ("", EMBEDDED):
         folder = ROOT / "models" / EMBEDDED
         if not (folder / "config.json").exists():
-            raise ModelError(f"{folder}: the embedded base is missing; restore it, or train it (models/README.md)")
+            raise ModelError(f"{folder}: the embedded base is missing; restore it, or make it with stkvlm_lib.pretrain")
         return _local_base(EMBEDDED, folder)
     if resolve(name).is_dir():
         return _local_base(resolve(name).name, resolve(name))

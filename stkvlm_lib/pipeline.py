@@ -95,7 +95,11 @@ def run_pipeline(request: Request) -> Path:
         runs.drop_stamps(folder, request.from_step)
     resume = request.command(profile, name)
     for step, config in configs.items():
-        run_step(step, config, folder, PROFILES[profile] | request.parameters, resume)
+        try:
+            run_step(step, config, folder, PROFILES[profile] | request.parameters, resume)
+        except KeyboardInterrupt:
+            print(f"\ninterrupted in {STEPS[step][0]}\n  resume {resume}", file=sys.stderr, flush=True)
+            raise
     point_latest_to(folder)
     print_headline(folder)
     return folder
@@ -170,7 +174,7 @@ def run_step(step: str, config: RunConfig, folder: Path, given: dict[str, Any], 
     else:
         print(f"\n== {notebook}", flush=True)
         passed = {name: value for name, value in upper(config).items() if name in given or name == "RUN_DIR"}
-        failure = execute(NOTEBOOKS / f"{notebook}.ipynb", executed, passed, resume)
+        failure = execute(NOTEBOOKS / f"{notebook}.ipynb", executed, passed)
         if not failure and not runs.is_done(folder, step):
             failure = "it ended without finishing (its kernel died, or a cell left early)"
         if failure:
@@ -180,7 +184,7 @@ def run_step(step: str, config: RunConfig, folder: Path, given: dict[str, Any], 
         write_html(executed, page)
 
 
-def execute(source: Path, target: Path, parameters: dict[str, Any], resume: str) -> str:
+def execute(source: Path, target: Path, parameters: dict[str, Any]) -> str:
     """Run a notebook with its output on the terminal. Returns what went wrong, empty when nothing is known to."""
     import papermill
 
@@ -198,13 +202,10 @@ def execute(source: Path, target: Path, parameters: dict[str, Any], resume: str)
             progress_bar=False,
             stdout_file=sys.stdout,
             stderr_file=sys.stderr,
-            extra_arguments=["--log-level=ERROR"],  # the kernel's: no warning about its transport in every step
+            extra_arguments=["--log-level=CRITICAL"],  # the kernel's own log; what cells say comes by message
         )
     except papermill.PapermillExecutionError as error:
         return f"{error.ename}: {error.evalue}"
-    except KeyboardInterrupt:
-        print(f"\ninterrupted in {source.stem}\n  resume {resume}", file=sys.stderr, flush=True)
-        raise
     except Exception as error:  # a dead kernel, one that does not start, a notebook that cannot be read
         return f"{type(error).__name__}: {error}"
     return ""

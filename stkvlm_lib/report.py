@@ -28,25 +28,24 @@ if TYPE_CHECKING:
 TITLE = "Answering questions about SuperTuxKart frames"
 NOTHING = "–"
 """Stands where a figure is missing."""
-EXPECTED = ("accuracy_by_family", "errors_worst", "errors_typical")
+EXPECTED = ("score_families", "score_worst", "score_typical")
 SECTIONS = {
-    "Scores as figures": ("accuracy_by_family", "confusion_"),
-    "Errors": ("errors_worst", "errors_typical"),
-    "Training": ("loss_curve", "label_mask"),
-    "Data": ("contact_sheet", "overlay", "image_statistics", "composition", "qa_samples"),
+    "Scores as figures": ("score_families", "score_confusion"),
+    "Errors": ("score_worst", "score_typical"),
+    "Training": ("train_",),
+    "Data": ("data_", "qa_"),
 }
 """Section -> how the names of its figures begin, in the order in which they are shown; others come under `More`."""
 CAPTIONS = {
-    "accuracy_by_family": "Questions answered exactly right, by family, with 95% intervals and the three baselines.",
-    "confusion_": "What was answered (columns) where each answer was true (rows); framed cells are right.",
-    "errors_worst": "Wrong answers of which the model was most sure; the ego kart is yellow.",
-    "errors_typical": "The most frequent confusions, one picture each, with how often they happened.",
-    "loss_curve": "Training loss, and the share of valid questions answered exactly right, over the training steps.",
-    "label_mask": "One packed training example; the highlighted tokens take part in the loss.",
-    "contact_sheet": "Pictures of the split with their track and number of visible karts.",
-    "overlay": "Karts by their place relative to the ego kart, under the rule that makes the answers.",
-    "image_statistics": "Brightness, visible karts and kart sizes of the splits.",
-    "composition": "How often each answer is the right one, by family; dark: the most frequent answer.",
+    "score_families": "Questions answered exactly right, by family, with 95% intervals and the three baselines.",
+    "score_confusion": "What was answered (columns) where each answer was true (rows); framed cells are right.",
+    "score_worst": "Wrong answers of which the model was most sure; the ego kart is yellow.",
+    "score_typical": "The most frequent confusions, one picture each, with how often they happened.",
+    "train_curve": "Training loss, and the share of valid questions answered exactly right, over the training steps.",
+    "data_contact": "Pictures with their track and number of visible karts.",
+    "data_overlays": "Karts by their place relative to the ego kart, under the rule that makes the answers.",
+    "data_statistics": "Brightness, visible karts and kart sizes of the splits.",
+    "qa_composition": "How often each answer is the right one, by family; dark: the most frequent answer.",
     "qa_samples": "Questions and answers drawn from every family, on their pictures.",
 }
 
@@ -324,16 +323,16 @@ def _caption(name: str) -> str:
     for start, caption in CAPTIONS.items():
         if name.startswith(start):
             rest = name.removeprefix(start).strip("_").replace("_", " ")
-            return f"{rest.capitalize()}: {caption[0].lower()}{caption[1:]}" if rest and rest != "s" else caption
+            return f"{rest.capitalize()}: {caption[0].lower()}{caption[1:]}" if rest else caption
     return f"{words}."
 
 
 def _alt(name: str, found: Artefacts) -> str:
     """What a figure shows, with its numbers where they are few, for readers who cannot see it."""
-    if name == "accuracy_by_family" and (rows := family_rows(found.metrics)):
+    if name == "score_families" and (rows := family_rows(found.metrics)):
         listed = ", ".join(f"{row['name']} {row['exact']}" for row in rows)
         return f"Dot plot of the share answered exactly right: {listed}."
-    if name.startswith("errors_") and found.predictions:
+    if name in ("score_worst", "score_typical") and found.predictions:
         return f"{_caption(name)} The tables below list them as text."
     return _caption(name)
 

@@ -91,7 +91,7 @@ def test_the_kart_lower_in_the_picture_covers_the_other(reverse):
 
 
 def test_a_kart_smaller_than_a_patch_still_has_one():
-    small = Kart(0, "xue", (10, 13, 15, 18))
+    small = Kart(0, "xue", (16, 16, 21, 21))  # between the patch centres at 14.1, 23.4 across and 15.6, 21.9 down
     targets = dense_targets(Scene("mines", (small,), small))
     assert np.argwhere(grid(targets["kart"])).tolist() == [[2, 1]]
 

@@ -7,12 +7,12 @@ from html.parser import HTMLParser
 import pytest
 
 from stkvlm_lib import plots
-from stkvlm_lib.config import STEPS, upper
+from stkvlm_lib.config import ROOT, STEPS, upper
 from stkvlm_lib.files import write_json, write_jsonl
-from stkvlm_lib.report import write_report
+from stkvlm_lib.report import CAPTIONS, write_report
 from stkvlm_lib.scoring import Prediction, score, write_predictions
 
-FIGURES = ("accuracy_by_family", "errors_worst", "errors_typical", "confusion_ego", "my_own")
+FIGURES = ("score_families", "score_worst", "score_typical", "score_confusion_ego", "my_own")
 
 
 def predict(i, given):
@@ -104,6 +104,15 @@ def test_page_is_one_file_with_described_pictures(run_dir):
     assert not re.search(r"""(src|href)=["'](?!data:)""", source), "nothing is loaded from elsewhere"
 
 
+def test_figures_of_the_notebooks_have_captions():
+    """Every figure a notebook saves is known to the report."""
+    saved = set()
+    for notebook in (ROOT / "notebooks").glob("*.ipynb"):
+        saved |= set(re.findall(r"figures.{1,12}?(\w+)\.png", notebook.read_text(encoding="utf-8")))
+    assert len(saved) > 8
+    assert {name for name in saved if not name.startswith(tuple(CAPTIONS))} == set()
+
+
 def test_command_repeats_what_differs_from_the_profile(run_dir):
     said = read_page(run_dir).said
     assert "./run_all.sh smoke -p SEED 3" in said
@@ -118,7 +127,7 @@ def test_errors_stand_as_text_and_are_escaped(run_dir):
 
 
 @pytest.mark.parametrize(
-    "name", ["metrics.json", "predictions.jsonl", "manifest.json", "config.json", "figures/errors_worst.png"]
+    "name", ["metrics.json", "predictions.jsonl", "manifest.json", "config.json", "figures/score_worst.png"]
 )
 def test_missing_artefact_is_named_and_the_rest_shown(run_dir, name):
     (run_dir / name).unlink()
@@ -171,7 +180,7 @@ def test_predictions_of_another_scoring_are_noticed(run_dir):
 def test_markdown_twin(run_dir):
     write_report(run_dir)
     text = (run_dir / "report.md").read_text()
-    assert "| all | 12 | 75.0% |" in text and "](figures/accuracy_by_family.png)" in text
+    assert "| all | 12 | 75.0% |" in text and "](figures/score_families.png)" in text
     assert "./run_all.sh smoke -p SEED 3" in text and "commit abc1234" in text
 
 

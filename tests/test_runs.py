@@ -66,7 +66,7 @@ def steps(bench, monkeypatch):
     """The same without kernels, which are slow to start: `calls` lists the steps that ran, those in `broken` fail."""
     recorder = SimpleNamespace(outputs=bench / "outputs", calls=[], passed={}, broken=set())
 
-    def execute(source, target, parameters, resume):
+    def execute(source, target, parameters):
         step = source.name[:2]
         recorder.calls.append(step)
         recorder.passed[step] = parameters
@@ -273,13 +273,11 @@ def test_a_refused_request_writes_nothing(steps):
     assert list(steps.outputs.iterdir()) == []
 
 
-def test_an_interrupt_names_the_command_that_resumes(bench, monkeypatch, capsys):
-    import papermill
-
-    def interrupt(*arguments, **options):
+def test_an_interrupt_names_the_command_that_resumes(steps, monkeypatch, capsys):
+    def interrupt(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(papermill, "execute_notebook", interrupt)
+    monkeypatch.setattr(pipeline, "execute", interrupt)
     with pytest.raises(KeyboardInterrupt):
         run_pipeline(Request("cpu", {}, "a"))
     assert "./run_all.sh cpu --run-id a" in capsys.readouterr().err

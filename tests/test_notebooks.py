@@ -1,0 +1,126 @@
+"""All four notebooks through papermill in the smoke profile, and what other programs read of them."""
+
+import json
+import re
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+from tiny import copy_frames
+
+from stkvlm_lib.config import ROOT, STEPS
+from stkvlm_lib.questions import FAMILIES
+
+ARTEFACTS = [
+    "config.json",
+    "manifest.json",
+    "metrics.json",
+    "predictions.jsonl",
+    "report.html",
+    "report.md",
+    "train_log.jsonl",
+    "training.json",
+    "adapter/adapter_model.safetensors",
+    "adapter/stkvlm.json",
+    "qa/test_qa_pairs.json",
+    "qa/train.jsonl",
+    "qa/train_drawn.jsonl",
+    "figures/score_families.png",
+    "figures/train_curve.png",
+    "stamps/01.json",
+    "stamps/04.json",
+]
+NOTEBOOKS = [ROOT / "notebooks" / f"{name}.ipynb" for name, _ in STEPS.values()]
+
+
+def run_notebook(step: str, out: Path, cwd: Path, **parameters):
+    name = STEPS[step][0]
+    return papermill.execute_notebook(
+        str(ROOT / "notebooks" / f"{name}.ipynb"),
+        str(out),
+        {k: str(v) if isinstance(v, Path) else v for k, v in parameters.items()},
+        kernel_name="python3",
+        cwd=str(cwd),
+        progress_bar=False,
+    )
+
+
+@pytest.fixture(autouse=True)
+def library_on_the_path(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # as an installed package would be
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_notebooks_are_thin_and_committed_without_outputs(path):
+    notebook = nbformat.read(path, 4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert notebook.cells[0].cell_type == "markdown" and notebook.cells[0].source.startswith(f"# {path.name[:2]} ")
+    assert "parameters" in code[0].metadata.tags
+    for cell in code:
+        assert not cell.outputs and cell.execution_count is None
+        assert not re.search(r"^\s*(def|class) ", cell.source, re.M)
+        assert len(cell.source.splitlines()) <= 25
+
+
+def test_a_run_leaves_all_its_artefacts(smoke_run):
+    missing = [name for name in ARTEFACTS if not (smoke_run / name).is_file()]
+    assert not missing
+    for step in STEPS:
+        for suffix in ("ipynb", "html"):
+            assert list((smoke_run / "notebooks").glob(f"{step}*.{suffix}"))
+
+
+def test_metrics_keep_the_contract(smoke_run):
+    metrics = json.loads((smoke_run / "metrics.json").read_text())
+    rows = [json.loads(line) for line in (smoke_run / "predictions.jsonl").read_text().splitlines()]
+    pairs = json.loads((smoke_run / "qa" / "test_qa_pairs.json").read_text())
+    assert [(r["image_file"], r["question"], r["answer"]) for r in rows] == [
+        (p["image_file"], p["question"], p["answer"]) for p in pairs
+    ]
+    assert metrics["split"] == "test" and metrics["n"] == len(rows)
+    assert metrics["exact"] == pytest.approx(sum(r["correct"] for r in rows) / len(rows), abs=1e-6)
+    assert metrics["exact_ci95"][0] <= metrics["exact"] <= metrics["exact_ci95"][1]
+    assert metrics["prefix"] >= metrics["exact"]
+    assert set(metrics["families"]) == set(FAMILIES)
+    assert metrics["macro_exact"] == pytest.approx(sum(f["exact"] for f in metrics["families"].values()) / 10, abs=1e-5)
+    assert 0 < metrics["adapter_mb"] < 50 and metrics["base_model"] == "embedded" and metrics["seed"] == 0
+    assert min(metrics[k] for k in ("train_seconds", "qa_per_second_train", "qa_per_second_eval", "peak_memory_mb")) > 0
+    assert all(0 <= r["confidence"] <= 1 for r in rows)
+
+
+def test_even_the_smoke_run_learns_from_the_pictures(smoke_run):
+    metrics = json.loads((smoke_run / "metrics.json").read_text())
+    assert metrics["exact"] > metrics["base_exact"] + 0.2
+    assert metrics["exact"] > metrics["blind"]
+
+
+def test_notebook_04_scores_any_adapter_on_any_questions_from_any_folder(smoke_run, tmp_path):
+    frames = copy_frames(tmp_path / "frames", "valid", 3, into="")
+    view = next(frames.glob("*_00_im.jpg")).name
+    questions = [
+        {"question": "What track is this?", "answer": "abyss", "image_file": view},
+        {"question": "Who leads?", "answer": "tux", "image_file": view},
+    ]
+    (tmp_path / "qa.json").write_text(json.dumps(questions))
+    places = {"RUN_DIR": tmp_path / "new" / "run", "FRAMES_DIR": frames, "ADAPTER_DIR": smoke_run / "adapter"}
+    run_notebook("04", tmp_path / "out.ipynb", tmp_path, QA_FILE=tmp_path / "qa.json", BOOTSTRAP=100, **places)
+    metrics = json.loads((tmp_path / "new" / "run" / "metrics.json").read_text())
+    assert (metrics["split"], metrics["n"], set(metrics["families"])) == ("custom", 2, {"track", "other"})
+    assert metrics["train_seconds"] is None and metrics["qa_per_second_train"] is None
+    assert metrics["clusters"] == "picture"
+
+
+def test_notebook_02_writes_the_questions_of_a_flat_folder(tmp_path):
+    frames = copy_frames(tmp_path / "frames", "valid", 4, into="")
+    run_notebook("02", tmp_path / "out.ipynb", tmp_path, FRAMES_DIR=frames, RUN_DIR=tmp_path / "run")
+    pairs = json.loads((tmp_path / "run" / "qa" / "all_qa_pairs.json").read_text())
+    assert pairs and set(pairs[0]) == {"question", "answer", "image_file"}
+    assert all((frames / pair["image_file"]).is_file() for pair in pairs)
+
+
+@pytest.mark.parametrize("name", ["LEARNING_RAT", "qa_file"])
+def test_a_misspelt_parameter_stops_the_notebook(tmp_path, name):
+    with pytest.raises(papermill.PapermillExecutionError, match=f"unknown parameter {name}"):
+        run_notebook("04", tmp_path / "out.ipynb", tmp_path, RUN_DIR=tmp_path / "run", **{name: "1"})
+    assert not (tmp_path / "run").exists()
