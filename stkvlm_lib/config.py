@@ -77,7 +77,7 @@ class FinetuneConfig(ModelConfig):
     valid_views: int = 200
     mirror: bool = True
     questions_per_view: int = 12
-    epochs: int = 8
+    epochs: int = 4
     batch_size: int = 16
     learning_rate: float = 2e-3
     lora_rank: int = 16

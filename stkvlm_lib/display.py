@@ -1,11 +1,14 @@
 """What notebooks show beside figures: plain tables, and a figure that redraws itself while a cell runs."""
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import pandas as pd
 from IPython.display import display
 from matplotlib.figure import Figure
+from tqdm import tqdm as plain_tqdm
+from tqdm.auto import tqdm as notebook_tqdm
 
 from stkvlm_lib.qa_sets import Record, composition
 from stkvlm_lib.questions import FAMILIES
@@ -39,3 +42,10 @@ def live(draw: Callable[[Any], Figure]) -> Callable[[Any], None]:
             handle.update(draw(data))
 
     return show
+
+
+def progress(items: Iterable[Any], label: str) -> Iterable[Any]:
+    """A progress bar over items: a widget in a notebook stepped through by hand, plain lines in a headless run."""
+    if os.environ.get("STKVLM_HEADLESS"):
+        return plain_tqdm(items, desc=label, unit="batch", mininterval=5, ncols=80)
+    return notebook_tqdm(items, desc=label, unit="batch")

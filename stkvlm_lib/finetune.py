@@ -13,12 +13,12 @@ from peft import PeftModel
 from PIL import Image, ImageOps
 from torch import nn
 from torch.utils.data import Dataset
-from tqdm.auto import tqdm
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from stkvlm_lib.base_vlm import AnswerModel, compute_dtype, image_outputs, load_answerer, new_adapter, save_adapter
 from stkvlm_lib.config import EMBEDDED, FinetuneConfig, resolve
+from stkvlm_lib.display import progress
 from stkvlm_lib.files import read_json, read_jsonl, write_json, write_jsonl
 from stkvlm_lib.frames import FrameFolder
 from stkvlm_lib.packing import IGNORE, PackedExample, collate, pack
@@ -120,7 +120,7 @@ def encode_pictures(
     Kept in the compute dtype on the CPU: 64 x 576 values, 74 KB in 16 bit, a picture for SmolVLM-256M.
     """
     features = {}
-    for start in tqdm(range(0, len(names), batch_size), desc=label, unit="batch"):
+    for start in progress(range(0, len(names), batch_size), label):
         chunk = names[start : start + batch_size]
         encoded = answerer.encode([picture(folder, name, mirrored) for name, mirrored in chunk]).cpu()
         features.update(zip(chunk, encoded, strict=True))

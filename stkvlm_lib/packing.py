@@ -19,10 +19,17 @@ IGNORE = -100
 
 @dataclass(frozen=True)
 class Segment:
-    """Token ids of one question and its answer; the loss is taken on the last `n_answer` tokens."""
+    """Token ids of one question and its answer; the loss is taken on the last `n_answer` tokens.
+
+    Raises ValueError where nothing stands before the answer: its first token would be predicted from another segment.
+    """
 
     ids: tuple[int, ...]
     n_answer: int
+
+    def __post_init__(self):
+        if not 0 <= self.n_answer < len(self.ids):
+            raise ValueError(f"a segment of {len(self.ids)} tokens cannot have an answer of {self.n_answer}")
 
 
 @dataclass(frozen=True)

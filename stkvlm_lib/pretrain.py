@@ -152,7 +152,7 @@ class Pictures:
         self.chances = np.concatenate(weights) / np.concatenate(weights).sum()
         square = (INPUT_SIZE, INPUT_SIZE)
         self.pixels = torch.stack(
-            [torch.from_numpy(np.asarray(v.image().resize(square, Image.BILINEAR))) for v in self.views]
+            [torch.from_numpy(np.array(v.image().resize(square, Image.BILINEAR))) for v in self.views]
         )
 
     def __len__(self) -> int:

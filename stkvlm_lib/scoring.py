@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from tqdm.auto import tqdm
 
 from stkvlm_lib.base_vlm import Answer, AnswerModel, adapter_mb
 from stkvlm_lib.config import ScoreConfig, resolve
+from stkvlm_lib.display import progress
 from stkvlm_lib.files import read_json, read_jsonl, write_jsonl
 from stkvlm_lib.frames import FLAT_SPLIT, FrameFolder
 from stkvlm_lib.qa_sets import CUSTOM_SPLIT, QaError, Record, by_picture, make_records, read_course_qa, read_records
@@ -89,7 +89,7 @@ def predict(
     ours: dict[tuple[str, str], Answer] = {}
     base: dict[tuple[str, str], Answer] = {}
     seconds = 0.0
-    for start in tqdm(range(0, len(names), batch_size), desc="answer", unit="batch"):
+    for start in progress(range(0, len(names), batch_size), "answer"):
         chunk = names[start : start + batch_size]
         questions = [[record.question for record in groups[name]] for name in chunk]
         begin = time.monotonic()

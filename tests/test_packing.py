@@ -235,3 +235,9 @@ def test_kept_logits_are_those_that_predict_the_answers(model, processor, two_pi
         told = [token for part in parts for token in part.ids[-part.n_answer :]]
         assert labels[row][labels[row] != IGNORE].tolist() == told
         assert told.count(processor.tokenizer.eos_token_id) == len(parts)
+
+
+@pytest.mark.parametrize("n_answer", [2, 3, -1])
+def test_an_answer_needs_something_before_it(n_answer):
+    with pytest.raises(ValueError, match="cannot have an answer"):
+        Segment((5, 6), n_answer)
