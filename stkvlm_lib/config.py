@@ -77,7 +77,7 @@ class FinetuneConfig(ModelConfig):
     valid_views: int = 200
     mirror: bool = True
     questions_per_view: int = 12
-    epochs: int = 4
+    epochs: int = 2
     batch_size: int = 16
     learning_rate: float = 2e-3
     lora_rank: int = 16
@@ -116,7 +116,15 @@ STEPS: dict[str, tuple[str, type[RunConfig]]] = {
 """Step -> (notebook, its parameters), in the order in which they run."""
 
 PROFILES: dict[str, dict[str, Any]] = {
-    "smoke": {"TRAIN_VIEWS": 96, "VALID_VIEWS": 32, "EPOCHS": 1, "EVALUATIONS": 1, "MIRROR": False, "BOOTSTRAP": 200},
+    "smoke": {
+        "TRAIN_VIEWS": 480,
+        "VALID_VIEWS": 16,
+        "BATCH_SIZE": 8,
+        "EPOCHS": 1,
+        "EVALUATIONS": 1,
+        "MIRROR": False,
+        "BOOTSTRAP": 200,
+    },
     "cpu": {},
     "gpu": {
         "BASE_MODEL": "HuggingFaceTB/SmolVLM-256M-Instruct",
