@@ -281,13 +281,13 @@ def finetune(
         valid_features=valid_features,
     )
     trainer.train(resume_from_checkpoint=get_last_checkpoint(run / "training") if (run / "training").is_dir() else None)
-    state, questions = trainer.state, sum(len(p.questions) for p in train)
+    seconds, state, questions = diary.seconds, trainer.state, sum(len(p.questions) for p in train)
     kept = int(state.best_model_checkpoint.rsplit("-", 1)[1]) if state.best_model_checkpoint else state.global_step
     mean = average_picture(folder, sorted({p.image_file for p in train}))
     size = save_adapter(answerer, run / "adapter", mean, settings=asdict(config), kept_step=kept)
     facts = TrainingFacts(
-        train_seconds=diary.seconds,
-        qa_per_second_train=questions * config.epochs / diary.seconds,
+        train_seconds=seconds,
+        qa_per_second_train=questions * config.epochs / seconds,
         peak_memory_mb=peak_memory_mb(),
         steps=state.global_step,
         kept_step=kept,

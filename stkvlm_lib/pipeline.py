@@ -15,8 +15,8 @@ from stkvlm_lib.files import read_json, write_text
 
 NOTEBOOKS = ROOT / "notebooks"
 EXPECTED_TIME = {
-    "smoke": "a few minutes",
-    "cpu": "up to 20 minutes on 2 cores",
+    "smoke": "about 2 minutes on 2 cores",
+    "cpu": "about 11 minutes on 2 cores",
     "gpu": "depends on the GPU and the number of frames",
 }
 NEEDED_MEMORY_GB = 4

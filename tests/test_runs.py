@@ -253,11 +253,11 @@ def test_other_parameters_for_done_steps_are_refused_with_the_remedy(steps):
     folder = run_pipeline(Request("cpu", {}, "a"))
     with pytest.raises(ConfigError, match="step 01.*SEED=0, now 1.*--from 01"):
         run_pipeline(Request("cpu", {"SEED": "1"}, "a"))
-    with pytest.raises(ConfigError, match="step 03.*EPOCHS=.*, now 2.*--from 03"):
-        run_pipeline(Request("cpu", {"EPOCHS": "2"}, "a"))
+    with pytest.raises(ConfigError, match="step 03.*EPOCHS=.*, now 7.*--from 03"):
+        run_pipeline(Request("cpu", {"EPOCHS": "7"}, "a"))
     assert all(runs.is_done(folder, step) for step in STEPS), "a refusal changes nothing"
-    run_pipeline(Request("cpu", {"EPOCHS": "2"}, "a", "03"))
-    assert steps.passed["03"]["EPOCHS"] == 2
+    run_pipeline(Request("cpu", {"EPOCHS": "7"}, "a", "03"))
+    assert steps.passed["03"]["EPOCHS"] == 7
 
 
 def test_latest_moves_to_the_newest_complete_run(steps):
@@ -292,7 +292,7 @@ def test_the_preflight_shows_what_will_be_used(monkeypatch, capsys, tmp_path):
     pipeline.preflight("cpu", "a", configs)
     shown = capsys.readouterr().out
     assert all(f"\n{label} " in "\n" + shown for label in ("run", "device", "memory", "disk", "frames", "base", "time"))
-    assert "20 minutes" in shown
+    assert "11 minutes" in shown
 
 
 @pytest.mark.parametrize(
