@@ -61,6 +61,7 @@ def packed_batch(answerer, images):
     ]
     packed = [pack(answerer.prompt.prefix, [answerer.prompt.segment(q, a) for q, a in pairs]) for pairs in questions]
     batch = collate(packed, answerer.prompt.tokenizer.pad_token_id)
+    batch = {name: tensor.to(answerer.device) for name, tensor in batch.items()}
     return {**batch, "mm_encoder_outputs": image_outputs(answerer.encode(images[:2]).clone())}
 
 

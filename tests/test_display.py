@@ -41,3 +41,17 @@ def test_the_live_figure_is_redrawn_in_place(monkeypatch):
 def test_progress_yields_every_item(monkeypatch, headless):
     monkeypatch.setenv("STKVLM_HEADLESS", headless)
     assert list(display.progress(range(5), "label")) == [0, 1, 2, 3, 4]
+
+
+def test_headless_progress_is_a_few_plain_lines(monkeypatch, capsys):
+    monkeypatch.setenv("STKVLM_HEADLESS", "1")
+    list(display.progress(range(50), "encode"))
+    list(display.progress(range(3), "answer", every=0))
+    captured = capsys.readouterr()
+    assert captured.out.splitlines() == [
+        "encode: 50 of 50 batches, about 0 s left",
+        "answer: 1 of 3 batches, about 0 s left",
+        "answer: 2 of 3 batches, about 0 s left",
+        "answer: 3 of 3 batches, about 0 s left",
+    ]
+    assert captured.err == ""
