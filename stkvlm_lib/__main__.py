@@ -52,6 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     ask.add_argument("image", type=Path)
     ask.add_argument("question")
     ask.add_argument("--adapter", type=Path, help="default: outputs/latest/adapter")
+    ask.add_argument("--base", help="base model, where the adapter's own is a local folder")
     ask.set_defaults(call=_ask)
     pins = commands.add_parser("pins", help="list pinned packages; status 1 when --unmet ones exist")
     pins.add_argument("--unmet", action="store_true", help="only those that this interpreter does not have")
@@ -78,7 +79,9 @@ def _ask(options: argparse.Namespace) -> None:
     if not adapter.is_dir():
         raise FileNotFoundError(f"{adapter}: no adapter there; run ./run_all.sh first, or name one with --adapter DIR")
     record = read_json(adapter / "adapter_config.json", "give a folder that PEFT has written")
-    base = record.get("base_model_name_or_path") or EMBEDDED
+    base = options.base or record.get("base_model_name_or_path") or EMBEDDED
+    if not options.question.strip():
+        raise ValueError("the question is empty; give one in quotes")
     set_up_hub(base)
 
     from stkvlm_lib.base_vlm import load_answerer  # only now: these imports take seconds
@@ -87,7 +90,7 @@ def _ask(options: argparse.Namespace) -> None:
 
     image = load_image(options.image)
     set_up_torch()
-    answer = load_answerer(adapter).answer(image, options.question)
+    answer = load_answerer(adapter, options.base).answer(image, options.question)
     print(f"{answer.text}  (confidence {answer.confidence:.2f})")
 
 

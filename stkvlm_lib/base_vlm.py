@@ -14,6 +14,7 @@ import torch
 from huggingface_hub import snapshot_download
 from peft import LoraConfig, PeftModel, get_peft_model
 from PIL import Image
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig, DynamicCache
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -360,10 +361,13 @@ def load_answerer(
             f"{adapter_dir}: made on base {made_on} (weights {record['base']['sha256'][:12]}), "
             f"but BASE_MODEL is {base.name} (weights {base.sha256[:12]}); set BASE_MODEL to the adapter's base"
         )
-    model = load_base(base, quantization)
     processor = load_processor(base)
-    if adapter_dir:
-        model = PeftModel.from_pretrained(model, str(adapter_dir)).eval()
+    try:
+        model = load_base(base, quantization)
+        if adapter_dir:
+            model = PeftModel.from_pretrained(model, str(adapter_dir)).eval()
+    except SafetensorError as error:
+        raise ModelError(f"{adapter_dir or base.folder}: weights cannot be read ({error}); restore them") from None
     return AnswerModel(base, model, processor)
 
 

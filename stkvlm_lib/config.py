@@ -50,11 +50,10 @@ class QaConfig(RunConfig):
 
 @dataclass(frozen=True)
 class ModelConfig(RunConfig):
-    """What notebooks 03 and 04 share: which base, which adapter, how it is loaded."""
+    """What notebooks 03 and 04 share: which base and how it is loaded."""
 
     base_model: str = ""
     base_revision: str = ""
-    adapter_dir: str = ""
     quantization: str = "nf4"
     eval_batch_size: int = 16
 
@@ -63,16 +62,12 @@ class ModelConfig(RunConfig):
         _require(self.quantization in ("nf4", "none"), "QUANTIZATION", self.quantization, "nf4 or none")
         _require(self.eval_batch_size > 0, "EVAL_BATCH_SIZE", self.eval_batch_size, "pictures answered at once, from 1")
 
-    @property
-    def adapter_path(self) -> Path:
-        """The adapter named; empty means the run's own."""
-        return resolve(self.adapter_dir) if self.adapter_dir else self.run_path / "adapter"
-
 
 @dataclass(frozen=True)
 class FinetuneConfig(ModelConfig):
     """Notebook 03."""
 
+    start_adapter: str = ""
     train_views: int = 0
     valid_views: int = 200
     mirror: bool = True
@@ -99,12 +94,18 @@ class FinetuneConfig(ModelConfig):
 class ScoreConfig(ModelConfig):
     """Notebook 04."""
 
+    adapter_dir: str = ""
     qa_file: str = ""
     bootstrap: int = 1000
 
     def __post_init__(self):
         super().__post_init__()
         _require(self.bootstrap >= 100, "BOOTSTRAP", self.bootstrap, "a number of resamples from 100")
+
+    @property
+    def adapter_path(self) -> Path:
+        """The adapter to score; empty means the run's own."""
+        return resolve(self.adapter_dir) if self.adapter_dir else self.run_path / "adapter"
 
 
 STEPS: dict[str, tuple[str, type[RunConfig]]] = {

@@ -44,7 +44,7 @@ def read_json(path: str | Path, remedy: str = "make it again or restore it") -> 
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: not there; {remedy}") from None
-    except ValueError as error:
+    except (ValueError, IsADirectoryError) as error:
         raise ValueError(f"{path}: not readable as JSON ({error}); {remedy}") from None
 
 

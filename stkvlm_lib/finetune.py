@@ -14,7 +14,6 @@ from PIL import Image, ImageOps
 from torch import nn
 from torch.utils.data import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
 from stkvlm_lib.base_vlm import AnswerModel, compute_dtype, image_outputs, load_answerer, new_adapter, save_adapter
 from stkvlm_lib.config import EMBEDDED, FinetuneConfig, resolve
@@ -46,11 +45,11 @@ class TrainingFacts:
 
 
 def build_trainable(config: FinetuneConfig) -> AnswerModel:
-    """Base in 4 bit with a fresh adapter, or with the one in ADAPTER_DIR to go on from. The seed comes first."""
+    """Base in 4 bit with a fresh adapter, or with the one in START_ADAPTER to go on from. The seed comes first."""
     torch.manual_seed(config.seed)
     answerer = load_answerer(None, config.base_model or EMBEDDED, config.base_revision, config.quantization)
-    if config.adapter_dir:
-        folder = resolve(config.adapter_dir)
+    if config.start_adapter:
+        folder = resolve(config.start_adapter)
         load_answerer(
             folder, config.base_model or EMBEDDED, config.base_revision, config.quantization
         )  # checks the base
@@ -280,11 +279,11 @@ def finetune(
         valid=valid,
         valid_features=valid_features,
     )
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(run / "training") if (run / "training").is_dir() else None)
+    trainer.train(resume_from_checkpoint=last_checkpoint(run / "training"))
     seconds, state, questions = diary.seconds, trainer.state, sum(len(p.questions) for p in train)
     kept = int(state.best_model_checkpoint.rsplit("-", 1)[1]) if state.best_model_checkpoint else state.global_step
     mean = average_picture(folder, sorted({p.image_file for p in train}))
-    size = save_adapter(answerer, run / "adapter", mean, settings=asdict(config), kept_step=kept)
+    size = save_adapter(answerer, run / "adapter", mean, settings=_settings(config), kept_step=kept)
     facts = TrainingFacts(
         train_seconds=seconds,
         qa_per_second_train=questions * config.epochs / seconds,
@@ -299,6 +298,20 @@ def finetune(
     )
     write_json(run / "training.json", asdict(facts))
     return facts
+
+
+def _settings(config: FinetuneConfig) -> dict:
+    """What the adapter records of its training: everything but paths, which mean nothing elsewhere."""
+    paths = ("run_dir", "frames_dir", "base_model", "start_adapter")
+    return {name: value for name, value in asdict(config).items() if name not in paths}
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that was written to its end (the Trainer writes its state last)."""
+    steps = {
+        int(path.parent.name.rsplit("-", 1)[1]): path.parent for path in folder.glob("checkpoint-*/trainer_state.json")
+    }
+    return str(steps[max(steps)]) if steps else None
 
 
 def training_arguments(config: FinetuneConfig, pictures: int, has_valid: bool) -> TrainingArguments:

@@ -111,10 +111,10 @@ def load_image(path: Path) -> Image.Image:
         with Image.open(path) as image:
             return image.convert("RGB")
     except FileNotFoundError:
-        raise FramesError(f"{path}: picture is missing; restore it, or read the folder with skip_broken=True") from None
-    except (OSError, SyntaxError) as error:
+        raise FramesError(f"{path}: picture is missing; restore it (SKIP_BROKEN leaves out such frames)") from None
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise FramesError(
-            f"{path}: picture cannot be decoded ({error}); restore it, or read the folder with skip_broken=True"
+            f"{path}: picture cannot be decoded ({error}); restore it (SKIP_BROKEN leaves out such frames)"
         ) from None
 
 
@@ -122,7 +122,7 @@ def read_frames(root: str | Path, *, skip_broken: bool = False, check_images: bo
     """Read a data folder.
 
     skip_broken: leave out frames with a broken or missing file and list them in `.skipped` instead of raising.
-    check_images: decode every picture now rather than when it is first used.
+    check_images: decode every picture now rather than when it is first used; skip_broken does so too.
     Raises FramesError for a folder without frames, a broken frame, or a race that stands in two splits.
     """
     root = Path(root)
@@ -131,6 +131,7 @@ def read_frames(root: str | Path, *, skip_broken: bool = False, check_images: bo
     folders = {split: root / split for split in SPLITS if (root / split).is_dir()}
     if not folders:
         folders = {FLAT_SPLIT: root}
+    check_images = check_images or skip_broken
     result = FrameFolder(root, {})
     for split, folder in folders.items():
         result.splits[split] = _read_split(folder, split, skip_broken, check_images, result.skipped)
@@ -232,7 +233,10 @@ def _detection(info: Path, view: int, row: Sequence[int], karts: Sequence[str]) 
 
 
 def check_races_disjoint(splits: dict[str, Iterable[Frame]]) -> None:
-    """Refuse a race that stands in two splits: its pictures are near-copies, so held-out scores would be false."""
+    """Refuse a race that stands in two splits: its pictures are near-copies, so held-out scores would be false.
+
+    Only `race_seed` can tell; without it a race is named after its split folder, which is then taken at its word.
+    """
     home: dict[str, Frame] = {}
     for frames in splits.values():
         for frame in frames:

@@ -21,6 +21,7 @@ EXPECTED_TIME = {
 }
 NEEDED_MEMORY_GB = 4
 NEEDED_DISK_GB = 2
+_NOT_HERE = ("RUN_DIR", "ADAPTER_DIR")
 _RUN_ID = re.compile(r"[A-Za-z0-9][\w.-]*")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -64,9 +65,14 @@ def check_request(request: Request) -> None:
 def step_configs(profile: str, parameters: dict[str, Any], run_dir: str = "") -> dict[str, RunConfig]:
     """Each step's configuration: defaults, then the profile, then the given parameters. Raises ConfigError."""
     declared = {step: [f.name.upper() for f in fields(kind)] for step, (_, kind) in STEPS.items()}
-    valid = list(dict.fromkeys(name for names in declared.values() for name in names if name != "RUN_DIR"))
+    valid = list(dict.fromkeys(name for names in declared.values() for name in names if name not in _NOT_HERE))
     if "RUN_DIR" in parameters:
         raise ConfigError("RUN_DIR is outputs/<run-id> here; choose its name with --run-id")
+    if "ADAPTER_DIR" in parameters:
+        raise ConfigError(
+            "ADAPTER_DIR would score another adapter than the one that is trained here; score it with notebook "
+            "04_error_analysis alone, or train on from it with START_ADAPTER"
+        )
     if unknown := [name for name in parameters if name not in valid]:
         raise ConfigError(f"unknown parameter {', '.join(unknown)}; valid ones are {', '.join(valid)}")
     given = PROFILES[profile] | parameters | {"RUN_DIR": run_dir}
@@ -92,7 +98,7 @@ def run_pipeline(request: Request) -> Path:
     preflight(profile, name, configs)
     runs.set_up_hub(configs["04"].base_model)
     if request.from_step:
-        runs.drop_stamps(folder, request.from_step)
+        runs.forget(folder, request.from_step)
     resume = request.command(profile, name)
     for step, config in configs.items():
         try:

@@ -72,11 +72,20 @@ def make_qa_sets(folder: FrameFolder, seed: int) -> dict[str, list[Record]]:
     return sets
 
 
-def write_qa_sets(sets: dict[str, list[Record]], folder: Path) -> None:
-    """`<split>_qa_pairs.json` in the course's format and `<split>.jsonl` with provenance, for every split."""
+def write_qa_sets(sets: dict[str, list[Record]], folder: Path) -> list[Path]:
+    """`<split>_qa_pairs.json` in the course's format and `<split>.jsonl` with provenance, for every split.
+
+    Returns the files written. Files of other splits, left by other data, are removed.
+    """
+    written = []
     for split, records in sets.items():
-        write_course_json(records, folder / f"{split}_qa_pairs.json")
-        write_records(records, folder / f"{split}.jsonl")
+        written += [folder / f"{split}_qa_pairs.json", folder / f"{split}.jsonl"]
+        write_course_json(records, written[-2])
+        write_records(records, written[-1])
+    for file in [*folder.glob("*_qa_pairs.json"), *folder.glob("*.jsonl")]:
+        if file not in written:
+            file.unlink()
+    return written
 
 
 def write_course_json(records: Iterable[Record], path: Path) -> None:
@@ -102,13 +111,15 @@ def read_course_qa(path: Path, folder: FrameFolder) -> list[Record]:
     """Read any file in the course's QA format, in its order; pictures must lie in `folder`. Raises QaError."""
     items = read_json(path, "give a JSON list of question, answer, image_file")
     if not isinstance(items, list) or not items:
-        raise QaError(f"{path}: not a list of questions; give a JSON list of question, answer, image_file")
+        what = "an empty list" if items == [] else "not a list of questions"
+        raise QaError(f"{path}: {what}; give a JSON list of question, answer, image_file")
     records = []
     for number, item in enumerate(items):
         if not isinstance(item, dict) or not all(isinstance(item.get(k), str) for k in ("question", "image_file")):
             raise QaError(f"{path}: item {number} lacks the text keys question and image_file")
-        if not isinstance(item.get("answer"), str | int | float):
-            raise QaError(f"{path}: item {number} has no answer")
+        answer = item.get("answer")
+        if isinstance(answer, bool) or not isinstance(answer, str | int | float) or not str(answer).strip():
+            raise QaError(f"{path}: item {number} has no answer (a text or a number)")
         view = folder.by_image_file.get(item["image_file"])
         if view is None:
             raise QaError(
@@ -116,7 +127,7 @@ def read_course_qa(path: Path, folder: FrameFolder) -> list[Record]:
                 f"(which has splits {', '.join(folder.splits)}); image_file counts from FRAMES_DIR"
             )
         question = item["question"]
-        records.append(_record(view, question, str(item["answer"]), family_of(question), CUSTOM_SPLIT))
+        records.append(_record(view, question, str(answer), family_of(question), CUSTOM_SPLIT))
     return records
 
 

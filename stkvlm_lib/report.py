@@ -127,7 +127,8 @@ def headline(metrics: dict) -> str:
     """The result in one or two sentences."""
     if not _is_number(metrics.get("exact")):
         return "This run has no readable score; run notebook 04_error_analysis to make one."
-    races = f" of {metrics['n_clusters']} {metrics.get('clusters')}s" if "n_clusters" in metrics else ""
+    races = f" of {count(metrics['n_clusters'])} races" if metrics.get("clusters") == "race" else " of one race"
+    races = races if "n_clusters" in metrics else ""
     split, ours = metrics.get("split", "scored"), interval(metrics.get("exact_ci95"))
     text = (
         f"With the adapter, {percent(metrics['exact'])} of {count(metrics.get('n'))} questions on pictures{races} in "
@@ -135,11 +136,20 @@ def headline(metrics: dict) -> str:
         f"reaches {percent(metrics.get('majority'))}, the same adapter without seeing the picture "
         f"{percent(metrics.get('blind'))}, the base model without the adapter {percent(metrics.get('base_exact'))}."
     )
+    if _is_number(metrics.get("gain_over_blind")):
+        text += (
+            f" Seeing the picture is worth {points(metrics['gain_over_blind'])} points (95% interval "
+            f"{interval(metrics.get('gain_over_blind_ci95'), points)})."
+        )
     if _is_number(metrics.get("gain_over_base")):
         text += (
             f" The gain over the base is {points(metrics['gain_over_base'])} points on the same questions (95% "
             f"interval {interval(metrics.get('gain_over_base_ci95'), points)})."
         )
+    families = metrics.get("families") if isinstance(metrics.get("families"), dict) else {}
+    lost = [name for name, row in families.items() if row.get("exact", 0) <= row.get("majority", -1)]
+    if lost:
+        text += f" No better than the most frequent answer: {', '.join(lost)}."
     return text
 
 
@@ -193,6 +203,11 @@ def _training(metrics: dict) -> str:
 
 def command(found: Artefacts) -> str:
     """The call that repeats the run: its profile and every parameter that differs from it."""
+    alone = found.config.get("04")
+    if isinstance(alone, dict) and "03" not in found.config:
+        given = {n: v for n, v in alone.items() if v != getattr(STEPS["04"][1], n.lower(), v)}
+        pairs = "".join(f" -p {name} {shlex.quote(str(value))}" for name, value in given.items())
+        return f"papermill -k python3 notebooks/{STEPS['04'][0]}.ipynb out.ipynb -p RUN_DIR outputs/again{pairs}"
     run_id = str(found.manifest.get("run_id", found.folder.name))
     match = re.search(rf"-({'|'.join(PROFILES)})-", f"-{run_id}-")
     profile = match[1] if match else "cpu"

@@ -189,6 +189,13 @@ def drop_stamps(folder: Path, first: str) -> None:
             stamp_path(folder, step).unlink(missing_ok=True)
 
 
+def forget(folder: Path, first: str) -> None:
+    """From step `first` on, nothing is done or begun: what a step left half-finished is not gone on with."""
+    drop_stamps(folder, first)
+    recorded = _read_or_empty(folder / "config.json")
+    write_json(folder / "config.json", {step: values for step, values in recorded.items() if step < first})
+
+
 def versions() -> dict[str, str]:
     """Versions of Python, of the libraries that decide results, and of this package."""
     found = {"python": platform.python_version()}

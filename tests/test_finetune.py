@@ -131,7 +131,7 @@ def test_training_goes_on_from_an_adapter(tmp_path, frames_dir, base):
         run_dir=str(tmp_path / "second"),
         frames_dir=str(frames_dir),
         base_model=str(base),
-        adapter_dir=str(tmp_path / "first" / "adapter"),
+        start_adapter=str(tmp_path / "first" / "adapter"),
     )
     answerer = finetune.build_trainable(more)
     weights = adapter_weights(tmp_path / "first")

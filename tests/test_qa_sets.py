@@ -54,7 +54,10 @@ def test_the_course_format_has_three_keys_and_reads_back(tmp_path, bundled, reco
     ("content", "words"),
     [
         ("{", ["qa.json", "JSON"]),
-        ("[]", ["qa.json", "not a list of questions"]),
+        ("[]", ["qa.json", "an empty list"]),
+        ("{}", ["qa.json", "not a list of questions"]),
+        ('[{"question": "Q", "answer": "", "image_file": "x"}]', ["item 0", "answer"]),
+        ('[{"question": "Q", "answer": true, "image_file": "x"}]', ["item 0", "answer"]),
         ('[{"question": "What track is this?", "answer": "abyss"}]', ["item 0", "image_file"]),
         ('[{"question": "What track is this?", "image_file": "valid/x.jpg"}]', ["item 0", "answer"]),
         ('[{"question": "Q", "answer": "a", "image_file": "valid/x.jpg"}]', ["item 0", "valid/x.jpg", "FRAMES_DIR"]),
