@@ -165,7 +165,7 @@ def test_a_saved_adapter_answers_as_before_and_names_its_base(base_folder, image
     assert size == adapter_mb(tmp_path / "adapter") < 50
     record = json.loads((tmp_path / "adapter" / "stkvlm.json").read_text())
     assert record["base"]["name"] == base_folder.name and record["note"] == "here"
-    saved = "".join(f.read_text() for f in (tmp_path / "adapter").iterdir() if f.suffix in (".json", ".md"))
+    saved = "".join(f.read_text() for f in (tmp_path / "adapter").iterdir() if f.suffix in (".json", ".md", ".jinja"))
     assert str(base_folder) not in saved
     assert mean_image(tmp_path / "adapter").size == images[0].size
     again = load_answerer(tmp_path / "adapter", str(base_folder))
@@ -179,6 +179,14 @@ def test_an_adapter_of_another_base_is_refused(base_folder, images, tmp_path):
     other = make_base(tmp_path / "other", seed=5)
     with pytest.raises(ModelError, match="made on base .* set BASE_MODEL"):
         load_answerer(tmp_path / "adapter", str(other))
+
+
+def test_truncated_weights_are_named(base_folder, images, tmp_path):
+    save_adapter(fresh(base_folder), tmp_path / "adapter", images[0])
+    weights = tmp_path / "adapter" / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ModelError, match="adapter: weights cannot be read"):
+        load_answerer(tmp_path / "adapter", str(base_folder))
 
 
 def test_an_oversized_adapter_is_refused(base_folder, images, tmp_path, monkeypatch):

@@ -53,6 +53,7 @@ def test_training_lowers_the_loss_and_leaves_what_scoring_needs(tmp_path, frames
     assert facts.questions == sum(len(p.questions) for p in train) and facts.pictures == 40
     assert facts.qa_per_second_train == pytest.approx(facts.questions * 6 / facts.train_seconds)
     assert json.loads((tmp_path / "training.json").read_text())["steps"] == 30
+    assert str(tmp_path) not in (tmp_path / "adapter" / "stkvlm.json").read_text()
 
     score_config = ScoreConfig(run_dir=str(tmp_path), frames_dir=str(frames_dir), base_model=str(base))
     split, records = records_to_score(score_config, folder)
@@ -122,6 +123,15 @@ def test_an_interrupted_training_ends_as_an_undisturbed_one(tmp_path, frames_dir
         assert torch.equal(whole[name], cut[name]), name
     log_whole, log_cut = finetune.read_log(tmp_path / "whole"), finetune.read_log(tmp_path / "cut")
     assert log_whole == log_cut
+
+
+def test_a_checkpoint_cut_short_is_passed_over(tmp_path):
+    for step, complete in ((4, True), (12, True), (100, False)):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        if complete:
+            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").touch()
+    assert finetune.last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-12")
+    assert finetune.last_checkpoint(tmp_path / "none") is None
 
 
 def test_training_goes_on_from_an_adapter(tmp_path, frames_dir, base):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from stkvlm_lib.config import ROOT
 from stkvlm_lib.frames import Frame, FramesError, check_races_disjoint, load_image, read_frames, split_by_race
 from stkvlm_lib.questions import KARTS, TRACKS
 
@@ -345,3 +346,15 @@ def test_no_file_of_the_course_is_bundled(bundled):
     assert not list(BUNDLED.rglob("*_qa*.json"))
     only_in_course = {"beastie", "hexley"}
     assert not only_in_course & {kart for frames in bundled.splits.values() for f in frames for kart in f.karts}
+
+
+def test_skipping_also_leaves_out_pictures_that_do_not_decode(tmp_path):
+    source = sorted((ROOT / "frames" / "valid").glob("*_info.json"))[:2]
+    for info in source:
+        for file in info.parent.glob(info.name.removesuffix("_info.json") + "_*"):
+            shutil.copy(file, tmp_path)
+    broken = tmp_path / source[0].name.replace("_info.json", "_01_im.jpg")
+    broken.write_bytes(broken.read_bytes()[:500])
+    folder = read_frames(tmp_path, skip_broken=True)
+    assert [frame.frame_id for frame in folder.splits["all"]] == [source[1].name.removesuffix("_info.json")]
+    assert len(folder.skipped) == 1 and broken.name in "".join(folder.skipped[0])

@@ -14,6 +14,7 @@ from stkvlm_lib.qa_sets import (
     read_course_qa,
     read_records,
     write_course_json,
+    write_qa_sets,
     write_records,
 )
 from stkvlm_lib.questions import FAMILIES, ask_all
@@ -77,6 +78,13 @@ def test_unknown_wording_is_family_other_and_number_answers_become_text(tmp_path
     path.write_text(json.dumps([{"question": "How fast?", "answer": 3, "image_file": records[0].image_file}]))
     (record,) = read_course_qa(path, bundled)
     assert (record.family, record.answer) == ("other", "3")
+
+
+def test_files_of_other_data_are_removed(tmp_path, records):
+    write_qa_sets({"valid": records, "test": records[:0]}, tmp_path)
+    written = write_qa_sets({"valid": records[:3]}, tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted(written)
+    assert {file.name for file in written} == {"valid_qa_pairs.json", "valid.jsonl"}
 
 
 def test_records_round_trip_and_foreign_rows_are_refused(tmp_path, records):

@@ -9,7 +9,7 @@ import pytest
 from stkvlm_lib import plots
 from stkvlm_lib.config import ROOT, STEPS, upper
 from stkvlm_lib.files import write_json, write_jsonl
-from stkvlm_lib.report import CAPTIONS, write_report
+from stkvlm_lib.report import CAPTIONS, headline, write_report
 from stkvlm_lib.scoring import Prediction, score, write_predictions
 
 FIGURES = ("score_families", "score_worst", "score_typical", "score_confusion_ego", "my_own")
@@ -200,3 +200,29 @@ def test_page_fits_its_window(run_dir, page, width):
     page.goto(path.as_uri())
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
+
+
+def test_headline_says_what_seeing_is_worth_and_which_families_gain_nothing():
+    row = {"n": 10, "exact": 0.5, "majority": 0.5}
+    metrics = {
+        "split": "test",
+        "n": 20,
+        "exact": 0.6,
+        "exact_ci95": [0.5, 0.7],
+        "gain_over_blind": 0.25,
+        "gain_over_blind_ci95": [0.2, 0.3],
+        "clusters": "picture",
+        "n_clusters": 4,
+        "families": {"count_left": row, "track": {**row, "exact": 0.7}},
+    }
+    text = headline(metrics)
+    assert "Seeing the picture is worth +25.0 points (95% interval +20.0 to +30.0)" in text
+    assert text.endswith("No better than the most frequent answer: count_left.")
+    assert "of one race" in text
+
+
+def test_command_of_a_scoring_alone_is_the_notebook(run_dir):
+    write_json(run_dir / "config.json", {"04": {"QA_FILE": "my qa.json", "SEED": 0}})
+    page = read_page(run_dir)
+    assert "notebooks/04_error_analysis.ipynb" in page.said and "-p QA_FILE 'my qa.json'" in page.said
+    assert "./run_all.sh" not in page.said

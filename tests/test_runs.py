@@ -64,13 +64,14 @@ def write_notebook(folder, step, code=""):
 @pytest.fixture
 def steps(bench, monkeypatch):
     """The same without kernels, which are slow to start: `calls` lists the steps that ran, those in `broken` fail."""
-    recorder = SimpleNamespace(outputs=bench / "outputs", calls=[], passed={}, broken=set())
+    recorder = SimpleNamespace(outputs=bench / "outputs", calls=[], passed={}, broken=set(), interrupted={})
 
     def execute(source, target, parameters):
         step = source.name[:2]
         recorder.calls.append(step)
         recorder.passed[step] = parameters
         run = runs.start_run(make_config(parameters, STEPS[step][1]), step)
+        recorder.interrupted[step] = run.interrupted
         if step in recorder.broken:
             return "RuntimeError: out of paper"
         write_json(run.folder / "metrics.json", METRICS)
@@ -239,6 +240,32 @@ def test_from_does_a_step_and_the_later_ones_again(steps):
     assert steps.calls == [*STEPS, "03", "04"]
     run_pipeline(Request("cpu", {}, "a"))
     assert steps.calls == [*STEPS, "03", "04"], "a complete run has nothing left to do"
+
+
+def test_a_forced_step_starts_anew_and_a_failed_one_goes_on(steps):
+    run_pipeline(Request("cpu", {}, "a"))
+    run_pipeline(Request("cpu", {}, "a", "03"))
+    assert steps.interrupted["03"] is False
+    steps.broken.add("03")
+    with pytest.raises(StepFailed):
+        run_pipeline(Request("cpu", {}, "a", "03"))
+    steps.broken.clear()
+    run_pipeline(Request("cpu", {}, "a"))
+    assert steps.interrupted["03"] is True
+
+
+@pytest.mark.parametrize(("name", "word"), [("RUN_DIR", "--run-id"), ("ADAPTER_DIR", "START_ADAPTER")])
+def test_parameters_that_make_no_sense_for_a_whole_run_say_what_to_use(steps, name, word):
+    with pytest.raises(ConfigError, match=word):
+        run_pipeline(Request("cpu", {name: "x"}))
+
+
+def test_a_recorded_step_stays_as_recorded_when_it_is_finished(tmp_path):
+    run = runs.start_run(ExploreConfig(run_dir=str(tmp_path)), "01")
+    run.record(note="early")
+    assert not runs.is_done(run.folder, "01")
+    run.finish()
+    assert runs.is_done(run.folder, "01") and read_json(tmp_path / "manifest.json")["steps"]["01"]["note"] == "early"
 
 
 def test_a_stale_stamp_does_not_hide_the_failure_of_a_forced_step(steps, monkeypatch):
