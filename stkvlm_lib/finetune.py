@@ -30,7 +30,7 @@ LogRows = list[dict]
 
 @dataclass(frozen=True)
 class TrainingFacts:
-    """What a training took: seconds and rates over all its sessions, the step whose adapter was kept."""
+    """What a training took: seconds and rates, interruptions left out, the step whose adapter was kept."""
 
     train_seconds: float
     qa_per_second_train: float
