@@ -13,17 +13,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from stkvlm_lib.embedded import GRID, INPUT_SIZE, caption
 from stkvlm_lib.packing import IGNORE
-from stkvlm_lib.pretrain import (
-    Captions,
-    Crop,
-    Pictures,
-    PretrainConfig,
-    Pretraining,
-    dense_targets,
-    draw_crop,
-    main,
-    recolour,
-)
+from stkvlm_lib.pretrain import Captions, PretrainConfig, Pretraining, main
+from stkvlm_lib.pretrain_data import Crop, Pictures, dense_targets, draw_crop, recolour
 from stkvlm_lib.questions import KARTS, TRACKS
 from stkvlm_lib.scene import Kart, Scene
 
