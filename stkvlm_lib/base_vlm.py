@@ -344,10 +344,16 @@ def adapter_mb(folder: Path) -> float:
 
 
 def load_answerer(
-    adapter_dir: Path | None, base_model: str | None = None, revision: str = "", quantization: str = "nf4"
+    adapter_dir: Path | None,
+    base_model: str | None = None,
+    revision: str = "",
+    quantization: str = "nf4",
+    *,
+    trainable: bool = False,
 ) -> AnswerModel:
     """A base with an adapter (None: the base alone). base_model None: the base that the adapter names.
 
+    trainable: leave the adapter's weights open to training.
     Raises ModelError when the adapter was made on another base than the one given.
     """
     record = read_adapter_record(adapter_dir) if adapter_dir else {}
@@ -365,7 +371,7 @@ def load_answerer(
     try:
         model = load_base(base, quantization)
         if adapter_dir:
-            model = PeftModel.from_pretrained(model, str(adapter_dir)).eval()
+            model = PeftModel.from_pretrained(model, str(adapter_dir), is_trainable=trainable).eval()
     except SafetensorError as error:
         raise ModelError(f"{adapter_dir or base.folder}: weights cannot be read ({error}); restore them") from None
     return AnswerModel(base, model, processor)

@@ -9,13 +9,21 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from peft import PeftModel
 from PIL import Image, ImageOps
 from torch import nn
 from torch.utils.data import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from stkvlm_lib.base_vlm import AnswerModel, compute_dtype, image_outputs, load_answerer, new_adapter, save_adapter
+from stkvlm_lib.base_vlm import (
+    AnswerModel,
+    Prompt,
+    compute_dtype,
+    image_outputs,
+    load_answerer,
+    new_adapter,
+    pick_device,
+    save_adapter,
+)
 from stkvlm_lib.config import EMBEDDED, FinetuneConfig, resolve
 from stkvlm_lib.display import progress
 from stkvlm_lib.files import read_json, read_jsonl, write_json, write_jsonl
@@ -47,14 +55,10 @@ class TrainingFacts:
 def build_trainable(config: FinetuneConfig) -> AnswerModel:
     """Base in 4 bit with a fresh adapter, or with the one in START_ADAPTER to go on from. The seed comes first."""
     torch.manual_seed(config.seed)
-    answerer = load_answerer(None, config.base_model or EMBEDDED, config.base_revision, config.quantization)
-    if config.start_adapter:
-        folder = resolve(config.start_adapter)
-        load_answerer(
-            folder, config.base_model or EMBEDDED, config.base_revision, config.quantization
-        )  # checks the base
-        answerer.model = PeftModel.from_pretrained(answerer.model, str(folder), is_trainable=True)
-    else:
+    start = resolve(config.start_adapter) if config.start_adapter else None
+    base = config.base_model or EMBEDDED
+    answerer = load_answerer(start, base, config.base_revision, config.quantization, trainable=True)
+    if not start:
         answerer.model = new_adapter(
             answerer.model,
             rank=config.lora_rank,
@@ -93,10 +97,15 @@ def layer_summary(answerer: AnswerModel) -> list[dict]:
     return rows
 
 
+def pack_picture(prompt: Prompt, item: TrainingPicture) -> PackedExample:
+    """A training picture and its questions as one sequence."""
+    pairs = zip(item.questions, item.answers, strict=True)
+    return pack(prompt.prefix, [prompt.segment(question, answer) for question, answer in pairs])
+
+
 def packed_tokens(answerer: AnswerModel, item: TrainingPicture) -> tuple[list[str], list[bool], list[int]]:
     """One packed example for display: its tokens, whether each takes part in the loss, and its segment number."""
-    segments = [answerer.prompt.segment(q, a) for q, a in zip(item.questions, item.answers, strict=True)]
-    packed = pack(answerer.prompt.prefix, segments)
+    packed = pack_picture(answerer.prompt, item)
     tokens = answerer.prompt.tokenizer.convert_ids_to_tokens(packed.input_ids)
     return tokens, [label != IGNORE for label in packed.labels], packed.segment_ids
 
@@ -141,13 +150,9 @@ class PackedPictures(Dataset):
     """One item a training picture: its packed questions and its image tokens."""
 
     def __init__(self, answerer: AnswerModel, pictures: Sequence[TrainingPicture], features: dict):
-        prompt = answerer.prompt
         self.features = features
         self.keys = [(p.image_file, p.mirrored) for p in pictures]
-        self.packed: list[PackedExample] = [
-            pack(prompt.prefix, [prompt.segment(q, a) for q, a in zip(p.questions, p.answers, strict=True)])
-            for p in pictures
-        ]
+        self.packed = [pack_picture(answerer.prompt, p) for p in pictures]
 
     def __len__(self) -> int:
         return len(self.packed)
@@ -318,7 +323,8 @@ def training_arguments(config: FinetuneConfig, pictures: int, has_valid: bool) -
     """Our settings in the Trainer's terms."""
     steps = -(-pictures // config.batch_size) * config.epochs
     every = max(1, -(-steps // config.evaluations))
-    dtype = compute_dtype(torch.device("cuda")) if torch.cuda.is_available() else torch.float32
+    device = pick_device()
+    dtype = compute_dtype(device)
     return TrainingArguments(
         output_dir=str(config.run_path / "training"),
         num_train_epochs=config.epochs,
@@ -332,7 +338,7 @@ def training_arguments(config: FinetuneConfig, pictures: int, has_valid: bool) -
         optim="adamw_torch_fused",
         bf16=dtype is torch.bfloat16,
         fp16=dtype is torch.float16,
-        use_cpu=not torch.cuda.is_available(),
+        use_cpu=device.type == "cpu",
         logging_steps=max(1, min(20, steps // 20)),
         save_strategy="steps",
         save_steps=every,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from stkvlm_lib.config import FinetuneConfig
 from stkvlm_lib.files import read_json, read_jsonl, write_json, write_jsonl
-from stkvlm_lib.frames import FLAT_SPLIT, FrameFolder, View, split_by_race
+from stkvlm_lib.frames import FLAT_SPLIT, SPLITS, FrameFolder, View, split_by_race
 from stkvlm_lib.questions import ask_all, family_of
 from stkvlm_lib.scene import mirror_box, read_scene
 
@@ -75,16 +75,18 @@ def make_qa_sets(folder: FrameFolder, seed: int) -> dict[str, list[Record]]:
 def write_qa_sets(sets: dict[str, list[Record]], folder: Path) -> list[Path]:
     """`<split>_qa_pairs.json` in the course's format and `<split>.jsonl` with provenance, for every split.
 
-    Returns the files written. Files of other splits, left by other data, are removed.
+    Returns the files written. Those of other splits, left by other data, are removed.
     """
     written = []
-    for split, records in sets.items():
-        written += [folder / f"{split}_qa_pairs.json", folder / f"{split}.jsonl"]
-        write_course_json(records, written[-2])
-        write_records(records, written[-1])
-    for file in [*folder.glob("*_qa_pairs.json"), *folder.glob("*.jsonl")]:
-        if file not in written:
-            file.unlink()
+    for split in (*SPLITS, FLAT_SPLIT):
+        files = folder / f"{split}_qa_pairs.json", folder / f"{split}.jsonl"
+        if split in sets:
+            write_course_json(sets[split], files[0])
+            write_records(sets[split], files[1])
+            written += files
+        else:
+            for file in files:
+                file.unlink(missing_ok=True)
     return written
 
 

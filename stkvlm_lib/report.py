@@ -124,7 +124,7 @@ def _read_picture(path: Path) -> bytes:
 
 
 def headline(metrics: dict) -> str:
-    """The result in one or two sentences."""
+    """The result in a few sentences, with what it has not reached."""
     if not _is_number(metrics.get("exact")):
         return "This run has no readable score; run notebook 04_error_analysis to make one."
     races = f" of {count(metrics['n_clusters'])} races" if metrics.get("clusters") == "race" else " of one race"

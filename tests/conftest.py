@@ -38,6 +38,23 @@ def page():
 
 
 @pytest.fixture(scope="session")
+def bundled():
+    """The bundled frames."""
+    from stkvlm_lib.config import ROOT
+    from stkvlm_lib.frames import read_frames
+
+    return read_frames(ROOT / "frames")
+
+
+@pytest.fixture(scope="session")
+def records(bundled):
+    """All questions about the bundled valid races."""
+    from stkvlm_lib.qa_sets import make_records
+
+    return make_records(bundled, "valid")
+
+
+@pytest.fixture(scope="session")
 def smoke_run(tmp_path_factory):
     """The folder of a complete run of the smoke profile, made once for all tests that look at it."""
     from stkvlm_lib import runs

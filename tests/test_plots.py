@@ -7,23 +7,11 @@ import pytest
 from PIL import Image
 
 from stkvlm_lib import galleries, plots
-from stkvlm_lib.config import ROOT
 from stkvlm_lib.drawing import ROLE_COLOURS, TOO_SMALL, draw_overlay, enlarged, marks
-from stkvlm_lib.frames import Detection, Frame, FramesError, View, read_frames
-from stkvlm_lib.qa_sets import make_records
+from stkvlm_lib.frames import Detection, Frame, FramesError, View
 from stkvlm_lib.scoring import Prediction, score
 
 KARTS = ("tux", "gnu", "puffy", "kiki")
-
-
-@pytest.fixture(scope="module")
-def bundled():
-    return read_frames(ROOT / "frames")
-
-
-@pytest.fixture(scope="module")
-def records(bundled):
-    return make_records(bundled, "valid")
 
 
 @pytest.fixture

@@ -2,15 +2,12 @@ import json
 
 import pytest
 
-from stkvlm_lib.config import ROOT
-from stkvlm_lib.frames import read_frames
 from stkvlm_lib.qa_sets import (
     QaError,
     check_no_leak,
     composition,
     draw_pictures,
     draw_training,
-    make_records,
     read_course_qa,
     read_records,
     write_course_json,
@@ -19,16 +16,6 @@ from stkvlm_lib.qa_sets import (
 )
 from stkvlm_lib.questions import FAMILIES, ask_all
 from stkvlm_lib.scene import mirror_box, read_scene
-
-
-@pytest.fixture(scope="module")
-def bundled():
-    return read_frames(ROOT / "frames")
-
-
-@pytest.fixture(scope="module")
-def records(bundled):
-    return make_records(bundled, "valid")
 
 
 def test_records_are_complete_and_carry_their_origin(bundled, records):
