@@ -11,7 +11,8 @@ import ipywidgets as widgets
 from matplotlib.figure import Figure
 
 from stkvlm_lib.drawing import BLACK, GREEN, GREY, ROLE_COLOURS, VERMILLION, draw_overlay
-from stkvlm_lib.frames import FrameFolder, View
+from stkvlm_lib.frame_sets import FrameSet
+from stkvlm_lib.frames import View
 from stkvlm_lib.plots import Chart, in_order, message
 from stkvlm_lib.qa_sets import Record, by_picture
 from stkvlm_lib.scene import depth, read_scene, side
@@ -54,7 +55,7 @@ class ExplorerState:
 
     def __init__(
         self,
-        frames: FrameFolder,
+        frames: FrameSet,
         records: Sequence[Record],
         predictions: Sequence["Prediction"] | None = None,
         seed: int = 0,
@@ -242,7 +243,7 @@ def _static_row(chart: Figure, x: float, y: float, row: Row) -> None:
 
 
 def explore(
-    frames: FrameFolder, records: Sequence[Record], predictions: Sequence["Prediction"] | None = None
+    frames: FrameSet, records: Sequence[Record], predictions: Sequence["Prediction"] | None = None
 ) -> "Explorer":
     """The explorer, to be displayed by a notebook. With predictions it starts at the split they are about."""
     state = ExplorerState(frames, records, predictions)

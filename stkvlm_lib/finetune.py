@@ -27,7 +27,7 @@ from stkvlm_lib.base_vlm import (
 from stkvlm_lib.config import EMBEDDED, FinetuneConfig, resolve
 from stkvlm_lib.display import progress
 from stkvlm_lib.files import read_json, read_jsonl, write_json, write_jsonl
-from stkvlm_lib.frames import FrameFolder
+from stkvlm_lib.frame_sets import FrameSet
 from stkvlm_lib.packing import IGNORE, PackedExample, collate, pack
 from stkvlm_lib.qa_sets import Record, TrainingPicture, by_picture
 from stkvlm_lib.questions import normalise
@@ -115,13 +115,13 @@ def read_log(run: Path) -> LogRows:
     return read_jsonl(run / "train_log.jsonl", "run notebook 03_finetune_qlora to write it")
 
 
-def picture(folder: FrameFolder, image_file: str, mirrored: bool = False) -> Image.Image:
+def picture(folder: FrameSet, image_file: str, mirrored: bool = False) -> Image.Image:
     image = folder.by_image_file[image_file].image()
     return ImageOps.mirror(image) if mirrored else image
 
 
 def encode_pictures(
-    answerer: AnswerModel, folder: FrameFolder, names: Sequence[tuple[str, bool]], batch_size: int, label: str
+    answerer: AnswerModel, folder: FrameSet, names: Sequence[tuple[str, bool]], batch_size: int, label: str
 ) -> dict[tuple[str, bool], torch.Tensor]:
     """Image tokens of each (image_file, mirrored), computed once since the vision tower stays frozen.
 
@@ -135,7 +135,7 @@ def encode_pictures(
     return features
 
 
-def average_picture(folder: FrameFolder, names: Iterable[str]) -> Image.Image:
+def average_picture(folder: FrameSet, names: Iterable[str]) -> Image.Image:
     """The mean of training pictures, in the size of the first: what a blind model is shown."""
     total, size, n = 0.0, None, 0
     for name in names:
@@ -252,7 +252,7 @@ def log_rows(history: Sequence[dict]) -> LogRows:
 def finetune(
     answerer: AnswerModel,
     config: FinetuneConfig,
-    folder: FrameFolder,
+    folder: FrameSet,
     train: Sequence[TrainingPicture],
     valid: list[Record],
     *,

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from stkvlm_lib.drawing import BLACK, GREY, ROLE_COLOURS, draw_overlay
-from stkvlm_lib.frames import FrameFolder, FramesError, View
+from stkvlm_lib.frame_sets import FrameSet
+from stkvlm_lib.frames import FramesError, View
 from stkvlm_lib.plots import Chart, in_order, message
 from stkvlm_lib.qa_sets import Record
 from stkvlm_lib.questions import FAMILIES, normalise
@@ -25,7 +26,7 @@ TILE = 3.1
 _LINE = 0.165
 
 
-def draw_views(folder: FrameFolder, split: str, n: int, seed: int, min_karts: int = 0) -> list[View]:
+def draw_views(folder: FrameSet, split: str, n: int, seed: int, min_karts: int = 0) -> list[View]:
     """n views of a split with at least `min_karts` visible karts (fewer if there are fewer), drawn by seed."""
     views = [view for view in folder.views(split) if len(read_scene(view).karts) >= min_karts]
     chosen = random.Random(f"views-{seed}").sample(range(len(views)), min(n, len(views)))
@@ -61,7 +62,7 @@ def overlays(views: Sequence[View], columns: int = 3) -> Figure:
     return chart
 
 
-def qa_samples(records: Sequence[Record], folder: FrameFolder, n: int, seed: int) -> Figure:
+def qa_samples(records: Sequence[Record], folder: FrameSet, n: int, seed: int) -> Figure:
     """n questions on their pictures, each family in turn, the same for any order of the records."""
     drawn = _draw_by_family(records, n, seed)
     if not drawn:
@@ -97,7 +98,7 @@ def typical_errors(predictions: Sequence["Prediction"], n: int) -> list[tuple["P
     return examples
 
 
-def error_gallery(predictions: Sequence["Prediction"], folder: FrameFolder, n: int, kind: str = "worst") -> Figure:
+def error_gallery(predictions: Sequence["Prediction"], folder: FrameSet, n: int, kind: str = "worst") -> Figure:
     """Wrong answers on their pictures: kind `worst` (most confident) or `typical` (most frequent confusions)."""
     if kind not in ("worst", "typical"):
         raise ValueError(f"kind={kind!r}: must be worst or typical")
@@ -112,7 +113,7 @@ def error_gallery(predictions: Sequence["Prediction"], folder: FrameFolder, n: i
     return _question_tiles(folder, captions)
 
 
-def _question_tiles(folder: FrameFolder, captioned: Sequence[tuple["Record | Prediction", str]]) -> Figure:
+def _question_tiles(folder: FrameSet, captioned: Sequence[tuple["Record | Prediction", str]]) -> Figure:
     chart, tiles = _tiles(len(captioned), 3, lines=max(text.count("\n") + 1 for _, text in captioned))
     for axes, (item, text) in zip(tiles, captioned, strict=True):
         _show_question(axes, folder, item)
@@ -120,7 +121,7 @@ def _question_tiles(folder: FrameFolder, captioned: Sequence[tuple["Record | Pre
     return chart
 
 
-def _show_question(axes: Axes, folder: FrameFolder, item: "Record | Prediction") -> None:
+def _show_question(axes: Axes, folder: FrameSet, item: "Record | Prediction") -> None:
     """The picture of a question; named are the ego kart and the kart asked about, marked are all."""
     view = folder.by_image_file.get(item.image_file)
     if view is None:

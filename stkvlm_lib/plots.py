@@ -22,7 +22,8 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from stkvlm_lib import qa_sets
 from stkvlm_lib.drawing import BLACK, BLUE, GREEN, GREY, ORANGE, SKY, VERMILLION
 from stkvlm_lib.files import whole_file
-from stkvlm_lib.frames import KART_CLASS, FrameFolder, View
+from stkvlm_lib.frame_sets import FrameSet
+from stkvlm_lib.frames import KART_CLASS, View
 from stkvlm_lib.qa_sets import Record
 from stkvlm_lib.questions import FAMILIES, normalise
 from stkvlm_lib.scene import MIN_SIDE, read_scene, scale_box
@@ -52,7 +53,7 @@ def save(figure: Figure, path: str | Path) -> None:
 # what the data holds
 
 
-def image_statistics(folder: FrameFolder, most: int = 500) -> Figure:
+def image_statistics(folder: FrameSet, most: int = 500) -> Figure:
     """Brightness of the pictures, karts per view and size of their boxes, by split.
 
     most: pictures per split that are opened for their brightness, evenly spaced.

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from PIL import Image
 
 from stkvlm_lib.embedded import GRID, INPUT_SIZE
-from stkvlm_lib.frames import BOX_FRAME, View, read_frames
+from stkvlm_lib.frame_sets import read_frames
+from stkvlm_lib.frames import BOX_FRAME, View
 from stkvlm_lib.questions import KARTS, TRACKS
 from stkvlm_lib.scene import IMAGE_SIZE, Box, Scene, mirror_box, read_scene
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from stkvlm_lib.config import FinetuneConfig
 from stkvlm_lib.files import read_json, read_jsonl, write_json, write_jsonl
-from stkvlm_lib.frames import FLAT_SPLIT, SPLITS, FrameFolder, View, split_by_race
+from stkvlm_lib.frame_sets import FrameSet, split_by_race
+from stkvlm_lib.frames import FLAT_SPLIT, SPLITS, View
 from stkvlm_lib.questions import ask_all, family_of
 from stkvlm_lib.scene import mirror_box, read_scene
 
@@ -45,7 +46,7 @@ class TrainingPicture:
     answers: tuple[str, ...]
 
 
-def make_records(folder: FrameFolder, split: str) -> list[Record]:
+def make_records(folder: FrameSet, split: str) -> list[Record]:
     """Every question of every view of a split: complete, unbalanced, under the course rule."""
     return [
         _record(view, question, answer, family, split)
@@ -59,7 +60,7 @@ def _record(view: View, question: str, answer: str, family: str, split: str) -> 
     return Record(view.image_file, question, answer, family, split, frame.race, frame.frame_id, view.index, frame.track)
 
 
-def make_qa_sets(folder: FrameFolder, seed: int) -> dict[str, list[Record]]:
+def make_qa_sets(folder: FrameSet, seed: int) -> dict[str, list[Record]]:
     """Records of every split of a folder. A folder without split folders gives `all`, and train, valid and test drawn
     from it by race where it has three races or more."""
     sets = {split: make_records(folder, split) for split in folder.splits}
@@ -109,7 +110,7 @@ def read_records(path: Path) -> list[Record]:
     return [Record(**row) for row in rows]
 
 
-def read_course_qa(path: Path, folder: FrameFolder) -> list[Record]:
+def read_course_qa(path: Path, folder: FrameSet) -> list[Record]:
     """Read any file in the course's QA format, in its order; pictures must lie in `folder`. Raises QaError."""
     items = read_json(path, "give a JSON list of question, answer, image_file")
     if not isinstance(items, list) or not items:
@@ -166,7 +167,7 @@ def draw_pictures(records: Sequence[Record], n: int, seed: int) -> list[str]:
 
 
 def draw_training(
-    records: Sequence[Record], folder: FrameFolder, *, views: int, per_view: int, mirror: bool, seed: int
+    records: Sequence[Record], folder: FrameSet, *, views: int, per_view: int, mirror: bool, seed: int
 ) -> list[TrainingPicture]:
     """Pictures and questions for training, at most `per_view` questions each, seeded per picture.
 
@@ -183,7 +184,7 @@ def draw_training(
     return drawn
 
 
-def read_questions(config: FinetuneConfig, folder: FrameFolder) -> tuple[list[TrainingPicture], list[Record]]:
+def read_questions(config: FinetuneConfig, folder: FrameSet) -> tuple[list[TrainingPicture], list[Record]]:
     """What notebook 03 trains on and chooses the checkpoint by, drawn from the run's qa/train.jsonl and qa/valid.jsonl.
 
     Without valid questions, or where valid is the only held-out split and so must stay unseen for scoring, the second

@@ -14,7 +14,8 @@ from stkvlm_lib.base_vlm import Answer, AnswerModel, adapter_mb
 from stkvlm_lib.config import ScoreConfig, resolve
 from stkvlm_lib.display import progress
 from stkvlm_lib.files import read_json, read_jsonl, write_jsonl
-from stkvlm_lib.frames import FLAT_SPLIT, FrameFolder
+from stkvlm_lib.frame_sets import FrameSet
+from stkvlm_lib.frames import FLAT_SPLIT
 from stkvlm_lib.qa_sets import CUSTOM_SPLIT, QaError, Record, by_picture, make_records, read_course_qa, read_records
 from stkvlm_lib.questions import FAMILIES, OTHER, normalise
 from stkvlm_lib.runs import peak_memory_mb
@@ -53,7 +54,7 @@ def is_prefix(prediction: str, answer: str) -> bool:
     return normalise(prediction)[: len(normalise(answer))] == normalise(answer)
 
 
-def records_to_score(config: ScoreConfig, folder: FrameFolder) -> tuple[str, list[Record]]:
+def records_to_score(config: ScoreConfig, folder: FrameSet) -> tuple[str, list[Record]]:
     """(split, records): QA_FILE if given, else the run's own test split, else the held-out split of the folder."""
     if config.qa_file:
         return CUSTOM_SPLIT, read_course_qa(resolve(config.qa_file), folder)
@@ -69,7 +70,7 @@ def records_to_score(config: ScoreConfig, folder: FrameFolder) -> tuple[str, lis
     )
 
 
-def _known(records: list[Record], folder: FrameFolder, path: Path) -> list[Record]:
+def _known(records: list[Record], folder: FrameSet, path: Path) -> list[Record]:
     strange = next((r.image_file for r in records if r.image_file not in folder.by_image_file), None)
     if strange:
         raise QaError(f"{path}: {strange} is not in {folder.root}; run notebook 02 with this FRAMES_DIR again")
@@ -77,7 +78,7 @@ def _known(records: list[Record], folder: FrameFolder, path: Path) -> list[Recor
 
 
 def predict(
-    answerer: AnswerModel, folder: FrameFolder, records: Sequence[Record], blind_image: Image.Image, batch_size: int
+    answerer: AnswerModel, folder: FrameSet, records: Sequence[Record], blind_image: Image.Image, batch_size: int
 ) -> tuple[list[Prediction], float]:
     """Answer every record thrice (with adapter, base alone, blind), in their order.
 

@@ -41,7 +41,7 @@ def page():
 def bundled():
     """The bundled frames."""
     from stkvlm_lib.config import ROOT
-    from stkvlm_lib.frames import read_frames
+    from stkvlm_lib.frame_sets import read_frames
 
     return read_frames(ROOT / "frames")
 

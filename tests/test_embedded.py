@@ -18,7 +18,7 @@ from stkvlm_lib.embedded import (
     caption,
     place,
 )
-from stkvlm_lib.frames import read_frames
+from stkvlm_lib.frame_sets import read_frames
 from stkvlm_lib.questions import FAMILIES, KARTS, TRACKS
 from stkvlm_lib.scene import Kart, Scene, read_scene
 

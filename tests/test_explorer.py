@@ -10,7 +10,7 @@ from PIL import Image
 from stkvlm_lib.config import ROOT
 from stkvlm_lib.drawing import enlarged
 from stkvlm_lib.explorer import NOTHING_LEFT, ExplorerState, explore, picture_png, static_picture, table_html
-from stkvlm_lib.frames import read_frames
+from stkvlm_lib.frame_sets import read_frames
 from stkvlm_lib.qa_sets import make_records
 from stkvlm_lib.scoring import Prediction
 

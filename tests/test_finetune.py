@@ -7,7 +7,7 @@ from tiny import copy_frames, make_base
 from stkvlm_lib import finetune
 from stkvlm_lib.base_vlm import load_answerer
 from stkvlm_lib.config import FinetuneConfig, ScoreConfig
-from stkvlm_lib.frames import read_frames
+from stkvlm_lib.frame_sets import read_frames
 from stkvlm_lib.qa_sets import make_qa_sets, read_questions, write_qa_sets
 from stkvlm_lib.scoring import make_metrics, predict, records_to_score, score
 

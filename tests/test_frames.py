@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from stkvlm_lib.config import ROOT
-from stkvlm_lib.frames import Frame, FramesError, check_races_disjoint, load_image, read_frames, split_by_race
+from stkvlm_lib.frame_sets import check_races_disjoint, read_frames, split_by_race
+from stkvlm_lib.frames import Frame, FramesError, load_image
 from stkvlm_lib.questions import KARTS, TRACKS
 
 BUNDLED = Path(__file__).parent.parent / "frames"

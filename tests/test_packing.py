@@ -7,7 +7,7 @@ import torch
 from transformers import Idefics3Config, Idefics3ForConditionalGeneration
 
 from stkvlm_lib.embedded import INPUT_SIZE, PATCH_SIZE, PIXEL_SHUFFLE, build_processor
-from stkvlm_lib.frames import read_frames
+from stkvlm_lib.frame_sets import read_frames
 from stkvlm_lib.packing import IGNORE, PackedExample, Segment, collate, pack, segment_mask
 from stkvlm_lib.questions import ask_all
 from stkvlm_lib.scene import read_scene
