@@ -14,6 +14,7 @@ Fine-tune a small vision-language model on questions about SuperTuxKart frames, 
   ./run_all.sh [PROFILE] [-p NAME VALUE ...] [--from STEP] [--run-id ID]    run the notebooks
   ./run_all.sh test [PYTEST ARGUMENTS]                                      run the tests
   ./run_all.sh ask IMAGE "QUESTION" [--adapter DIR]                         answer a question about a picture
+  ./run_all.sh explore [RUN]                                                look at a run in the browser
   ./run_all.sh --help
 
 PROFILE
@@ -26,6 +27,8 @@ PROFILE
   --run-id ID     the run's name, a folder in outputs/; given again, the run goes on at the first step not done
   --from STEP     do 01, 02, 03 or 04 and what follows it again; needs --run-id
   --adapter DIR   the adapter that answers, instead of that of the newest run (outputs/latest/adapter)
+  RUN             a name in outputs/ or a folder, instead of the newest run; the page is served on this machine alone, at
+                  an address with a token that is printed; --port N and --frames DIR change where and of what
 
 The first call installs what is needed (into the conda environment `stkvlm` where conda or mamba is present and no other
 environment is active, otherwise into .venv); an active environment that has everything is used as it is.
@@ -182,6 +185,11 @@ ask)
     shift
     [ $# -ge 2 ] || wrong_usage 'ask takes IMAGE "QUESTION" [--adapter DIR]'
     case "$1" in -*) ;; *) [ -f "$1" ] || wrong_usage "there is no picture $1" ;; esac
+    ;;
+explore)
+    COMMAND=explore
+    shift
+    case "${1:--}" in -*) ;; *) [ -d "$1" ] || [ -d "$ROOT/outputs/$1" ] || wrong_usage "there is no run $1" ;; esac
     ;;
 *)
     COMMAND=run

@@ -2,8 +2,10 @@
 
 import argparse
 import re
+import shlex
 import sys
 import tomllib
+from contextlib import nullcontext
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -13,6 +15,10 @@ from stkvlm_lib.pipeline import Request, StepFailed, check_request, run_pipeline
 from stkvlm_lib.runs import OUTPUTS, set_up_hub
 
 USAGE_ERROR, FAILED, INTERRUPTED = 2, 1, 130
+COURSE_DATA = (
+    "The course's data belong to UT Austin (homework 4 of Advances in Deep Learning) and may not be redistributed; "
+    "they are no part of this project."
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -54,11 +60,43 @@ def build_parser() -> argparse.ArgumentParser:
     ask.add_argument("--adapter", type=Path, help="default: outputs/latest/adapter")
     ask.add_argument("--base", help="base model, where the adapter's own is a local folder")
     ask.set_defaults(call=_ask)
+    explorer = commands.add_parser("explore", help="serve the explorer of a run as a page on this machine")
+    explorer.add_argument("run", nargs="?", metavar="RUN", help="its name in outputs/, or its folder; default: the newest")
+    explorer.add_argument("--frames", default="", metavar="DIR", help="default: the frames that the run was made of")
+    explorer.add_argument("--adapter", default="", metavar="DIR", help="default: the run's own")
+    explorer.add_argument("--port", type=int, default=8866, help="default: 8866, or another where that is in use")
+    explorer.set_defaults(call=_explore)
+    fetch = commands.add_parser("fetch", help="download and unpack the course's data", description=COURSE_DATA)
+    fetch.add_argument("source", nargs="?", metavar="PATH_OR_URL", help="default: the address that the course gives")
+    fetch.add_argument("--to", type=Path, metavar="DIR", help="default: data/course in the repository (git ignores it)")
+    fetch.set_defaults(call=_fetch)
+    card = commands.add_parser("card", help="write the dataset card of a data folder")
+    card.add_argument("folder", type=Path, metavar="DIR")
+    card.add_argument("--out", type=Path, metavar="FILE", help="default: README.md in the folder")
+    card.add_argument("--title", default="", help="default: the folder's name")
+    card.set_defaults(call=_card)
+    _add_render(commands)
+    assets = commands.add_parser("assets", help="prepare the game's data for rendering")
+    assets.set_defaults(call=_assets)
     pins = commands.add_parser("pins", help="list pinned packages; status 1 when --unmet ones exist")
     pins.add_argument("--unmet", action="store_true", help="only those that this interpreter does not have")
     pins.add_argument("--test", action="store_true", help="also those of the tests")
     pins.set_defaults(call=_pins)
     return parser
+
+
+def _add_render(commands: argparse._SubParsersAction) -> None:
+    render = commands.add_parser("render", help="render frames from the game into a new folder, or go on with one")
+    render.add_argument("out", type=Path)
+    render.add_argument("--images", type=int, help="how many pictures at least (default 200), in at least ten races")
+    render.add_argument("--tracks", nargs="+", metavar="TRACK", help="default: all 21")
+    render.add_argument("--seed", type=int, help="draws tracks, line-ups and races (default 0)")
+    render.add_argument("--recipe", type=Path, metavar="FILE", help="JSON: settings of a set, or of each of its splits")
+    render.add_argument("--workers", type=int, default=0, metavar="N", help="processes; default: one a core")
+    render.add_argument("--cluster", metavar="ADDRESS", help="render on a Dask cluster, tcp://host:port")
+    render.add_argument("--replay", type=Path, metavar="MANIFEST", help="render what another run has rendered")
+    render.add_argument("--retry", action="store_true", help="try again what was skipped")
+    render.set_defaults(call=_render)
 
 
 def _request(options: argparse.Namespace) -> Request:
@@ -84,7 +122,7 @@ def _ask(options: argparse.Namespace) -> None:
         raise ValueError("the question is empty; give one in quotes")
     set_up_hub(base)
 
-    from stkvlm_lib.base_vlm import load_answerer  # only now: these imports take seconds
+    from stkvlm_lib.adapter import load_answerer  # only now: these imports take seconds
     from stkvlm_lib.frames import load_image
     from stkvlm_lib.runs import set_up_torch
 
@@ -92,6 +130,87 @@ def _ask(options: argparse.Namespace) -> None:
     set_up_torch()
     answer = load_answerer(adapter, options.base).answer(image, options.question)
     print(f"{answer.text}  (confidence {answer.confidence:.2f})")
+
+
+def _explore(options: argparse.Namespace) -> None:
+    from stkvlm_lib.explorer_page import find_run, serve
+
+    given = {"FRAMES_DIR": options.frames, "ADAPTER_DIR": options.adapter}
+    parameters = {name: str(Path(folder).absolute()) for name, folder in given.items() if folder}
+    for name, folder in parameters.items():
+        if not Path(folder).is_dir():
+            raise FileNotFoundError(f"{folder}: no such folder for {name}; give one that is there")
+    serve(find_run(options.run, OUTPUTS), parameters, options.port)
+
+
+def _fetch(options: argparse.Namespace) -> None:
+    from stkvlm_lib.course_zip import COURSE_URL, FOLDER, fetch
+
+    print(COURSE_DATA)
+    got = fetch(options.source or COURSE_URL, options.to or ROOT / FOLDER)
+    counts = ", ".join(f"{split} {number:,}" for split, number in sorted(got.frames.items()))
+    print(f"{got.folder}: frames: {counts}; {got.written:,} files written, {got.kept:,} were there")
+    folder = got.folder.resolve()
+    name = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
+    print(f"next: ./run_all.sh -p FRAMES_DIR {shlex.quote(str(name))}")
+
+
+def _card(options: argparse.Namespace) -> None:
+    from stkvlm_lib.cards import write_card
+    from stkvlm_lib.frame_sets import read_frames
+
+    print(write_card(read_frames(options.folder), options.out or options.folder / "README.md", options.title))
+
+
+def _render(options: argparse.Namespace) -> int:
+    from stkvlm_lib import cards, parallel, simulate  # only now: these imports take a second
+    from stkvlm_lib.frame_sets import read_frames
+
+    recipes = _recipes(options)
+    where = parallel.cluster(options.cluster) if options.cluster else nullcontext()
+    try:
+        with where:
+            made = simulate.collect(
+                recipes,
+                options.out,
+                workers=options.workers,
+                replay=options.replay,
+                retry=options.retry,
+                report=simulate.printed(),
+            )
+    except simulate.FAILURES as error:
+        print(f"error: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on with what is missing", file=sys.stderr)
+        return INTERRUPTED
+    print(f"{made['images']:,} pictures in {len(made['races'])} races, {made['skipped_frames']} frames skipped")
+    card = cards.write_card(read_frames(options.out), options.out / "README.md")
+    print(f"truth   {made['truth_sha256']}\ncard    {card}")
+    print(f"next    ./run_all.sh -p FRAMES_DIR {shlex.quote(str(options.out.resolve()))}")
+    return 0
+
+
+def _recipes(options: argparse.Namespace) -> dict:
+    from stkvlm_lib.simulate import choose_recipes
+
+    file = options.recipe or options.replay
+    given = [name for name in ("images", "tracks", "seed") if getattr(options, name) is not None]
+    if file and given:
+        raise ConfigError(f"{file} says what is rendered; leave out {', '.join('--' + name for name in given)}")
+    images = 200 if options.images is None else options.images
+    return choose_recipes(file, images, options.tracks or [], options.seed or 0)
+
+
+def _assets(options: argparse.Namespace) -> int:
+    from stkvlm_lib import game_assets
+
+    try:
+        print(game_assets.prepare_assets(game_assets.default_folder()))
+    except game_assets.RenderError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return FAILED
+    return 0
 
 
 def pins(test: bool = True) -> dict[str, str]:

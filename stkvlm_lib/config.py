@@ -1,5 +1,6 @@
 """Every parameter of a run, checked, and the profiles. Notebooks hold the same parameters in upper case."""
 
+import os
 import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -33,9 +34,12 @@ class RunConfig:
         return resolve(self.run_dir or "outputs/by-hand")
 
     @property
-    def frames_path(self) -> Path:
-        """The data folder; empty means the bundled frames."""
-        return resolve(self.frames_dir or "frames")
+    def frames_paths(self) -> tuple[Path, ...]:
+        """The data folder, or several separated by `:` (`;` on Windows); empty means the bundled frames."""
+        whole = resolve(self.frames_dir or "frames")
+        if whole.is_dir():  # also one with a colon in its name
+            return (whole,)
+        return tuple(resolve(part) for part in self.frames_dir.split(os.pathsep) if part) or (whole,)
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,21 @@ class ExploreConfig(RunConfig):
 @dataclass(frozen=True)
 class QaConfig(RunConfig):
     """Notebook 02."""
+
+    workers: int = 1
+    cluster: str = ""
+    balance: float = 1.5
+    extended_per_family: int = 0
+    contrast_pictures: int = 100
+    label_sample: int = 200
+    export: bool = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        _require(self.workers >= 1, "WORKERS", self.workers, "a number of processes, from 1")
+        _require(self.balance == 0 or self.balance >= 1, "BALANCE", self.balance, "a ratio from 1, or 0 for none")
+        for name in ("extended_per_family", "contrast_pictures", "label_sample"):
+            _require(getattr(self, name) >= 0, name.upper(), getattr(self, name), "a whole number from 0")
 
 
 @dataclass(frozen=True)
@@ -72,6 +91,7 @@ class FinetuneConfig(ModelConfig):
     valid_views: int = 200
     mirror: bool = True
     questions_per_view: int = 12
+    extended_per_view: int = 4
     epochs: int = 2
     batch_size: int = 16
     learning_rate: float = 2e-3
@@ -86,6 +106,7 @@ class FinetuneConfig(ModelConfig):
             _require(getattr(self, name) > 0, name.upper(), getattr(self, name), "a whole number from 1")
         for name in ("train_views", "valid_views"):
             _require(getattr(self, name) >= 0, name.upper(), getattr(self, name), "a number of pictures, 0 for all")
+        _require(self.extended_per_view >= 0, "EXTENDED_PER_VIEW", self.extended_per_view, "a whole number from 0")
         _require(0 < self.learning_rate < 1, "LEARNING_RATE", self.learning_rate, "a number between 0 and 1")
         _require(0 <= self.lora_dropout < 1, "LORA_DROPOUT", self.lora_dropout, "a share from 0 to under 1")
 
@@ -96,16 +117,68 @@ class ScoreConfig(ModelConfig):
 
     adapter_dir: str = ""
     qa_file: str = ""
+    mc_file: str = ""
+    extended_per_family: int = 100
     bootstrap: int = 1000
 
     def __post_init__(self):
         super().__post_init__()
+        most = self.extended_per_family
+        _require(most >= 0, "EXTENDED_PER_FAMILY", most, "a number of questions, 0 for all")
         _require(self.bootstrap >= 100, "BOOTSTRAP", self.bootstrap, "a number of resamples from 100")
 
     @property
     def adapter_path(self) -> Path:
         """The adapter to score; empty means the run's own."""
         return resolve(self.adapter_dir) if self.adapter_dir else self.run_path / "adapter"
+
+
+@dataclass(frozen=True)
+class ExplorerConfig(RunConfig):
+    """Notebook 05, which looks at a run and is no step of one."""
+
+    adapter_dir: str = ""
+    base_model: str = ""
+
+    @property
+    def run_path(self) -> Path:
+        """The run to look at; empty means the newest."""
+        return resolve(self.run_dir or "outputs/latest")
+
+    @property
+    def adapter_path(self) -> Path:
+        """The adapter to ask; empty means the run's own."""
+        return resolve(self.adapter_dir) if self.adapter_dir else self.run_path / "adapter"
+
+
+@dataclass(frozen=True)
+class CollectConfig:
+    """Notebook 00, which makes frames and is no step of a run."""
+
+    out_dir: str = "outputs/frames"
+    images: int = 200
+    tracks: str = ""
+    seed: int = 0
+    recipe: str = ""
+    workers: int = 0
+
+    def __post_init__(self):
+        _require(self.images >= 1, "IMAGES", self.images, "a number of pictures from 1")
+        _require(self.seed >= 0, "SEED", self.seed, "a whole number from 0")
+        _require(self.workers >= 0, "WORKERS", self.workers, "a number of processes, 0 for one a core")
+
+    @property
+    def out_path(self) -> Path:
+        return resolve(self.out_dir)
+
+    @property
+    def track_names(self) -> list[str]:
+        """The tracks named, separated by spaces or commas; empty means all."""
+        return self.tracks.replace(",", " ").split()
+
+    @property
+    def recipe_path(self) -> Path | None:
+        return resolve(self.recipe) if self.recipe else None
 
 
 STEPS: dict[str, tuple[str, type[RunConfig]]] = {
@@ -115,6 +188,8 @@ STEPS: dict[str, tuple[str, type[RunConfig]]] = {
     "04": ("04_error_analysis", ScoreConfig),
 }
 """Step -> (notebook, its parameters), in the order in which they run."""
+ALONE: dict[str, tuple[str, type]] = {"00": ("00_collect_frames", CollectConfig)}
+"""The same for notebooks that are no step of a run."""
 
 PROFILES: dict[str, dict[str, Any]] = {
     "smoke": {
@@ -124,6 +199,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "EPOCHS": 1,
         "EVALUATIONS": 1,
         "MIRROR": False,
+        "EXTENDED_PER_FAMILY": 10,
         "BOOTSTRAP": 200,
     },
     "cpu": {},
@@ -137,7 +213,7 @@ PROFILES: dict[str, dict[str, Any]] = {
 }
 """Profile -> the parameters it sets; all others keep their defaults, which are those of `cpu`."""
 
-C = TypeVar("C", bound=RunConfig)
+C = TypeVar("C", bound=RunConfig | CollectConfig)
 _NOTEBOOK_OWN = {"In", "Out", "exit", "quit", "open"}
 
 
@@ -165,7 +241,7 @@ def make_config(parameters: dict[str, Any], kind: type[C]) -> C:
     return kind(**{name.lower(): _cast(name, value, types[name]) for name, value in parameters.items()})
 
 
-def upper(config: RunConfig) -> dict[str, Any]:
+def upper(config: RunConfig | CollectConfig) -> dict[str, Any]:
     """The configuration as notebook parameters."""
     return {name.upper(): value for name, value in asdict(config).items()}
 

@@ -2,16 +2,13 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pandas as pd
 from IPython.display import display
 from matplotlib.figure import Figure
 from tqdm.auto import tqdm
-
-from stkvlm_lib.qa_sets import Record, composition
-from stkvlm_lib.questions import FAMILIES
 
 
 def table(rows: Iterable[dict[str, Any]]) -> Any:
@@ -21,16 +18,6 @@ def table(rows: Iterable[dict[str, Any]]) -> Any:
         frame = pd.DataFrame({"": ["nothing to show"]})
     left = [{"selector": "th, td", "props": "text-align: left; vertical-align: top"}]
     return frame.style.hide(axis="index").format(thousands=",", precision=3).set_table_styles(left)
-
-
-def family_counts(sets: dict[str, Sequence[Record]]) -> Any:
-    """Questions per family and split."""
-    counts = {split: composition(records) for split, records in sets.items()}
-    rows = [
-        {"family": name, **{split: sum(table.get(name, {}).values()) for split, table in counts.items()}}
-        for name in FAMILIES
-    ]
-    return table([*rows, {"family": "all", **{split: len(records) for split, records in sets.items()}}])
 
 
 def live(draw: Callable[[Any], Figure]) -> Callable[[Any], None]:
@@ -44,16 +31,20 @@ def live(draw: Callable[[Any], Figure]) -> Callable[[Any], None]:
     return show
 
 
-def progress(items: Sequence[Any], label: str, every: float = 20.0) -> Iterable[Any]:
-    """Iterate with progress: a bar in a notebook stepped through by hand, a line every 20 s in a headless run."""
+def progress(items: Iterable[Any], label: str, every: float = 20.0, total: int | None = None) -> Iterable[Any]:
+    """Iterate with progress: a bar in a notebook stepped through by hand, a line every 20 s in a headless run.
+
+    total: how many items there are, where `items` cannot tell.
+    """
+    n = len(items) if total is None else total
     if not os.environ.get("STKVLM_HEADLESS"):
-        yield from tqdm(items, desc=label, unit="batch")
+        yield from tqdm(items, desc=label, unit="batch", total=n)
         return
     begin = shown = time.monotonic()
     for done, item in enumerate(items, start=1):
         yield item
         now = time.monotonic()
-        if now - shown >= every or done == len(items):
+        if now - shown >= every or done == n:
             shown = now
-            left = (now - begin) / done * (len(items) - done)
-            print(f"{label}: {done} of {len(items)} batches, about {left:.0f} s left", flush=True)
+            left = (now - begin) / done * (n - done)
+            print(f"{label}: {done} of {n} batches, about {left:.0f} s left", flush=True)

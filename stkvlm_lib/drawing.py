@@ -12,7 +12,7 @@ import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 
 from stkvlm_lib.frames import KART_CLASS, View
-from stkvlm_lib.scene import IMAGE_SIZE, MIN_SIDE, Box, depth, is_kept, read_scene, scale_box, side
+from stkvlm_lib.scene import IMAGE_SIZE, MIN_SIDE, Box, Kart, Scene, depth, is_kept, read_scene, scale_box, side
 
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILLION, PURPLE = [
     "#000000",
@@ -40,24 +40,33 @@ ROLE_COLOURS = {
 
 @dataclass(frozen=True)
 class Mark:
-    """A kart's box (px in the 150x100 frame), name and role."""
+    """A kart's box (px in the 150x100 frame), name, role and visible share (0..1, None where the frames do not say)."""
 
     box: Box
     name: str
     role: str
+    visible: float | None = None
 
 
 def marks(view: View) -> list[Mark]:
     """Every kart of a view with its role; those too small for the rule first, to be drawn below the others."""
-    small = []
+    small, shares = [], {}
     for detection in view.detections:
+        if detection.class_id != KART_CLASS:
+            continue
         box = scale_box(detection.box)
-        if detection.class_id == KART_CLASS and not is_kept(box):
-            small.append(Mark(box, view.frame.karts[detection.object_id], TOO_SMALL))
+        shares[detection.object_id] = detection.visible
+        if not is_kept(box):
+            small.append(Mark(box, view.frame.karts[detection.object_id], TOO_SMALL, detection.visible))
     scene = read_scene(view)
-    others = [Mark(k.box, k.name, f"{depth(k, scene.ego)} and {side(k, scene.ego)}") for k in scene.others]
-    ego = [Mark(scene.ego.box, scene.ego.name, "ego")] if scene.ego else []
-    return small + others + ego
+
+    shown = [*scene.others, scene.ego] if scene.ego else []
+    return small + [Mark(kart.box, kart.name, role(kart, scene), shares[kart.object_id]) for kart in shown]
+
+
+def role(kart: Kart, scene: Scene) -> str:
+    """`ego`, or in which zone around the ego kart a kart is."""
+    return "ego" if kart is scene.ego else f"{depth(kart, scene.ego)} and {side(kart, scene.ego)}"
 
 
 def enlarged(view: View, width: int = 640) -> Image.Image:
@@ -73,29 +82,37 @@ def draw_overlay(
     *,
     text: float = 0.022,
     zones: bool = True,
+    zone_names: bool = False,
     names: set[str] | None = None,
+    shares: bool = False,
+    limit: bool = False,
     karts: bool = True,
 ) -> Image.Image:
-    """The enlarged picture with its karts marked.
+    """The enlarged picture with its karts marked; without `karts` the picture alone.
 
-    text: height of the names as a share of the width. zones: draw the lines through the ego kart's centre.
-    names: the karts to name, None for all kept ones. karts: False leaves the picture plain.
+    text: height of the names as a share of the width. zones: draw the lines through the ego kart's centre; zone_names:
+    write at their ends what lies on either side. names: the karts to name, None for all kept ones. shares: with the
+    share of each that is visible. limit: draw the size under which a kart does not count.
     """
     image = enlarged(view, width)
     if not karts:
         return image
     scale = image.width / IMAGE_SIZE[0], image.height / IMAGE_SIZE[1]
-    drawing, stroke = ImageDraw.Draw(image), max(1, image.width // 320)
+    drawing, stroke, font = ImageDraw.Draw(image), max(1, image.width // 320), font_of(round(image.width * text))
     found = [(mark, tuple(v * scale[i % 2] for i, v in enumerate(mark.box))) for mark in marks(view)]
-    if zones:
-        for mark, (x1, y1, x2, y2) in found:
-            if mark.role == "ego":
-                cx, cy = (x1 + x2) / 2, (y1 + y2) / 2
-                _dashed(drawing, (cx, 0, cx, image.height), "#FFFFFF", stroke)
-                _dashed(drawing, (0, cy, image.width, cy), "#FFFFFF", stroke)
+    taken: list[tuple] = []
+    for mark, (x1, y1, x2, y2) in found:
+        if zones and mark.role == "ego":
+            centre = (x1 + x2) / 2, (y1 + y2) / 2
+            _zone_lines(drawing, image.size, centre, stroke)
+            if zone_names:
+                taken += _zone_names(drawing, image.size, centre, font)
+    if limit:
+        taken.append(_limit(drawing, image.size, scale, font, stroke))
     for mark, box in found:
         _box(drawing, box, mark.role, stroke)
-    _names(drawing, image.size, [(m, b) for m, b in found if _is_named(m, names)], _font(round(image.width * text)))
+    named = [(mark.role, _label(mark, shares), box) for mark, box in found if _is_named(mark, names)]
+    _names(drawing, image.size, named, font, taken)
     return image
 
 
@@ -103,15 +120,55 @@ def _is_named(mark: Mark, names: set[str] | None) -> bool:
     return mark.role != TOO_SMALL and (names is None or mark.name in names)
 
 
+def _label(mark: Mark, shares: bool) -> str:
+    return f"{mark.name} {mark.visible:.0%}" if shares and mark.visible is not None else mark.name
+
+
+def _zone_lines(drawing: ImageDraw.ImageDraw, size: tuple, centre: tuple, stroke: int) -> None:
+    (width, height), (cx, cy) = size, centre
+    _dashed(drawing, (cx, 0, cx, height), "#FFFFFF", stroke)
+    _dashed(drawing, (0, cy, width, cy), "#FFFFFF", stroke)
+
+
+def _zone_names(drawing: ImageDraw.ImageDraw, size: tuple, centre: tuple, font: ImageFont.FreeTypeFont) -> list[tuple]:
+    """Name the four zones at the ends of the level line, where they fit; returns where they stand."""
+    (width, height), (cx, cy) = size, centre
+    gap, h, places = font.size // 3, sum(font.getmetrics()), []
+    for zone in ("front and left", "front and right", "back and left", "back and right"):
+        w = round(font.getlength(zone))
+        x = gap if zone.endswith("left") else width - w - gap
+        y = cy - h - gap if zone.startswith("front") else cy + gap
+        room = cx if zone.endswith("left") else width - cx
+        if y >= 0 and y + h <= height and w + 2 * gap <= room:
+            drawing.text((x, y), zone, ROLE_COLOURS[zone], font, stroke_width=font.size // 8, stroke_fill=BLACK)
+            places.append((x, y, x + w, y + h))
+    return places
+
+
+def _limit(drawing: ImageDraw.ImageDraw, size: tuple, scale: tuple, font: ImageFont.FreeTypeFont, stroke: int) -> tuple:
+    """A square of the least size that counts, in the lower left corner; returns where it stands with its text."""
+    gap, w, h = font.size // 2, MIN_SIDE * scale[0], MIN_SIDE * scale[1]
+    y = size[1] - gap - h
+    _dashed_box(drawing, (gap, y, gap + w, y + h), ROLE_COLOURS[TOO_SMALL], stroke)
+    text, at = f"{MIN_SIDE} px", (gap + w + gap / 2, y + h / 2)
+    drawing.text(at, text, ROLE_COLOURS[TOO_SMALL], font, "lm", stroke_width=font.size // 8, stroke_fill=BLACK)
+    return gap, y, at[0] + font.getlength(text), y + h
+
+
 def _box(drawing: ImageDraw.ImageDraw, box: tuple, role: str, stroke: int) -> None:
     x1, y1, x2, y2 = box
     if role == TOO_SMALL:
-        x2, y2 = max(x2, x1 + 3 * stroke), max(y2, y1 + 3 * stroke)
-        for edge in ((x1, y1, x2, y1), (x2, y1, x2, y2), (x1, y2, x2, y2), (x1, y1, x1, y2)):
-            _dashed(drawing, edge, ROLE_COLOURS[role], stroke)
+        box = (x1, y1, max(x2, x1 + 3 * stroke), max(y2, y1 + 3 * stroke))
+        _dashed_box(drawing, box, ROLE_COLOURS[role], stroke)
         return
     drawing.rectangle((x1 - stroke, y1 - stroke, x2 + stroke, y2 + stroke), outline=BLACK, width=3 * stroke)
     drawing.rectangle(box, outline=ROLE_COLOURS[role], width=stroke * (2 if role == "ego" else 1))
+
+
+def _dashed_box(drawing: ImageDraw.ImageDraw, box: tuple, colour: str, stroke: int) -> None:
+    x1, y1, x2, y2 = box
+    for edge in ((x1, y1, x2, y1), (x2, y1, x2, y2), (x1, y2, x2, y2), (x1, y1, x1, y2)):
+        _dashed(drawing, edge, colour, stroke)
 
 
 def _dashed(drawing: ImageDraw.ImageDraw, line: tuple, colour: str, stroke: int) -> None:
@@ -125,16 +182,17 @@ def _dashed(drawing: ImageDraw.ImageDraw, line: tuple, colour: str, stroke: int)
         drawing.line(ends, fill=BLACK if number % 2 else colour, width=stroke)
 
 
-def _names(drawing: ImageDraw.ImageDraw, size: tuple, named: list, font: ImageFont.FreeTypeFont) -> None:
-    """Write each name on a plate beside its box, the ego kart's first, where it covers no name written before."""
-    taken: list[tuple] = []
-    for mark, box in reversed(named):
+def _names(
+    drawing: ImageDraw.ImageDraw, size: tuple, named: list, font: ImageFont.FreeTypeFont, taken: list[tuple]
+) -> None:
+    """Write each (role, name, box) on a plate beside its box, the ego kart's first, where it covers none of `taken`."""
+    for role, name, box in reversed(named):
         pad = font.size // 5
-        w, h = round(font.getlength(mark.name)) + 2 * pad, sum(font.getmetrics())
+        w, h = round(font.getlength(name)) + 2 * pad, sum(font.getmetrics())
         place = min(_places(box, w, h, size), key=lambda p: sum(_overlap(p, other) for other in taken))
         taken.append(place)
-        drawing.rectangle(place, fill=ROLE_COLOURS[mark.role], outline=BLACK)
-        drawing.text((place[0] + pad, place[1]), mark.name, BLACK, font)
+        drawing.rectangle(place, fill=ROLE_COLOURS[role], outline=BLACK)
+        drawing.text((place[0] + pad, place[1]), name, BLACK, font)
 
 
 def _places(box: tuple, w: float, h: float, size: tuple) -> Iterator[tuple]:
@@ -154,5 +212,6 @@ def _overlap(a: tuple, b: tuple) -> float:
 
 
 @lru_cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def font_of(size: int) -> ImageFont.FreeTypeFont:
+    """The font of names on pictures, so many px high (at least 6)."""
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans-Bold.ttf"), max(6, size))

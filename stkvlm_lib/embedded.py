@@ -104,7 +104,8 @@ def _vocabulary_text() -> Iterable[str]:
     yield from (f" {name} {name}" for name in names)
     yield from (f"{name}" for name in names)
     for family in FAMILIES.values():
-        yield f"User: {family.template}\nAssistant:"
+        for wording in family.wordings:
+            yield from (wording, f"User: {wording}\nAssistant:")
         yield from (f" {answer}" for answer in family.answers)
     box = (0, 0, 10, 10)
     for name, ahead in product(("tux", "gnu"), (0, 20)):

@@ -5,8 +5,11 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -50,17 +53,40 @@ def read_json(path: str | Path, remedy: str = "make it again or restore it") -> 
 
 def read_jsonl(path: str | Path, remedy: str = "make it again or restore it") -> list[dict]:
     """Raises FileNotFoundError or ValueError naming the file, the line and the remedy."""
-    rows = []
+    return list(stream_jsonl(path, remedy))
+
+
+def stream_jsonl(path: str | Path, remedy: str = "make it again or restore it") -> Iterator[dict]:
+    """The lines one by one, for files larger than memory. Raises as read_jsonl does."""
     try:
         with Path(path).open(encoding="utf-8") as file:
             for number, line in enumerate(file, start=1):
                 try:
-                    rows.append(json.loads(line))
+                    yield json.loads(line)
                 except ValueError as error:
                     raise ValueError(f"{path}: line {number} is not JSON ({error}); {remedy}") from None
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: not there; {remedy}") from None
-    return rows
+
+
+def read_rows(path: str | Path, kind: type[T], remedy: str = "make it again or restore it") -> list[T]:
+    """The lines of a JSON-lines file as dataclasses of one kind; keys that `kind` does not have are passed over.
+
+    Raises FileNotFoundError or ValueError naming the file, the line, what it lacks and the remedy.
+    """
+    return list(stream_rows(path, kind, remedy))
+
+
+def stream_rows(path: str | Path, kind: type[T], remedy: str = "make it again or restore it") -> Iterator[T]:
+    """What read_rows reads, one by one, for files larger than memory."""
+    names = {field.name for field in fields(kind)}
+    needed = {f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING}
+    for number, row in enumerate(stream_jsonl(path, remedy), start=1):
+        if not isinstance(row, dict):
+            raise ValueError(f"{path}: line {number} is not an object but {row!r:.40}; {remedy}")
+        if missing := sorted(needed - set(row)):
+            raise ValueError(f"{path}: line {number} lacks {missing}; {remedy}")
+        yield kind(**{name: value for name, value in row.items() if name in names})
 
 
 def sha256(paths: Path | Iterable[Path]) -> str:

@@ -9,29 +9,23 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import nn
 from torch.utils.data import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from stkvlm_lib.base_vlm import (
-    AnswerModel,
-    Prompt,
-    compute_dtype,
-    image_outputs,
-    load_answerer,
-    new_adapter,
-    pick_device,
-    save_adapter,
-)
+from stkvlm_lib.adapter import load_answerer, new_adapter, save_adapter
+from stkvlm_lib.answering import AnswerModel, image_outputs
+from stkvlm_lib.base_vlm import Prompt, compute_dtype, pick_device
 from stkvlm_lib.config import EMBEDDED, FinetuneConfig, resolve
 from stkvlm_lib.display import progress
 from stkvlm_lib.files import read_json, read_jsonl, write_json, write_jsonl
 from stkvlm_lib.frame_sets import FrameSet
 from stkvlm_lib.packing import IGNORE, PackedExample, collate, pack
-from stkvlm_lib.qa_sets import Record, TrainingPicture, by_picture
+from stkvlm_lib.qa_sets import Record, by_picture
 from stkvlm_lib.questions import normalise
 from stkvlm_lib.runs import peak_memory_mb
+from stkvlm_lib.training_draw import TrainingPicture
 
 LogRows = list[dict]
 
@@ -115,11 +109,6 @@ def read_log(run: Path) -> LogRows:
     return read_jsonl(run / "train_log.jsonl", "run notebook 03_finetune_qlora to write it")
 
 
-def picture(folder: FrameSet, image_file: str, mirrored: bool = False) -> Image.Image:
-    image = folder.by_image_file[image_file].image()
-    return ImageOps.mirror(image) if mirrored else image
-
-
 def encode_pictures(
     answerer: AnswerModel, folder: FrameSet, names: Sequence[tuple[str, bool]], batch_size: int, label: str
 ) -> dict[tuple[str, bool], torch.Tensor]:
@@ -130,7 +119,7 @@ def encode_pictures(
     features = {}
     for start in progress(range(0, len(names), batch_size), label):
         chunk = names[start : start + batch_size]
-        encoded = answerer.encode([picture(folder, name, mirrored) for name, mirrored in chunk]).cpu()
+        encoded = answerer.encode([folder.by_image_file[name].image(mirrored) for name, mirrored in chunk]).cpu()
         features.update(zip(chunk, encoded, strict=True))
     return features
 
@@ -139,7 +128,7 @@ def average_picture(folder: FrameSet, names: Iterable[str]) -> Image.Image:
     """The mean of training pictures, in the size of the first: what a blind model is shown."""
     total, size, n = 0.0, None, 0
     for name in names:
-        image = picture(folder, name)
+        image = folder.by_image_file[name].image()
         size = size or image.size
         total = total + np.asarray(image.resize(size), np.float64)
         n += 1

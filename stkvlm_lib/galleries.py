@@ -4,18 +4,22 @@ import random
 import textwrap
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
+from matplotlib.patches import Patch, Rectangle
+from PIL import Image
 
 from stkvlm_lib.drawing import BLACK, GREY, ROLE_COLOURS, draw_overlay
 from stkvlm_lib.frame_sets import FrameSet
 from stkvlm_lib.frames import FramesError, View
+from stkvlm_lib.kart_colours import KART_COLOURS, UNCLEAR_KARTS, KartColour, cut_out
+from stkvlm_lib.names import KARTS
 from stkvlm_lib.plots import Chart, in_order, message
 from stkvlm_lib.qa_sets import Record
-from stkvlm_lib.questions import FAMILIES, normalise
+from stkvlm_lib.questions import normalise, read_question
 from stkvlm_lib.scene import read_scene
 
 if TYPE_CHECKING:
@@ -24,6 +28,11 @@ if TYPE_CHECKING:
 TILE = 3.1
 """Width in inches of a picture in a gallery; three of them fill a notebook."""
 _LINE = 0.165
+_WITHOUT_ZONES = {
+    *("ego", "count", "track", "ego_colour", "kart_colour", "in_view"),
+    *("nearest", "farthest", "leftmost", "rightmost", "left_of", "nearer"),
+}
+"""Families that do not ask where something is as seen from the ego kart."""
 
 
 def draw_views(folder: FrameSet, split: str, n: int, seed: int, min_karts: int = 0) -> list[View]:
@@ -35,31 +44,67 @@ def draw_views(folder: FrameSet, split: str, n: int, seed: int, min_karts: int =
 
 def contact_sheet(views: Sequence[View], columns: int = 6, title: str | None = None) -> Figure:
     """Small pictures with their track and number of visible karts."""
-    chart, tiles = _tiles(len(views), columns, lines=1, title=title, width=9.3 / columns)
+    chart, tiles = tile_figure(len(views), columns, lines=1, title=title, width=9.3 / columns)
     for axes, view in zip(tiles, views, strict=True):
         axes.imshow(view.image())
         n = len(read_scene(view).karts)
-        _caption(axes, f"{view.frame.track}, {n} {'kart' if n == 1 else 'karts'}", size=7)
+        caption(axes, f"{view.frame.track}, {n} {'kart' if n == 1 else 'karts'}", size=7)
     return chart
 
 
 def overlay(view: View, enlarge: float = 1.0) -> Figure:
     """One picture with its karts marked by role; `enlarge` scales the figure (1 fills two thirds of a notebook)."""
-    chart, (axes,) = _tiles(1, 1, lines=1, width=6.4 * enlarge)
+    chart, (axes,) = tile_figure(1, 1, lines=1, width=6.4 * enlarge)
     _show(axes, draw_overlay(view, round(1280 * enlarge)))
-    _caption(axes, _place(view))
+    caption(axes, _place(view))
     _role_legend(chart, columns=6 if enlarge >= 1.2 else 3)
     return chart
 
 
-def overlays(views: Sequence[View], columns: int = 3) -> Figure:
-    """A grid of pictures with their karts marked by role."""
-    chart, tiles = _tiles(len(views), columns, lines=1)
+def overlays(views: Sequence[View], columns: int = 3, **marked: Any) -> Figure:
+    """A grid of pictures with their karts marked by role; `marked` is for `draw_overlay`."""
+    chart, tiles = tile_figure(len(views), columns, lines=2)
     for axes, view in zip(tiles, views, strict=True):
-        _show(axes, draw_overlay(view, text=0.034))
-        _caption(axes, _place(view))
+        _show(axes, draw_overlay(view, text=0.034, **marked))
+        caption(axes, _place(view).replace(" (", "\n("))  # the name of a joined picture is long
     _role_legend(chart, columns=6 if columns > 2 else 3)
     return chart
+
+
+def colour_sheet(measured: dict[str, KartColour], examples: int = 6) -> Figure:
+    """Each kart with the colour the questions give it, or why they give it none: what is the same of it on every track
+    (the rest white), what was measured there, and enlarged examples from different tracks."""
+    columns, step = 2, 1.06
+    rows = -(-len(KARTS) // columns)
+    chart = Chart(figsize=(9.6, rows * step))
+    for i, kart in enumerate(KARTS):
+        left, top = (i % columns) / columns, 1 - i // columns / rows
+        axes = chart.add_axes((left, top - 0.92 / rows, 0.97 / columns, 0.64 / rows))
+        axes.set_axis_off()
+        colour = KART_COLOURS.get(kart)
+        if colour:
+            axes.add_patch(Rectangle((0, 1.06), 0.026, 0.2, transform=axes.transAxes, color=colour, clip_on=False))
+        text = f"{kart}: {colour}" if colour else f"{kart}: no one colour ({UNCLEAR_KARTS[kart]})"
+        axes.text(0.036 if colour else 0, 1.08, text, transform=axes.transAxes, fontsize=8)
+        if kart not in measured:
+            axes.text(0, 0.5, "too few pictures of it here", transform=axes.transAxes, fontsize=8, color=GREY)
+            continue
+        axes.imshow(_kart_strip(measured[kart], examples), interpolation="antialiased")
+        axes.set_anchor("W")
+    return chart
+
+
+def _kart_strip(found: KartColour, examples: int, side: int = 96) -> np.ndarray:
+    """The kart cut out of its median picture, then examples: squares of `side` px beside each other."""
+    same = Image.fromarray(np.where(found.mask[..., None], found.picture, np.uint8(255)))
+    every = max(1, len(found.examples) // examples)
+    pictures = [same, *(cut_out(view, detection) for view, detection in found.examples[::every][:examples])]
+    strip = Image.new("RGB", ((side + 6) * len(pictures), side), "white")
+    for i, picture in enumerate(pictures):
+        scale = side / max(picture.size)
+        size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
+        strip.paste(picture.resize(size, Image.Resampling.NEAREST), (i * (side + 6), (side - size[1]) // 2))
+    return np.asarray(strip)
 
 
 def qa_samples(records: Sequence[Record], folder: FrameSet, n: int, seed: int) -> Figure:
@@ -114,10 +159,10 @@ def error_gallery(predictions: Sequence["Prediction"], folder: FrameSet, n: int,
 
 
 def _question_tiles(folder: FrameSet, captioned: Sequence[tuple["Record | Prediction", str]]) -> Figure:
-    chart, tiles = _tiles(len(captioned), 3, lines=max(text.count("\n") + 1 for _, text in captioned))
+    chart, tiles = tile_figure(len(captioned), 3, lines=max(text.count("\n") + 1 for _, text in captioned))
     for axes, (item, text) in zip(tiles, captioned, strict=True):
         _show_question(axes, folder, item)
-        _caption(axes, text)
+        caption(axes, text)
     return chart
 
 
@@ -128,18 +173,16 @@ def _show_question(axes: Axes, folder: FrameSet, item: "Record | Prediction") ->
         raise FramesError(
             f"{folder.root}: no picture {item.image_file}; give the data folder the questions were made of"
         )
-    scene, family = read_scene(view), FAMILIES.get(item.family)
-    names = {scene.ego.name} if scene.ego else set()
-    if family and family.about_kart and (match := family.pattern.fullmatch(item.question.strip())):
-        names.add(match["kart"])
-    _show(axes, draw_overlay(view, text=0.036, names=names, zones=item.family not in ("ego", "count", "track")))
+    scene, (_, _, asked) = read_scene(view), read_question(item.question)
+    names = {*asked, *([scene.ego.name] if scene.ego else ())}
+    _show(axes, draw_overlay(view, text=0.036, names=names, zones=item.family not in _WITHOUT_ZONES))
 
 
 def _show(axes: Axes, image) -> None:
     axes.imshow(image, interpolation="antialiased")
 
 
-def _tiles(
+def tile_figure(
     n: int, columns: int, *, lines: int, title: str | None = None, width: float = TILE
 ) -> tuple[Chart, list[Axes]]:
     """A figure of n picture frames `width` inches wide with room for `lines` of caption below each."""
@@ -161,7 +204,7 @@ def _tiles(
     return chart, tiles
 
 
-def _caption(axes: Axes, text: str, size: float = 8.5) -> None:
+def caption(axes: Axes, text: str, size: float = 8.5) -> None:
     axes.annotate(
         text,
         (0, 0),

@@ -55,13 +55,74 @@ def pack(prefix: Sequence[int], segments: Sequence[Segment]) -> PackedExample:
     return PackedExample(ids, positions, numbers, labels)
 
 
-def segment_mask(segment_ids: torch.Tensor) -> torch.Tensor:
-    """Who sees whom. segment_ids: (B, T) int, -1 for padding -> (B, 1, T, T) bool, True where row may see column."""
+@dataclass(frozen=True)
+class Options:
+    """Token ids of one question and of every answer that it could have."""
+
+    question: tuple[int, ...]
+    answers: tuple[tuple[int, ...], ...]
+
+    def __len__(self) -> int:
+        """Tokens in the sequence: an answer's last one is only predicted."""
+        return len(self.question) + sum(len(answer) - 1 for answer in self.answers)
+
+
+@dataclass(frozen=True)
+class PackedOptions:
+    """One image with questions and their possible answers, each answer a segment that sees its own question besides.
+
+        token       prefix prefix | q1 q1 | a1 | b1 b1 | q2 | a2
+        position    0      1      | 2  3  | 4  | 4  5  | 2  | 3
+        segment     0      0      | 1  1  | 2  | 3  3  | 4  | 5
+        parent      0      0      | 0  0  | 1  | 1  1  | 0  | 4
+
+    The last token of an answer (its stop token) is predicted, but nothing follows it, so it is left out.
+
+    targets: for each answer in order, its tokens; predictors: the places in the sequence whose logits predict them.
+    """
+
+    input_ids: list[int]
+    position_ids: list[int]
+    segment_ids: list[int]
+    parent_ids: list[int]
+    predictors: list[list[int]]
+    targets: list[tuple[int, ...]]
+
+
+def pack_options(prefix: Sequence[int], asked: Sequence[Options]) -> PackedOptions:
+    """Lay the prefix, each question and each of its answers out in one sequence."""
+    ids, positions = list(prefix), list(range(len(prefix)))
+    segments, parents, predictors = [0] * len(prefix), [0] * len(prefix), []
+
+    def add(part: Sequence[int], begin: int, parent: int) -> int:
+        number = segments[-1] + 1
+        ids.extend(part)
+        positions.extend(range(begin, begin + len(part)))
+        segments.extend([number] * len(part))
+        parents.extend([parent] * len(part))
+        return number
+
+    for options in asked:
+        begin = len(prefix) + len(options.question)
+        question = add(options.question, len(prefix), 0)
+        last = len(ids) - 1
+        for answer in options.answers:
+            predictors.append([last, *range(len(ids), len(ids) + len(answer) - 1)])
+            add(answer[:-1], begin, question)
+    targets = [answer for options in asked for answer in options.answers]
+    return PackedOptions(ids, positions, segments, parents, predictors, targets)
+
+
+def segment_mask(segment_ids: torch.Tensor, parent_ids: torch.Tensor | None = None) -> torch.Tensor:
+    """Who sees whom. segment_ids, parent_ids: (B, T) int, -1 for padding -> (B, 1, T, T) bool, True where row may see
+    column: the prefix, its own segment and its segment's parent, all of them up to itself."""
     rows, columns = segment_ids[:, :, None], segment_ids[:, None, :]
     order = torch.arange(segment_ids.shape[1], device=segment_ids.device)
     causal = order[:, None] >= order[None, :]
-    visible = causal & ((columns == 0) | (columns == rows))
-    return visible[:, None]
+    visible = (columns == 0) | (columns == rows)
+    if parent_ids is not None:
+        visible |= columns == parent_ids[:, :, None]
+    return (causal & visible)[:, None]
 
 
 def collate(examples: Sequence[PackedExample], pad_id: int) -> dict[str, torch.Tensor]:
@@ -70,18 +131,28 @@ def collate(examples: Sequence[PackedExample], pad_id: int) -> dict[str, torch.T
     -> input_ids, position_ids: (B, T); attention_mask: (B, 1, T, T) bool; logits_to_keep: (K,) positions whose logits
     are needed; labels: (B, K) the token each of these must predict, IGNORE where a row needs none there.
     """
-    length = max(len(example.input_ids) for example in examples)
-
-    def padded(rows: list[list[int]], value: int) -> torch.Tensor:
-        return torch.tensor([row + [value] * (length - len(row)) for row in rows])
-
-    segments = padded([e.segment_ids for e in examples], -1)
     labels = padded([e.labels for e in examples], IGNORE)
     keep = (labels[:, 1:] != IGNORE).any(0).nonzero().squeeze(1)
     return {
         "input_ids": padded([e.input_ids for e in examples], pad_id),
         "position_ids": padded([e.position_ids for e in examples], 0),
-        "attention_mask": segment_mask(segments),
+        "attention_mask": segment_mask(padded([e.segment_ids for e in examples], -1)),
         "logits_to_keep": keep,
         "labels": labels[:, keep + 1],
     }
+
+
+def collate_options(examples: Sequence[PackedOptions], pad_id: int) -> dict[str, torch.Tensor]:
+    """Pad to the longest and build what the text model takes: input_ids, position_ids (B, T) and the 4-D mask."""
+    segments, parents = (padded([getattr(e, name) for e in examples], -1) for name in ("segment_ids", "parent_ids"))
+    return {
+        "input_ids": padded([e.input_ids for e in examples], pad_id),
+        "position_ids": padded([e.position_ids for e in examples], 0),
+        "attention_mask": segment_mask(segments, parents),
+    }
+
+
+def padded(rows: Sequence[list[int]], value: int) -> torch.Tensor:
+    """Lists of different lengths -> (B, T) int, filled up with `value` on the right."""
+    length = max(map(len, rows))
+    return torch.tensor([row + [value] * (length - len(row)) for row in rows])

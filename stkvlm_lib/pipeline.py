@@ -139,18 +139,21 @@ def preflight(profile: str, name: str, configs: dict[str, RunConfig]) -> None:
     import psutil
 
     config = configs["04"]
-    frames, qa_file = config.frames_path, config.qa_file
-    if not frames.is_dir():
-        raise ConfigError(f"FRAMES_DIR: no folder {frames}; give one with frames, or restore the bundled `frames/`")
-    if qa_file and not runs.resolve(qa_file).is_file():
-        raise ConfigError(f"QA_FILE: no file {runs.resolve(qa_file)}; give one in the course's format, or none")
+    frames = config.frames_paths
+    if missing := [str(folder) for folder in frames if not folder.is_dir()]:
+        raise ConfigError(
+            f"FRAMES_DIR: no folder {', '.join(missing)}; give one with frames, or restore the bundled `frames/`"
+        )
+    for name, file in (("QA_FILE", config.qa_file), ("MC_FILE", config.mc_file)):
+        if file and not runs.resolve(file).is_file():
+            raise ConfigError(f"{name}: no file {runs.resolve(file)}; give one in the course's format, or none")
     base = describe_base(config)
     memory, disk = psutil.virtual_memory().available / 1e9, shutil.disk_usage(ROOT).free / 1e9
     print(f"run     {name} (profile {profile}, seed {config.seed})")
     print(f"device  {_device()}")
     print(f"memory  {memory:.0f} GB free{_scarce(memory, NEEDED_MEMORY_GB)}")
     print(f"disk    {disk:.0f} GB free{_scarce(disk, NEEDED_DISK_GB)}")
-    print(f"frames  {frames}")
+    print(f"frames  {', '.join(map(str, frames))}")
     print(f"base    {base}")
     print(f"time    {EXPECTED_TIME[profile]}", flush=True)
 

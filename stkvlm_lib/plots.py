@@ -22,17 +22,14 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from stkvlm_lib import qa_sets
 from stkvlm_lib.drawing import BLACK, BLUE, GREEN, GREY, ORANGE, SKY, VERMILLION
 from stkvlm_lib.files import whole_file
-from stkvlm_lib.frame_sets import FrameSet
-from stkvlm_lib.frames import KART_CLASS, View
 from stkvlm_lib.qa_sets import Record
 from stkvlm_lib.questions import FAMILIES, normalise
-from stkvlm_lib.scene import MIN_SIDE, read_scene, scale_box
 
 if TYPE_CHECKING:
     from stkvlm_lib.scoring import Prediction
 
 PALE = "#A9D6F2"
-SPLIT_COLOURS = {"train": BLUE, "valid": ORANGE, "test": GREEN}
+SPLIT_COLOURS = {"train": BLUE, "valid": ORANGE, "test": GREEN, "test_unseen": VERMILLION}
 
 
 class Chart(Figure):
@@ -50,70 +47,7 @@ def save(figure: Figure, path: str | Path) -> None:
         figure.savefig(part, format="png", dpi=130, bbox_inches="tight", facecolor="white")
 
 
-# what the data holds
-
-
-def image_statistics(folder: FrameSet, most: int = 500) -> Figure:
-    """Brightness of the pictures, karts per view and size of their boxes, by split.
-
-    most: pictures per split that are opened for their brightness, evenly spaced.
-    """
-    chart = Chart(figsize=(9.6, 3.1), layout="constrained")
-    brightness, karts, sizes = chart.subplots(1, 3)
-    for number, split in enumerate(s for s in folder.splits if folder.splits[s]):
-        views, colour = folder.views(split), SPLIT_COLOURS.get(split, BLUE)
-        opened = views[:: max(1, -(-len(views) // most))]
-        light = [float(np.asarray(view.image().convert("L")).mean()) for view in opened]
-        sides = [min(b[2] - b[0], b[3] - b[1]) for b in _kart_boxes(views)]
-        style = {"histtype": "step", "color": colour, "linewidth": 1.6, "linestyle": ("-", "--", "-.")[number % 3]}
-        brightness.hist(
-            light, bins=np.arange(0, 257, 16), weights=_shares(light), label=f"{split}, n = {len(light)}", **style
-        )
-        counts = Counter(len(read_scene(view).karts) for view in views)
-        xs = np.arange(max(counts, default=0) + 1)
-        karts.plot(
-            xs,
-            [counts[int(x)] / len(views) for x in xs],
-            f"{'osD'[number % 3]}-",
-            color=colour,
-            markersize=4,
-            label=f"{split}, n = {len(views)}",
-        )
-        sizes.hist(
-            np.clip(sides, 0, 40),
-            bins=np.arange(0, 43),
-            weights=_shares(sides),
-            label=f"{split}, n = {len(sides)}",
-            **style,
-        )
-    sizes.axvline(MIN_SIDE, color=BLACK, linewidth=1)
-    sizes.annotate(
-        f"left of the line: under {MIN_SIDE} px,\nnot counted as visible",
-        (MIN_SIDE, 0.55),
-        (8, 0),
-        xycoords=("data", "axes fraction"),
-        textcoords="offset points",
-        fontsize=8,
-    )
-    for axes, title, unit in (
-        (brightness, "Brightness", "mean grey value of a picture, 0 to 255"),
-        (karts, "Visible karts", "karts in a view"),
-        (sizes, "Size of all kart boxes", "shorter side, px of 150x100 (40: or more)"),
-    ):
-        _plain(axes, title, unit)
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        axes.set_ylim(bottom=0)
-        axes.legend(fontsize=7.5, frameon=False)
-    karts.xaxis.set_major_locator(MaxNLocator(integer=True))
-    return chart
-
-
-def _kart_boxes(views: Iterable[View]) -> list[tuple[int, int, int, int]]:
-    return [scale_box(d.box) for view in views for d in view.detections if d.class_id == KART_CLASS]
-
-
-def _shares(values: Sequence[float]) -> np.ndarray:
-    return np.full(len(values), 1 / max(1, len(values)))
+# what the questions hold
 
 
 def composition(records: Iterable[Record] | dict[str, dict[str, int]]) -> Figure:
@@ -136,7 +70,7 @@ def composition(records: Iterable[Record] | dict[str, dict[str, int]]) -> Figure
     axes.set(yticks=middles, yticklabels=families, xlim=(0, 1), ylim=(sum(inches), 0))
     axes.xaxis.set_major_formatter(PercentFormatter(1))
     title = "Answers of each family (dark: the most frequent one, the majority baseline)"
-    _plain(axes, title, "share of the family's questions", "")
+    plain(axes, title, "share of the family's questions", "")
     return chart
 
 
@@ -219,7 +153,7 @@ def loss_curve(rows: Sequence[dict]) -> Figure:
             axes.text(0.5, 0.5, "nothing logged yet", transform=axes.transAxes, ha="center", color=GREY)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlim(left=0)
-    _plain(
+    plain(
         loss_axes,
         f"Training loss (n = {len(losses)} logged steps)",
         "optimiser step",
@@ -228,7 +162,7 @@ def loss_curve(rows: Sequence[dict]) -> Figure:
     loss_axes.set_ylim(bottom=0)
     exact_axes.set_ylim(0, 1)
     exact_axes.yaxis.set_major_formatter(PercentFormatter(1))
-    _plain(
+    plain(
         exact_axes,
         f"Strict exact match on valid (n = {len(exact)} evaluations)",
         "optimiser step",
@@ -245,8 +179,13 @@ _BASELINES = {
 _HOLLOW = {"linestyle": "", "markerfacecolor": "none", "markeredgewidth": 1.6}
 
 
-def accuracy_by_family(metrics: dict) -> Figure:
-    """Strict exact match per family and overall with 95% intervals, beside majority, blind and the base alone."""
+def accuracy_by_family(metrics: dict | None) -> Figure:
+    """Strict exact match per family and overall with 95% intervals, beside majority, blind and the base alone.
+
+    metrics: metrics.json, or a part of it that has families; says so when there is none.
+    """
+    if not metrics:
+        return message("This run has no such questions.")
     families = metrics["families"]
     overall = {**metrics, "base": metrics.get("base_exact")}
     rows = [("all questions", overall), *((name, families[name]) for name in in_order(families))]
@@ -262,7 +201,7 @@ def accuracy_by_family(metrics: dict) -> Figure:
     clusters = (
         f" (95% intervals over {metrics['n_clusters']} {metrics['clusters']}s)" if "n_clusters" in metrics else ""
     )
-    _plain(axes, None, f"questions answered exactly right{clusters}", "")
+    plain(axes, None, f"questions answered exactly right{clusters}", "")
     shown = [style for key, style in _BASELINES.items() if any(row.get(key) is not None for _, row in rows)]
     handles = [Line2D([], [], color=BLUE, marker="o", label="with the adapter, 95% interval")]
     handles += [Line2D([], [], **style, **_HOLLOW) for style in shown]
@@ -307,7 +246,7 @@ def confusion(predictions: Sequence["Prediction"], family: str) -> Figure:
     axes.set_yticks(
         range(len(truths)), [f"{t}  (n = {n})" for t, n in zip(truths, table.sum(1), strict=True)], fontsize=8
     )
-    _plain(axes, f"{family}: {right / total:.1%} right, n = {total:,}", "prediction", "truth")
+    plain(axes, f"{family}: {right / total:.1%} right, n = {total:,}", "prediction", "truth")
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0, labelsize=8)
     bar = chart.colorbar(mesh, ax=axes, shrink=0.7, aspect=20, format=PercentFormatter(1, decimals=0))
@@ -328,7 +267,8 @@ def most_confused(predictions: Sequence["Prediction"], family: str, n: int) -> l
 # shared pieces
 
 
-def _plain(axes: Axes, title: str | None, xlabel: str, ylabel: str = "share") -> None:
+def plain(axes: Axes, title: str | None, xlabel: str, ylabel: str = "share") -> None:
+    """Title, labels and small ticks in the style of all figures."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8.5)
     axes.set_xlabel(xlabel, fontsize=8.5)

@@ -1,11 +1,13 @@
 """What all tests share: no hub, markers that skip with a reason, and one run of the whole smoke profile."""
 
+import functools
 import os
 import shutil
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["STKVLM_INDEX"] = "0"  # tests leave nothing in the user's cache folder
 
 import pytest  # noqa: E402 - the settings above must come before anything reads them
 
@@ -16,9 +18,24 @@ def find_chromium() -> str | None:
     return next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
 
 
+@functools.cache
+def missing_game() -> str:
+    """Why the game cannot be rendered here, empty where it can."""
+    from stkvlm_lib.game_assets import RenderError, find_assets
+    from stkvlm_lib.pystk_adapter import load_game
+
+    try:
+        load_game()
+        return "" if find_assets() else "the game's data are not here and would be downloaded"
+    except RenderError as error:
+        return str(error)
+
+
 def pytest_runtest_setup(item):
     if item.get_closest_marker("browser") and not find_chromium():
         pytest.skip("needs Chromium, which .ci/run installs")
+    if item.get_closest_marker("render") and (missing := missing_game()):
+        pytest.skip(missing)
     if item.get_closest_marker("gpu"):
         import torch
 
@@ -38,6 +55,14 @@ def page():
 
 
 @pytest.fixture(scope="session")
+def base_folder(tmp_path_factory):
+    """A small random base."""
+    from tiny import make_base
+
+    return make_base(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="session")
 def bundled():
     """The bundled frames."""
     from stkvlm_lib.config import ROOT
@@ -52,6 +77,22 @@ def records(bundled):
     from stkvlm_lib.qa_sets import make_records
 
     return make_records(bundled, "valid")
+
+
+@pytest.fixture(scope="session")
+def few(bundled):
+    """Every eighth frame of each bundled split."""
+    return {split: frames[::8] for split, frames in bundled.splits.items()}
+
+
+@pytest.fixture(scope="session")
+def written(few, tmp_path_factory):
+    """The question files of these frames, and what they hold."""
+    from stkvlm_lib.generate import Plan, write_qa_sets
+    from stkvlm_lib.parallel import Workers
+
+    folder = tmp_path_factory.mktemp("qa")
+    return folder, write_qa_sets(few, folder, Plan(contrast_pictures=10), Workers(quiet=True))
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,12 @@
 """Parameters: what is accepted, what is refused, and that notebooks and configurations say the same."""
 
 import json
+import os
 
 import pytest
 
 from stkvlm_lib.config import (
+    ALONE,
     PROFILES,
     ROOT,
     STEPS,
@@ -86,11 +88,17 @@ def test_a_configuration_survives_the_way_through_a_notebook():
     assert make_config(upper(config), FinetuneConfig) == config
 
 
+def test_a_data_folder_may_have_a_colon_in_its_name(tmp_path):
+    (tmp_path / "12:30").mkdir()
+    assert QaConfig(frames_dir=str(tmp_path / "12:30")).frames_paths == (tmp_path / "12:30",)
+
+
 def test_relative_paths_count_from_the_repository(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert QaConfig(run_dir="outputs/x").run_path == ROOT / "outputs" / "x"
     assert QaConfig().run_path == ROOT / "outputs" / "by-hand"
-    assert QaConfig().frames_path == ROOT / "frames"
+    assert QaConfig().frames_paths == (ROOT / "frames",)
+    assert QaConfig(frames_dir=f"frames{os.pathsep}{tmp_path}").frames_paths == (ROOT / "frames", tmp_path)
     assert resolve(tmp_path) == tmp_path
 
 
@@ -102,9 +110,9 @@ def test_every_profile_is_valid_and_reaches_the_steps(profile):
         assert value in [upper(config).get(name) for config in configs.values()]
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", STEPS | ALONE)
 def test_the_parameters_cell_of_each_notebook_is_its_configuration(step):
-    name, kind = STEPS[step]
+    name, kind = (STEPS | ALONE)[step]
     notebook = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))
     cells = [cell for cell in notebook["cells"] if "parameters" in cell["metadata"].get("tags", [])]
     assert len(cells) == 1

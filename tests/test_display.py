@@ -1,26 +1,12 @@
 import pytest
 
 from stkvlm_lib import display
-from stkvlm_lib.qa_sets import Record
-from stkvlm_lib.questions import FAMILIES
-
-
-def record(family, split="train"):
-    return Record("a.jpg", "q", "1", family, split, "race", "00000", 0, "abyss")
 
 
 def test_a_table_shows_its_rows_and_says_when_there_are_none():
     shown = display.table([{"split": "train", "views": 2290}]).to_html()
     assert "train" in shown and "2,290" in shown
     assert "nothing to show" in display.table([]).to_html()
-
-
-def test_family_counts_have_a_row_for_every_family_and_one_for_all():
-    shown = display.family_counts({"train": [record("ego"), record("ego"), record("track")], "test": []}).data
-    counts = dict(zip(shown["family"], shown["train"], strict=True))
-    assert list(counts) == [*FAMILIES, "all"]
-    assert (counts["ego"], counts["track"], counts["count"], counts["all"]) == (2, 1, 0, 3)
-    assert set(shown["test"]) == {0}
 
 
 def test_the_live_figure_is_redrawn_in_place(monkeypatch):

@@ -1,23 +1,24 @@
-"""The explorer's state, and its widget driven without a browser."""
+"""The explorer's widget, driven without a browser, and what it says as HTML."""
 
 import io
+import threading
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
+from stub_model import StubModel
 
-from stkvlm_lib.config import ROOT
+from stkvlm_lib import explorer_panels
+from stkvlm_lib.asking import NO_MODEL
 from stkvlm_lib.drawing import enlarged
-from stkvlm_lib.explorer import NOTHING_LEFT, ExplorerState, explore, picture_png, static_picture, table_html
-from stkvlm_lib.frame_sets import read_frames
+from stkvlm_lib.explorer import PICTURE_WIDTH, explore, picture_png, static_picture
+from stkvlm_lib.explorer_html import questions_html, share
+from stkvlm_lib.explorer_panels import NO_MARKS
+from stkvlm_lib.explorer_state import NOTHING_LEFT, ExplorerState, Given
+from stkvlm_lib.label_check import read_marks
 from stkvlm_lib.qa_sets import make_records
-from stkvlm_lib.scoring import Prediction
-
-
-@pytest.fixture(scope="module")
-def bundled():
-    return read_frames(ROOT / "frames")
+from stkvlm_lib.scene import read_scene
 
 
 @pytest.fixture(scope="module")
@@ -30,16 +31,7 @@ def records(bundled):
 def predictions(records):
     """Of the test split: every third answer wrong."""
     test = [r for r in records if r.split == "test"]
-    return [predict(r, r.answer if i % 3 else "nonsense") for i, r in enumerate(test)]
-
-
-def predict(record, given):
-    right = given == record.answer
-    rest = {"base_prediction": "", "base_correct": False, "blind_prediction": "", "blind_correct": False}
-    where = {"race": record.race, "track": record.track}
-    return Prediction(
-        record.image_file, record.question, record.answer, given, record.family, right, right, 0.5, **where, **rest
-    )
+    return [Given(r.image_file, r.question, r.answer if i % 3 else "<i>", bool(i % 3), 0.5) for i, r in enumerate(test)]
 
 
 @pytest.fixture
@@ -47,153 +39,243 @@ def state(bundled, records, predictions):
     return ExplorerState(bundled, records, predictions)
 
 
-def test_all_views_without_filters(state, records):
-    assert len(state) == 40
-    assert state.n_questions == len(records)
-    assert state.position().startswith(f"view 1 of 40 ({len(records):,} matching questions), race ")
-    assert state.view.frame.track in state.position()
+@pytest.fixture
+def widget(bundled, records, predictions, tmp_path):
+    return explore(bundled, records, predictions, StubModel(), tmp_path / "qa" / "marks.jsonl")
 
 
-def test_filters_leave_what_matches(state, predictions):
-    wrong = {p.image_file for p in predictions if not p.correct and p.family == "where"}
-    state.set_filters(family="where", outcome="wrong")
-    seen = set()
-    for _ in range(len(state)):
-        seen.add(state.view.image_file)
-        assert any(row.matches for row in state.rows())
-        assert all(row.family == "where" and row.correct is False for row in state.rows() if row.matches)
-        state.next()
-    assert seen == wrong and len(state) == len(wrong)
+def with_others(widget):
+    """Go to a view with several karts."""
+    while len(read_scene(widget.state.view).karts) < 3:
+        widget.buttons["next"].click()
+    return widget.state.view
 
 
-def test_split_and_track_filters(state):
-    state.set_filters(split="valid")
-    assert len(state) == 20 and state.view.frame.split == "valid"
-    track = state.options("track")[-1]
-    state.set_filters(split="", track=track)
-    assert len(state) and state.view.frame.track == track
-
-
-def test_stepping_goes_round_and_jumping_stays_inside(state):
-    first = state.view
-    state.previous()
-    assert state.index == len(state) - 1
-    state.next()
-    assert state.view is first
-    state.jump(41)
-    assert state.index == 1
-
-
-def test_random_is_seeded_and_leaves_the_view(bundled, records):
-    def walk(seed):
-        state, seen = ExplorerState(bundled, records, seed=seed), [0]
-        for _ in range(8):
-            state.random()
-            seen.append(state.index)
-        return seen
-
-    assert walk(1) == walk(1) != walk(2)
-    assert all(a != b for a, b in zip(walk(1), walk(1)[1:], strict=False))
-
-
-def test_view_stays_on_show_when_it_still_matches(state):
-    state.jump(25)
-    name = state.view.image_file
-    state.set_filters(split="test")
-    assert state.view.image_file == name
-    state.set_filters(split="valid")
-    assert state.index == 0
-
-
-def test_filters_that_leave_nothing_say_so_and_go_on(state):
-    state.set_filters(split="valid", outcome="wrong")
-    assert len(state) == 0 and state.view is None and state.rows() == [] and state.n_questions == 0
-    assert state.position() == NOTHING_LEFT and NOTHING_LEFT in table_html(state)
-    assert picture_png(state) == b"" and NOTHING_LEFT in [t.get_text() for t in static_picture(state).texts]
-    for step in (state.next, state.previous, state.random):
-        step()
-    state.set_filters(split="test")
-    assert state.view.frame.split == "test"
-
-
-def test_unknown_filters_and_values_are_refused(state, bundled, records):
-    with pytest.raises(ValueError, match="no filter 'kart'"):
-        state.set_filters(kart="tux")
-    with pytest.raises(ValueError, match="no split 'train'; there are test, valid"):
-        state.set_filters(split="train")
-    with pytest.raises(ValueError, match="no outcome 'wrong'; there are none"):
-        ExplorerState(bundled, records).set_filters(outcome="wrong")
-    with pytest.raises(ValueError, match="not among the 40 views"):
-        state.show("nowhere.jpg")
-    with pytest.raises(ValueError, match="none of the records' pictures"):
-        ExplorerState(bundled, [replace(records[0], image_file="nowhere.jpg")])
-
-
-def test_rows_join_truth_and_prediction(state, predictions):
-    state.show(predictions[0].image_file)
-    by_question = {row.question: row for row in state.rows()}
-    row = by_question[predictions[0].question]
-    assert (row.prediction, row.correct, row.confidence, row.matches) == ("nonsense", False, 0.5, True)
-    state.set_filters(split="valid")
-    assert all(row.prediction is None and row.correct is None for row in state.rows())
-
-
-def test_description_tells_the_scene(state):
-    ego = next(row.truth for row in state.rows() if row.family == "ego")
-    assert f"ego kart {ego}" in state.description() and state.view.frame.track in state.description()
-
-
-def test_table_escapes_and_marks(bundled, records):
-    first = replace(records[0], question="Is <b>tux</b> & co. there?")
-    shown = table_html(ExplorerState(bundled, [first], [predict(first, "<i>")]))
-    assert "Is &lt;b&gt;tux&lt;/b&gt; &amp; co. there?" in shown and "&lt;i&gt;" in shown and "✗ wrong" in shown
-    assert "result" not in table_html(ExplorerState(bundled, [first]))
-
-
-def test_picture_is_the_enlarged_view_with_or_without_marks(state):
-    with Image.open(io.BytesIO(picture_png(state, overlay=False))) as plain:
-        assert np.array_equal(np.asarray(plain), np.asarray(enlarged(state.view, 640)))
-    assert picture_png(state) != picture_png(state, overlay=False)
-
-
-def test_static_picture_shows_all_questions(state):
-    said = [text.get_text() for text in static_picture(state).texts]
-    assert state.position() in said
-    assert all(row.question in said for row in state.rows())
-
-
-def test_widget_starts_at_the_predictions_and_follows_its_buttons(bundled, records, predictions):
-    widget = explore(bundled, records, predictions)
+def test_it_starts_at_the_predictions_and_follows_its_buttons(widget):
     assert widget.filters["split"].value == "test" and len(widget.state) == 20
     before = widget.picture.value
     widget.buttons["next"].click()
-    assert widget.number.value == 2 and "view 2 of 20" in widget.position.value and widget.picture.value != before
+    assert "View 2 of 20" in widget.place.value and widget.picture.value != before
     widget.buttons["previous"].click()
     assert widget.picture.value == before
     widget.buttons["random"].click()
-    assert widget.state.index != 0 and widget.number.value == widget.state.index + 1
-    widget.number.value = 5
-    assert widget.state.index == 4 and "view 5 of 20" in widget.position.value
-    assert all(row.question in widget.table.value for row in widget.state.rows())
+    assert widget.state.index != 0
+    assert all(row.record.question in widget.questions.value for row in widget.state.rows())
     assert widget.state.view.frame.track in widget.description.value
+    assert widget.keyboard.alt == widget.state.description()
 
 
-def test_widget_filters_overlay_and_empty_selection(bundled, records, predictions):
-    widget = explore(bundled, records, predictions)
-    marked = widget.picture.value
-    widget.overlay.value = False
-    assert widget.picture.value != marked
+def test_records_may_come_by_split_and_predictions_be_missing(bundled, records):
+    by_split = {split: [r for r in records if r.split == split] for split in ("valid", "test")}
+    widget = explore(bundled, by_split)
+    assert len(widget.state) == 40
+    assert set(widget.filters) == {"split", "track", "kart", "family", "size"}
+    assert "label" in widget.questions.value and "sure" not in widget.questions.value
+
+
+def test_keys_and_clicks_that_the_browser_reports(widget):
+    for action, place in (("next", "View 2 of"), ("next", "View 3 of"), ("previous", "View 2 of")):
+        widget.on_action({"action": action})
+        assert place in widget.place.value
+    widget.on_action({"action": "random"})
+    assert "View 2 of" not in widget.place.value
+    widget.on_action({"action": "overlay"})
+    assert widget.overlay.value is False
+    widget.on_action({"action": "ask"})
+    assert widget.tabs.children[widget.tabs.selected_index] is widget.ask
+    widget.on_action({"action": "unknown"})
+
+
+def test_going_to_a_number_or_a_picture(widget):
+    widget.goto.value = "7"
+    assert widget.state.index == 6 and widget.goto.value == ""
+    name = widget.state.view.image_file
+    widget.buttons["next"].click()
+    widget.goto.value = name
+    assert widget.state.view.image_file == name
+    widget.goto.value = "nowhere"
+    assert "no such number or picture" in widget.place.value and widget.state.view.image_file == name
+
+
+def test_filters_show_their_counts_and_say_when_nothing_is_left(widget, predictions):
+    wrong = sum(not p.correct for p in predictions)
+    assert (f"wrong ({wrong:,})", "wrong") in widget.filters["outcome"].options
     widget.filters["outcome"].value = "wrong"
-    assert widget.number.max == len(widget.state) > 0
+    assert ("valid (0)", "valid") in widget.filters["split"].options
     widget.filters["split"].value = "valid"
-    assert NOTHING_LEFT in widget.table.value and widget.picture.layout.visibility == "hidden"
+    assert NOTHING_LEFT in widget.place.value and NOTHING_LEFT in widget.questions.value
+    assert widget.picture.layout.visibility == "hidden" and widget.description.value == ""
     assert all(button.disabled for button in widget.buttons.values())
-    widget.filters["outcome"].value = ""
-    assert "view 1 of 20" in widget.position.value and widget.picture.layout.visibility == "visible"
-    assert not widget.buttons["next"].disabled
+    widget.clear.click()
+    assert {box.value for box in widget.filters.values()} == {""}
+    assert "View 1 of 40" in widget.place.value and widget.picture.layout.visibility == "visible"
 
 
-def test_widget_without_predictions_has_no_outcome_filter(bundled, records):
+def test_a_step_sends_nothing_about_filters(widget):
+    sent = []
+    for box in widget.filters.values():
+        box.observe(lambda change: sent.append(change.name))
+    widget.buttons["next"].click()
+    assert sent == []
+
+
+def test_the_overlay_has_a_switch_and_its_parts_have_theirs(widget):
+    with_others(widget)
+    marked = widget.picture.value
+    widget.details["zones"].value = False
+    without_zones = widget.picture.value
+    widget.details["limit"].value = True
+    limited = widget.picture.value
+    widget.overlay.value = False
+    assert len({marked, without_zones, limited, widget.picture.value}) == 4
+    assert widget.legend.value == "" and all(box.disabled for box in widget.details.values())
+    with Image.open(io.BytesIO(widget.picture.value)) as plain:
+        assert np.array_equal(np.asarray(plain), np.asarray(enlarged(widget.state.view, PICTURE_WIDTH)))
+
+
+def test_visible_shares_are_written_where_the_frames_have_them(state):
+    assert any(d.visible is not None for d in state.detected())
+    assert picture_png(state, details=["shares"]) != picture_png(state)
+
+
+def test_asking_shows_answer_label_rivals_and_time(widget):
+    widget.ask.question.value = "What kart is the ego car?"
+    widget.ask.ask_button.click()
+    said = widget.ask.answer.value
+    assert widget.ask.reply.answer.text in said and "the label says" in said and "any other text" in said
+    assert "18 answers of the kind “ego”" in said and "stays encoded" in said
+    widget.ask.ask()
+    assert "the picture was still encoded" in widget.ask.answer.value
+    widget.buttons["next"].click()
+    assert widget.ask.reply is None and "press Enter" in widget.ask.answer.value
+    assert widget.ask.question.value == "What kart is the ego car?", "the question stays for the next view"
+
+
+def test_picking_a_kind_asks_its_first_question_of_this_view(widget):
+    view = with_others(widget)
+    others = [kart.name for kart in read_scene(view).others]
+    widget.ask.kind.value = "where"
+    assert [value for _, value in widget.ask.about.options][1:] == [
+        f"Where is {name} relative to the ego car?" for name in others
+    ]
+    assert widget.ask.reply.question == f"Where is {others[0]} relative to the ego car?"
+    widget.ask.about.value = f"Where is {others[1]} relative to the ego car?"
+    assert widget.ask.reply.question == widget.ask.question.value == widget.ask.about.value
+    asked = widget.ask.question.value
+    widget.buttons["next"].click()
+    offered = [value for _, value in widget.ask.about.options]
+    assert (widget.ask.question.value in offered) or (len(offered) == 1 and widget.ask.question.value == asked)
+
+
+def test_a_question_chosen_in_the_table_is_asked_and_can_be_marked(widget):
+    row = widget.state.rows()[-1]
+    widget.on_action({"action": "choose", "question": row.record.question})
+    assert widget.tabs.children[widget.tabs.selected_index] is widget.ask
+    assert widget.ask.reply.question == row.record.question and widget.ask.kind.value == row.record.family
+    assert widget.labels.about.value == row.record.question
+
+
+def test_an_unknown_wording_is_answered_with_a_word_of_caution(widget):
+    widget.ask.put("Who will <b>win</b>?")
+    assert "no known kind" in widget.ask.answer.value and "<b>win" not in widget.ask.answer.value
+    assert widget.ask.kind.value == ""
+
+
+def test_without_a_model_asking_says_so(bundled, records):
     widget = explore(bundled, records)
-    assert set(widget.filters) == {"split", "family", "track"}
-    assert "truth" in widget.table.value and "result" not in widget.table.value
+    widget.ask.put("What track is this?")
+    assert NO_MODEL in widget.ask.answer.value
+    assert widget.ask.explain.layout.display == "none", "there is no answer to explain"
+
+
+def test_a_map_is_made_in_a_thread_drawn_and_removed(widget):
+    widget.ask.put("What track is this?")
+    plain = widget.picture.value
+    widget.ask.explain.click()
+    widget.ask.job and widget.ask.job.join(60)
+    assert widget.ask.map.question == "What track is this?" and len(widget.ask.map.patches) == 96
+    assert "patch" in widget.ask.told.value and widget.picture.value != plain
+    assert "framed" in widget.legend.value and widget.details["zones"].disabled
+    widget.ask.hide.click()
+    assert widget.picture.value == plain and widget.ask.told.value == ""
+
+
+def test_a_map_can_be_cancelled_and_a_step_cancels_it(widget, monkeypatch):
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(*_, cancelled, **__):
+        begun.set()
+        go_on.wait(30)
+        assert cancelled()
+
+    monkeypatch.setattr(explorer_panels, "occlude", slow)
+    for end, said in ((widget.ask.cancel.click, "Cancelled."), (widget.buttons["next"].click, "")):
+        widget.ask.put("What track is this?")
+        begun.clear(), go_on.clear()
+        widget.ask.explain.click()
+        job = widget.ask.job
+        assert begun.wait(30) and widget.ask.cancel.layout.display is None
+        end()
+        go_on.set()
+        job.join(30)
+        assert widget.ask.map is None and widget.ask.job is None and said in widget.ask.told.value
+        assert widget.ask.progress.layout.display == widget.ask.cancel.layout.display == "none"
+
+
+def test_a_map_that_fails_says_so(widget, monkeypatch):
+    monkeypatch.setattr(explorer_panels, "occlude", lambda *_, **__: 1 / 0)
+    widget.ask.put("What track is this?")
+    widget.ask.explain.click()
+    widget.ask.job and widget.ask.job.join(30)
+    assert "ZeroDivisionError" in widget.ask.told.value and widget.ask.explain.layout.display is None
+
+
+def test_a_mark_is_in_the_file_when_it_is_shown(widget, bundled, records, predictions):
+    labels, record = widget.labels, widget.state.rows()[0].record
+    assert "No label is marked yet" in labels.status.value and record.answer in labels.label.value
+    labels.note.value = " it is a gnu "
+    labels.buttons["wrong"].click()
+    (made,) = read_marks(labels.path)
+    assert (made.key, made.verdict, made.note) == (
+        (record.image_file, record.question, record.answer),
+        "wrong",
+        "it is a gnu",
+    )
+    assert labels.note.value == "" and "1 marked, 1 of them wrong" in labels.status.value
+    assert "label marked wrong" in widget.questions.value and "it is a gnu" in labels.label.value
+    labels.buttons["right"].click()
+    assert "1 marked, 0 of them wrong" in labels.status.value
+    again = explore(bundled, records, predictions, marks=labels.path)
+    assert "label marked right" in again.questions.value
+
+
+def test_marks_without_a_file_or_with_a_broken_one(bundled, records, tmp_path):
+    widget = explore(bundled, records)
+    assert NO_MARKS in widget.labels.status.value and all(b.disabled for b in widget.labels.buttons.values())
+    broken = tmp_path / "marks.jsonl"
+    broken.write_text('{"image_file": "a"}\n')
+    widget = explore(bundled, records, marks=broken)
+    assert "cannot be read" in widget.labels.status.value and "line 1" in widget.labels.status.value
+    assert all(button.disabled for button in widget.labels.buttons.values())
+    assert broken.read_text() == '{"image_file": "a"}\n'
+
+
+def test_what_comes_from_data_is_escaped(bundled, records):
+    first = replace(records[0], question='Is <b>"tux"</b> & co. there?')
+    given = Given(first.image_file, first.question, "<i>", False, 0.25)
+    shown = questions_html(ExplorerState(bundled, [first], [given]))
+    assert "Is &lt;b&gt;&quot;tux&quot;&lt;/b&gt; &amp; co. there?" in shown and "<b>&quot;" not in shown
+    assert "&lt;i&gt;" in shown and "✗ wrong" in shown and "25%" in shown
+
+
+@pytest.mark.parametrize(("value", "said"), [(1, "100%"), (0.0123, "1%"), (0.004, "0.4%"), (0.0001, "0%")])
+def test_small_shares_keep_a_digit(value, said):
+    assert share(value) == said
+
+
+def test_the_static_picture_shows_all_questions(state):
+    said = [text.get_text() for text in static_picture(state).texts]
+    assert any(state.position() in text for text in said)
+    assert all(row.record.question in said for row in state.rows())
+    state.set_filters(split="valid", outcome="wrong")
+    assert NOTHING_LEFT in [text.get_text() for text in static_picture(state).texts]

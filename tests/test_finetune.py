@@ -5,11 +5,13 @@ import torch
 from tiny import copy_frames, make_base
 
 from stkvlm_lib import finetune
-from stkvlm_lib.base_vlm import load_answerer
+from stkvlm_lib.adapter import load_answerer
 from stkvlm_lib.config import FinetuneConfig, ScoreConfig
 from stkvlm_lib.frame_sets import read_frames
-from stkvlm_lib.qa_sets import make_qa_sets, read_questions, write_qa_sets
-from stkvlm_lib.scoring import make_metrics, predict, records_to_score, score
+from stkvlm_lib.generate import frames_by_split, write_qa_sets
+from stkvlm_lib.metrics import make_metrics, score
+from stkvlm_lib.scoring import predict, records_to_score
+from stkvlm_lib.training_draw import read_questions
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +32,8 @@ def prepare(run_dir, frames_dir, base, **changes):
     config = FinetuneConfig(
         run_dir=str(run_dir), frames_dir=str(frames_dir), base_model=str(base), **settings | changes
     )
-    folder = read_frames(config.frames_path)
-    write_qa_sets(make_qa_sets(folder, 0), config.run_path / "qa")
+    folder = read_frames(config.frames_paths)
+    write_qa_sets(frames_by_split(folder, 0), config.run_path / "qa")
     return config, folder, *read_questions(config, folder)
 
 

@@ -1,69 +1,29 @@
-"""Reading and checking data folders: hand-made ones, and the frames that ship."""
+"""Frames as they stand on disk: what they hold, what is refused, and the frames that ship."""
 
 import json
-import random
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
-from PIL import Image
+from frame_files import LINE_UP, NOTHING, write_frame
+from PIL import Image, ImageDraw
 
+from stkvlm_lib import frames
 from stkvlm_lib.config import ROOT
-from stkvlm_lib.frame_sets import check_races_disjoint, read_frames, split_by_race
-from stkvlm_lib.frames import Frame, FramesError, load_image
-from stkvlm_lib.questions import KARTS, TRACKS
+from stkvlm_lib.frame_sets import read_frames
+from stkvlm_lib.frames import Detection, FramesError, load_image
+from stkvlm_lib.names import KARTS, TRACKS
 
-BUNDLED = Path(__file__).parent.parent / "frames"
-LINE_UP = ["tux", "gnu", "kiki"]
-NOTHING = object()
+BUNDLED = ROOT / "frames"
 
-
-def write_frame(folder: Path, frame_id: str, *, views: int = 2, pictures: int | None = None, **changes) -> Path:
-    """A frame as the course writes it; `changes` replace keys, NOTHING removes one. Returns its info file."""
-    folder.mkdir(parents=True, exist_ok=True)
-    box = [1, 0, 260, 160, 340, 240]
-    data = {"track": "abyss", "karts": LINE_UP, "detections": [[box]] * views} | changes
-    info = folder / f"{frame_id}_info.json"
-    info.write_text(json.dumps({key: value for key, value in data.items() if value is not NOTHING}))
-    for view in range(views if pictures is None else pictures):
-        Image.new("RGB", (30, 20), (40 * view, 90, 10)).save(folder / f"{frame_id}_{view:02d}_im.jpg")
-    return info
+# What a frame holds
 
 
-def races_of(folder) -> dict[str, list[str]]:
-    return {split: [frame.race for frame in frames] for split, frames in folder.splits.items()}
-
-
-# Layout
-
-
-def test_flat_folder_is_one_split_named_all(tmp_path):
-    write_frame(tmp_path, "00000")
-    folder = read_frames(tmp_path)
-    assert list(folder.splits) == ["all"]
-    assert [view.image_file for view in folder.views("all")] == ["00000_00_im.jpg", "00000_01_im.jpg"]
-    assert all((tmp_path / view.image_file).is_file() for view in folder.views("all"))
-
-
-def test_split_folders_are_kept_and_prefix_the_image_file(tmp_path):
-    for number, split in enumerate(("train", "valid", "test")):
-        write_frame(tmp_path / split, f"0000{number}", views=number + 1)
-    folder = read_frames(tmp_path)
-    assert {split: len(folder.views(split)) for split in folder.splits} == {"train": 1, "valid": 2, "test": 3}
-    assert [view.image_file for view in folder.views("valid")] == ["valid/00001_00_im.jpg", "valid/00001_01_im.jpg"]
-    assert folder.by_image_file["test/00002_02_im.jpg"] is folder.views("test")[2]
-    assert {frame.split for frame in folder.splits["test"]} == {"test"}
-
-
-@pytest.mark.parametrize("present", [("train",), ("valid",), ("train", "test"), ("valid", "test")])
-def test_only_the_split_folders_that_are_there(tmp_path, present):
-    for split in present:
-        write_frame(tmp_path / split, "00000")
-    folder = read_frames(tmp_path)
-    assert tuple(folder.splits) == present
-    absent = ({"train", "valid", "test"} - set(present)).pop()
-    with pytest.raises(FramesError, match=f"no split '{absent}'; it has {', '.join(present)}"):
-        folder.views(absent)
+def test_a_picture_is_shown_mirrored_on_demand(bundled):
+    view = next(iter(bundled))
+    plain, mirrored = np.asarray(view.image()), np.asarray(view.image(mirrored=True))
+    assert (mirrored == plain[:, ::-1]).all() and (mirrored != plain).any()
 
 
 def test_what_a_frame_holds(tmp_path):
@@ -78,7 +38,7 @@ def test_what_a_frame_holds(tmp_path):
     assert (projectile.class_id, projectile.object_id) == (8, 40)
     assert second.detections == () and second.index == 1
     assert first.image().mode == "RGB" and first.image().size == (30, 20)
-    assert folder.skipped == []
+    assert folder.skipped == ()
 
 
 def test_views_may_be_fewer_than_karts(tmp_path):
@@ -87,34 +47,38 @@ def test_views_may_be_fewer_than_karts(tmp_path):
     assert len(view.frame.karts) == 10
 
 
-def test_summary_counts_each_split(tmp_path):
-    write_frame(tmp_path / "train", "00000", views=3, race_seed=1)
-    write_frame(tmp_path / "train", "00001", views=2, race_seed=1)
-    write_frame(tmp_path / "train", "00002", views=1, race_seed=2, track="mines", karts=["tux", "xue"])
-    write_frame(tmp_path / "test", "00003", views=1, race_seed=3)
-    assert read_frames(tmp_path).summary() == [
-        {"split": "train", "races": 2, "frames": 3, "views": 6, "tracks": 2, "karts": 4},
-        {"split": "test", "races": 1, "frames": 1, "views": 1, "tracks": 1, "karts": 3},
-    ]
-
-
-def test_order_on_disk_does_not_matter(tmp_path):
-    root, names = tmp_path / "data", ["00007", "00001", "0000a", "00003"]
-    both = []
-    for order in (names, names[::-1]):
-        shutil.rmtree(root, ignore_errors=True)
-        for name in order:
-            write_frame(root, name, race_seed=int(name, 16))
-        both.append(read_frames(root))
-    assert both[0].views("all") == both[1].views("all")
-    assert [frame.frame_id for frame in both[0].splits["all"]] == sorted(names)
-
-
 def test_views_compare_and_hash_by_content(tmp_path):
     write_frame(tmp_path, "00000", views=2)
     once, again = read_frames(tmp_path).views("all"), read_frames(tmp_path).views("all")
     assert set(once) == set(again) and len(set(once)) == 2
     assert once[0] != once[1]
+
+
+def test_rendered_frames_say_how_much_of_a_kart_one_sees(tmp_path):
+    rows = [[[1, 2, 0, 1, 599, 399], [1, 0, 5, 6, 7, 8]], [[1, 1, 0, 0, 9, 9]]]
+    measured = {"visible": [[1.0, 0.25], [0.5]], "pixels": [[1000, 3], [None]], "distance": [[2.5, 40], [7.25]]}
+    write_frame(tmp_path, "00000", detections=rows, image_size=[300, 200], **measured)
+    first, second = read_frames(tmp_path).views()
+    assert first.detections == (
+        Detection(1, 2, (0, 1, 599, 399), visible=1.0, pixels=4000, distance=2.5),
+        Detection(1, 0, (5, 6, 7, 8), visible=0.25, pixels=12, distance=40),
+    )
+    assert second.detections == (Detection(1, 1, (0, 0, 9, 9), visible=0.5, pixels=None, distance=7.25),)
+
+
+@pytest.mark.parametrize(("size", "pixels"), [([600, 400], 100), ([450, 300], 178), ([150, 100], 1600), (NOTHING, 400)])
+def test_pixels_are_scaled_from_the_rendered_picture_to_600x400(tmp_path, size, pixels):
+    write_frame(tmp_path, "00000", views=1, pixels=[[100]], image_size=size)
+    (view,) = read_frames(tmp_path).views()
+    assert view.detections[0].pixels == pixels
+
+
+def test_what_an_info_file_does_not_say_is_none(tmp_path):
+    write_frame(tmp_path, "00000", views=1)
+    write_frame(tmp_path, "00001", views=1, visible=[[0.5]])
+    plain, partly = read_frames(tmp_path).views()
+    assert [(d.visible, d.pixels, d.distance) for d in plain.detections] == [(None, None, None)]
+    assert [(d.visible, d.pixels, d.distance) for d in partly.detections] == [(0.5, None, None)]
 
 
 # Races
@@ -137,28 +101,6 @@ def test_race_is_else_the_track_and_the_karts_in_order(tmp_path, change, same):
     write_frame(tmp_path, "00001", **change)
     first, second = (frame.race for frame in read_frames(tmp_path).splits["all"])
     assert (first == second) is same
-
-
-def test_without_a_seed_the_split_folder_is_part_of_the_race(tmp_path):
-    write_frame(tmp_path / "train", "00000")
-    write_frame(tmp_path / "valid", "00000")
-    races = races_of(read_frames(tmp_path))
-    assert races["train"] != races["valid"]
-
-
-def test_a_race_in_two_splits_is_refused(tmp_path):
-    write_frame(tmp_path / "train", "00000", race_seed=1)
-    write_frame(tmp_path / "train", "00001", race_seed=2)
-    write_frame(tmp_path / "test", "00002", race_seed=2)
-    with pytest.raises(FramesError, match="race-2 stands in two splits: train/00001 and test/00002"):
-        read_frames(tmp_path)
-    with pytest.raises(FramesError, match="two splits"):
-        read_frames(tmp_path, skip_broken=True)
-
-
-def test_check_races_disjoint_lets_a_race_fill_one_split(tmp_path):
-    frames = [Frame(tmp_path, "train", f"{n}", "abyss", ("tux",), "a") for n in range(3)]
-    check_races_disjoint({"train": frames, "test": [Frame(tmp_path, "test", "9", "abyss", ("tux",), "b")]})
 
 
 # Broken files: (what is done to the good frame, what the message must say beside the file's name)
@@ -198,6 +140,11 @@ BREAKAGES = {
         "00001_info.json: view 0: unknown kart id -1",
     ),
     "five numbers": (_rewrite(detections=[[[1, 0, 0, 0, 9]], []]), "00001_info.json: view 0: .* is not six numbers"),
+    "visible for too few views": (_rewrite(visible=[[1.0]]), "00001_info.json: 'visible' is not one list a view"),
+    "pixels too many": (_rewrite(pixels=[[1], [2, 3]]), "00001_info.json: 'pixels' is not one list a view"),
+    "distance as no lists": (_rewrite(distance=[1.0, 2.0]), "00001_info.json: 'distance' is not one list a view"),
+    "distance of no number": (_rewrite(distance=[["far"], [1.0]]), "00001_info.json: 'distance' holds something"),
+    "pixels of no picture": (_rewrite(pixels=[[1], [1]], image_size=[0, 200]), r"00001_info.json: image_size \[0, 200"),
     "not a number": (
         _rewrite(detections=[[[1, 0, 0, 0, 9, "x"]], []]),
         "00001_info.json: view 0: .* is not six numbers",
@@ -259,56 +206,43 @@ def test_each_skip_is_listed(tmp_path):
     assert [frame.frame_id for frame in result.splits["all"]] == ["00001"]
 
 
-def test_no_frames_is_an_error_that_names_the_folder(tmp_path):
-    with pytest.raises(FramesError, match="nowhere: no such folder"):
-        read_frames(tmp_path / "nowhere")
-    with pytest.raises(FramesError, match="no frames found"):
-        read_frames(tmp_path)
-    write_frame(tmp_path, "00000", track=NOTHING)
-    with pytest.raises(FramesError, match="no frames found.*1 broken ones were skipped"):
-        read_frames(tmp_path, skip_broken=True)
-
-
 def test_load_image_names_a_missing_picture(tmp_path):
     with pytest.raises(FramesError, match="gone.jpg: picture is missing"):
         load_image(tmp_path / "gone.jpg")
 
 
-# Splitting by race
+def test_pictures_come_from_memory_until_their_file_changes(tmp_path, monkeypatch):
+    write_frame(tmp_path, "00000", views=2)
+    paths, decoded = sorted(tmp_path.glob("*.jpg")), []
+    monkeypatch.setattr(frames, "decode_image", lambda path: decoded.append(path) or Image.open(path).convert("RGB"))
+    for path in (*paths, *paths):
+        load_image(path)
+    assert decoded == paths
+    Image.new("RGB", (60, 40), "white").save(paths[0])
+    assert load_image(paths[0]).size == (60, 40)
+    paths[1].unlink()
+    with pytest.raises(FileNotFoundError):
+        load_image(paths[1])
 
 
-def frames_of_races(n: int, each: int = 3) -> list[Frame]:
-    return [
-        Frame(Path("data"), "all", f"{race:02x}{frame:03x}", "abyss", ("tux",), f"race-{race}")
-        for race in range(n)
-        for frame in range(each)
-    ]
+def test_drawing_on_a_picture_leaves_the_next_one_clean(tmp_path):
+    write_frame(tmp_path, "00000", views=1)
+    (view,) = read_frames(tmp_path).views()
+    before = view.image().tobytes()
+    ImageDraw.Draw(view.image()).rectangle((0, 0, 20, 20), fill="red")
+    assert view.image().tobytes() == before
 
 
-@pytest.mark.parametrize("n", [3, 4, 20])
-def test_split_by_race_gives_every_race_to_one_split(n):
-    splits = split_by_race(frames_of_races(n), seed=0)
-    assert list(splits) == ["train", "valid", "test"]
-    assert all(splits.values())
-    assert sorted(race for races in splits.values() for race in races) == sorted(f"race-{i}" for i in range(n))
-
-
-def test_split_by_race_holds_out_the_share_asked_for():
-    sizes = {name: len(races) for name, races in split_by_race(frames_of_races(20), seed=0, held_out=0.2).items()}
-    assert sizes == {"train": 12, "valid": 4, "test": 4}
-
-
-def test_split_by_race_follows_the_seed_and_no_order():
-    frames = frames_of_races(20)
-    shuffled = random.Random(5).sample(frames, len(frames))
-    assert split_by_race(frames, seed=1) == split_by_race(shuffled, seed=1)
-    assert split_by_race(frames, seed=1) != split_by_race(frames, seed=2)
-
-
-@pytest.mark.parametrize("n", [0, 1, 2])
-def test_split_by_race_refuses_fewer_than_three_races(n):
-    with pytest.raises(FramesError, match=rf"{n} race\(s\) cannot be split"):
-        split_by_race(frames_of_races(n), seed=0)
+def test_the_memory_for_pictures_is_bounded(tmp_path, monkeypatch):
+    write_frame(tmp_path, "00000", views=4)
+    paths, decoded = sorted(tmp_path.glob("*.jpg")), []
+    side = int((frames.IMAGE_CACHE_BYTES / 3 / 2.5) ** 0.5)  # two and a half of these pictures fill it
+    monkeypatch.setattr(frames, "decode_image", lambda path: decoded.append(path) or Image.new("RGB", (side, side)))
+    for path in (paths[0], paths[1], paths[0], paths[2], paths[0], paths[1]):
+        load_image(path)
+    assert decoded == [paths[0], paths[1], paths[2], paths[1]], "the one used longest ago makes room"
+    assert frames._IMAGES.currsize <= frames.IMAGE_CACHE_BYTES
+    frames._IMAGES.clear()
 
 
 # The frames that ship
@@ -320,33 +254,31 @@ def bundled():
     return read_frames(BUNDLED, check_images=True)
 
 
-def test_bundled_frames_have_three_splits_of_different_races(bundled):
-    assert list(bundled.splits) == ["train", "valid", "test"]
+def test_bundled_frames_have_splits_of_different_races(bundled):
+    assert list(bundled.splits)[:3] == ["train", "valid", "test"]
     races = {split: {frame.race for frame in frames} for split, frames in bundled.splits.items()}
     assert all(len(names) >= 5 for names in races.values())
     assert sum(map(len, races.values())) == len(set.union(*races.values()))
-    assert bundled.skipped == []
+    assert bundled.skipped == ()
 
 
 def test_bundled_frames_can_be_answered(bundled):
-    frames = [frame for split in bundled.splits.values() for frame in split]
-    assert {frame.track for frame in frames} <= set(TRACKS)
-    assert {kart for frame in frames for kart in frame.karts} <= set(KARTS)
+    assert {frame.track for frame in bundled.frames()} <= set(TRACKS)
+    assert {kart for frame in bundled.frames() for kart in frame.karts} <= set(KARTS)
 
 
-def test_bundled_frames_are_under_12_mb():
-    assert 1e6 < sum(path.stat().st_size for path in BUNDLED.rglob("*") if path.is_file()) < 12e6
+def test_bundled_frames_are_at_most_22_mb():
+    assert 1e6 < sum(path.stat().st_size for path in BUNDLED.rglob("*") if path.is_file()) <= 22e6
 
 
 def test_no_file_of_the_course_is_bundled(bundled):
     """The renderer writes a race seed and what it saw of each kart; the course's files have neither."""
     infos = sorted(BUNDLED.rglob("*_info.json"))
-    assert len(infos) == sum(len(frames) for frames in bundled.splits.values())
+    assert len(infos) == len(bundled.frames())
     for info in infos:
         assert {"race_seed", "visible"} <= json.loads(info.read_text()).keys(), info
     assert not list(BUNDLED.rglob("*_qa*.json"))
-    only_in_course = {"beastie", "hexley"}
-    assert not only_in_course & {kart for frames in bundled.splits.values() for f in frames for kart in f.karts}
+    assert not {"beastie", "hexley"} & {kart for frame in bundled.frames() for kart in frame.karts}
 
 
 def test_skipping_also_leaves_out_pictures_that_do_not_decode(tmp_path):

@@ -1,6 +1,7 @@
 """All four notebooks through papermill in the smoke profile, and what other programs read of them."""
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -9,8 +10,8 @@ import papermill
 import pytest
 from tiny import copy_frames
 
-from stkvlm_lib.config import ROOT, STEPS
-from stkvlm_lib.questions import FAMILIES
+from stkvlm_lib.config import ALONE, ROOT, STEPS
+from stkvlm_lib.questions import COURSE_FAMILIES
 
 ARTEFACTS = [
     "config.json",
@@ -31,11 +32,11 @@ ARTEFACTS = [
     "stamps/01.json",
     "stamps/04.json",
 ]
-NOTEBOOKS = [ROOT / "notebooks" / f"{name}.ipynb" for name, _ in STEPS.values()]
+NOTEBOOKS = [ROOT / "notebooks" / f"{name}.ipynb" for name, _ in (ALONE | STEPS).values()]
 
 
 def run_notebook(step: str, out: Path, cwd: Path, **parameters):
-    name = STEPS[step][0]
+    name = (ALONE | STEPS)[step][0]
     return papermill.execute_notebook(
         str(ROOT / "notebooks" / f"{name}.ipynb"),
         str(out),
@@ -82,7 +83,7 @@ def test_metrics_keep_the_contract(smoke_run):
     assert metrics["exact"] == pytest.approx(sum(r["correct"] for r in rows) / len(rows), abs=1e-6)
     assert metrics["exact_ci95"][0] <= metrics["exact"] <= metrics["exact_ci95"][1]
     assert metrics["prefix"] >= metrics["exact"]
-    assert set(metrics["families"]) == set(FAMILIES)
+    assert set(metrics["families"]) == set(COURSE_FAMILIES)
     assert metrics["macro_exact"] == pytest.approx(sum(f["exact"] for f in metrics["families"].values()) / 10, abs=1e-5)
     assert 0 < metrics["adapter_mb"] < 50 and metrics["base_model"] == "embedded" and metrics["seed"] == 0
     assert min(metrics[k] for k in ("train_seconds", "qa_per_second_train", "qa_per_second_eval", "peak_memory_mb")) > 0
@@ -124,3 +125,22 @@ def test_a_misspelt_parameter_stops_the_notebook(tmp_path, name):
     with pytest.raises(papermill.PapermillExecutionError, match=f"unknown parameter {name}"):
         run_notebook("04", tmp_path / "out.ipynb", tmp_path, RUN_DIR=tmp_path / "run", **{name: "1"})
     assert not (tmp_path / "run").exists()
+
+
+def test_notebook_00_without_the_game_says_what_to_install(tmp_path, monkeypatch):
+    (tmp_path / "pystk2.py").write_text("raise ImportError('No module named pystk2')")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT)]))
+    with pytest.raises(papermill.PapermillExecutionError, match=r'RenderError.*pip install -e "\.\[render\]"'):
+        run_notebook("00", tmp_path / "out.ipynb", tmp_path, OUT_DIR=tmp_path / "set")
+    assert not (tmp_path / "set").exists()
+
+
+@pytest.mark.render
+def test_notebook_00_makes_frames_that_notebook_01_shows(tmp_path):
+    out = tmp_path / "set"
+    recipe = {"tracks": ["hacienda", "lighthouse", "scotland"], "frames": 1, "views": 2, "karts_max": 6}
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe))
+    run_notebook("00", tmp_path / "00.ipynb", tmp_path, OUT_DIR=out, RECIPE=tmp_path / "recipe.json", WORKERS=1)
+    assert "PySuperTuxKart2" in (out / "README.md").read_text()
+    run_notebook("01", tmp_path / "01.ipynb", tmp_path, FRAMES_DIR=out, RUN_DIR=tmp_path / "run")
+    assert (tmp_path / "run" / "figures" / "data_contact.png").is_file()

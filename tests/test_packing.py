@@ -8,7 +8,17 @@ from transformers import Idefics3Config, Idefics3ForConditionalGeneration
 
 from stkvlm_lib.embedded import INPUT_SIZE, PATCH_SIZE, PIXEL_SHUFFLE, build_processor
 from stkvlm_lib.frame_sets import read_frames
-from stkvlm_lib.packing import IGNORE, PackedExample, Segment, collate, pack, segment_mask
+from stkvlm_lib.packing import (
+    IGNORE,
+    Options,
+    PackedExample,
+    Segment,
+    collate,
+    collate_options,
+    pack,
+    pack_options,
+    segment_mask,
+)
 from stkvlm_lib.questions import ask_all
 from stkvlm_lib.scene import read_scene
 
@@ -32,6 +42,19 @@ def test_pack_without_segments_is_the_prefix():
     assert pack(PREFIX, []) == PackedExample([1, 2, 3], [0, 1, 2], [0, 0, 0], [IGNORE] * 3)
 
 
+def test_pack_options_lays_out_questions_and_answers():
+    """As drawn in its docstring, with stop tokens 9, which are predicted and not read."""
+    asked = [Options((10, 11), ((20, 9), (30, 31, 9))), Options((12,), ((40, 9),))]
+    packed = pack_options((1, 2), asked)
+    assert packed.input_ids == [1, 2, 10, 11, 20, 30, 31, 12, 40]
+    assert packed.position_ids == [0, 1, 2, 3, 4, 4, 5, 2, 3]
+    assert packed.segment_ids == [0, 0, 1, 1, 2, 3, 3, 4, 5]
+    assert packed.parent_ids == [0, 0, 0, 0, 1, 1, 1, 0, 4]
+    assert packed.targets == [(20, 9), (30, 31, 9), (40, 9)]
+    assert packed.predictors == [[3, 4], [3, 5, 6], [7, 8]]
+    assert [len(options) for options in asked] == [5, 2]
+
+
 # Who sees whom
 
 
@@ -45,6 +68,17 @@ def test_segment_mask_by_brute_force():
             for j in range(8):
                 if row[i] != -1:
                     assert mask[b, 0, i, j].item() == (j <= i and row[j] in (0, row[i])), (b, i, j)
+
+
+def test_an_answer_sees_its_question_and_no_other_answer():
+    asked = [Options((10, 11), ((20, 9), (30, 31, 9))), Options((12,), ((40, 9),))]
+    mask = collate_options([pack_options((1, 2), asked), pack_options((1,), asked[1:])], 99)["attention_mask"]
+    assert [i for i in range(9) if mask[0, 0, 4, i]] == [0, 1, 2, 3, 4]
+    assert [i for i in range(9) if mask[0, 0, 6, i]] == [0, 1, 2, 3, 5, 6]
+    assert [i for i in range(9) if mask[0, 0, 7, i]] == [0, 1, 7]
+    assert [i for i in range(9) if mask[0, 0, 8, i]] == [0, 1, 7, 8]
+    assert [i for i in range(9) if mask[1, 0, 2, i]] == [0, 1, 2]
+    assert mask.any(-1).all()
 
 
 def test_no_row_of_the_mask_is_empty():

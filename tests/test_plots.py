@@ -9,7 +9,8 @@ from PIL import Image
 from stkvlm_lib import galleries, plots
 from stkvlm_lib.drawing import ROLE_COLOURS, TOO_SMALL, draw_overlay, enlarged, marks
 from stkvlm_lib.frames import Detection, Frame, FramesError, View
-from stkvlm_lib.scoring import Prediction, score
+from stkvlm_lib.metrics import score
+from stkvlm_lib.scoring import Prediction
 
 KARTS = ("tux", "gnu", "puffy", "kiki")
 
@@ -90,13 +91,6 @@ def test_contact_sheet_and_overlays_caption_every_picture(bundled):
     assert "No pictures." in texts(galleries.contact_sheet([]))
 
 
-def test_image_statistics_name_splits_and_limit(bundled):
-    said = texts(plots.image_statistics(bundled, most=20))
-    for split in ("train", "valid", "test"):
-        assert f"{split}, n = {len(bundled.views(split))}" in said
-    assert "under 5 px" in said
-
-
 def test_composition_shows_counts_and_names_the_answers(records):
     figure = plots.composition({"left_right": {"left": 30, "right": 10}, "track": {f"t{i}": 1 for i in range(23)}})
     said = texts(figure)
@@ -143,6 +137,7 @@ def test_accuracy_shows_every_family_with_what_is_known():
     bare = {"n": 4, "exact": 0.5, "families": {"other": {"n": 4, "exact": 0.5, "prefix": 0.5, "majority": 0.25}}}
     said = texts(plots.accuracy_by_family(bare))
     assert "other  (n = 4)" in said and "base without adapter" not in said
+    assert "no such questions" in texts(plots.accuracy_by_family(None))
 
 
 def test_confusion_counts_and_orders_answers_outside_the_set_last():

@@ -4,27 +4,35 @@ import pytest
 
 from stkvlm_lib.qa_sets import (
     QaError,
-    check_no_leak,
+    Record,
     composition,
-    draw_pictures,
-    draw_training,
+    family_rows,
+    question_files,
     read_course_qa,
     read_records,
     write_course_json,
-    write_qa_sets,
     write_records,
 )
-from stkvlm_lib.questions import FAMILIES, ask_all
-from stkvlm_lib.scene import mirror_box, read_scene
+from stkvlm_lib.questions import COURSE_FAMILIES, FAMILIES, ask_all
+from stkvlm_lib.scene import read_scene
 
 
 def test_records_are_complete_and_carry_their_origin(bundled, records):
     expected = sum(len(list(ask_all(read_scene(view)))) for view in bundled.views("valid"))
     assert len(records) == expected
-    assert {r.family for r in records} == set(FAMILIES)
+    assert {r.family for r in records} == set(COURSE_FAMILIES)
     assert {r.race for r in records} == {f.race for f in bundled.splits["valid"]}
+    assert {(r.rules, r.wording, r.held_out) for r in records} == {("course", 0, False)}
     view = bundled.by_image_file[records[0].image_file]
     assert (records[0].frame, records[0].view, records[0].track) == (view.frame.frame_id, view.index, view.frame.track)
+
+
+def test_a_record_knows_whether_its_wording_is_held_out():
+    place = ("train", "race", "0", 0, "abyss", "strict")
+    last = FAMILIES["count"].held_out
+    assert Record("a.jpg", "q", "1", "count", *place, wording=last).held_out
+    assert not Record("a.jpg", "q", "1", "count", *place, wording=last - 1).held_out
+    assert not Record("a.jpg", "q", "1", "other", *place, wording=last).held_out
 
 
 def test_the_course_format_has_three_keys_and_reads_back(tmp_path, bundled, records):
@@ -67,13 +75,6 @@ def test_unknown_wording_is_family_other_and_number_answers_become_text(tmp_path
     assert (record.family, record.answer) == ("other", "3")
 
 
-def test_files_of_other_data_are_removed(tmp_path, records):
-    write_qa_sets({"valid": records, "test": records[:0]}, tmp_path)
-    written = write_qa_sets({"valid": records[:3]}, tmp_path)
-    assert sorted(tmp_path.iterdir()) == sorted(written)
-    assert {file.name for file in written} == {"valid_qa_pairs.json", "valid.jsonl"}
-
-
 def test_records_round_trip_and_foreign_rows_are_refused(tmp_path, records):
     write_records(records, tmp_path / "valid.jsonl")
     assert read_records(tmp_path / "valid.jsonl") == records
@@ -82,10 +83,19 @@ def test_records_round_trip_and_foreign_rows_are_refused(tmp_path, records):
         read_records(tmp_path / "bad.jsonl")
 
 
-def test_a_race_in_two_splits_is_refused(records):
-    check_no_leak({"valid": records})
-    with pytest.raises(QaError, match="race"):
-        check_no_leak({"train": records[-3:], "test": records[-1:]})
+def test_rows_written_before_there_were_rules_are_of_the_course(tmp_path, records):
+    row = {name: value for name, value in vars(records[0]).items() if name not in ("rules", "wording")}
+    (tmp_path / "old.jsonl").write_text(json.dumps(row) + "\n")
+    assert read_records(tmp_path / "old.jsonl") == records[:1]
+
+
+def test_question_files_of_a_folder_drawn_into_splits_leave_out_all(tmp_path):
+    for name in ("all.jsonl", "all_extended.jsonl"):
+        (tmp_path / name).touch()
+    assert [path.name for path in question_files(tmp_path)] == ["all.jsonl", "all_extended.jsonl"]
+    for name in ("train.jsonl", "test_extended.jsonl", "test.jsonl"):
+        (tmp_path / name).touch()
+    assert [path.name for path in question_files(tmp_path)] == ["train.jsonl", "test.jsonl", "test_extended.jsonl"]
 
 
 def test_composition_counts_every_record(records):
@@ -94,29 +104,8 @@ def test_composition_counts_every_record(records):
     assert list(table["count"].values()) == sorted(table["count"].values(), reverse=True)
 
 
-def test_draws_do_not_depend_on_the_order_of_records(bundled, records):
-    settings = {"views": 20, "per_view": 4, "mirror": True, "seed": 3}
-    drawn = draw_training(records, bundled, **settings)
-    by_name = sorted(records, key=lambda r: r.image_file, reverse=True)
-    shuffled = [r for name in dict.fromkeys(r.image_file for r in by_name) for r in records if r.image_file == name]
-    assert draw_training(shuffled, bundled, **settings) == drawn
-    assert draw_training(records, bundled, **{**settings, "seed": 4}) != drawn
-    assert len(drawn) == 40 and max(len(p.questions) for p in drawn) == 4
-    assert len(draw_pictures(records, 0, 0)) == len({r.image_file for r in records})
-
-
-def test_mirrored_pictures_carry_the_answers_of_mirrored_boxes(bundled, records):
-    drawn = draw_training(records, bundled, views=0, per_view=100, mirror=True, seed=0)
-    mirrored = [p for p in drawn if p.mirrored]
-    assert len(mirrored) == len(drawn) / 2
-    for item in mirrored[:40]:
-        scene = read_scene(bundled.by_image_file[item.image_file], mirror_box)
-        assert list(zip(item.questions, item.answers, strict=True)) == [(q, a) for _, q, a in ask_all(scene)]
-    plain = {p.image_file: dict(zip(p.questions, p.answers, strict=True)) for p in drawn if not p.mirrored}
-    swapped = [
-        (plain[p.image_file].get(q), a)
-        for p in mirrored
-        for q, a in zip(p.questions, p.answers, strict=True)
-        if "left or right" in q
-    ]
-    assert sum({before, after} == {"left", "right"} for before, after in swapped) > 0.9 * len(swapped)
+def test_the_table_of_numbers_has_a_row_for_every_family_and_one_for_all(records):
+    rows = family_rows({"valid": composition(records), "test": {}})
+    assert [row["family"] for row in rows] == [*COURSE_FAMILIES, "all"]
+    assert sum(row["valid"] for row in rows[:-1]) == rows[-1]["valid"] == len(records)
+    assert {row["test"] for row in rows} == {0}

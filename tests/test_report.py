@@ -1,6 +1,7 @@
 """The report of a run folder made by hand: complete, with missing and with broken artefacts."""
 
 import base64
+import json
 import re
 from html.parser import HTMLParser
 
@@ -9,8 +10,11 @@ import pytest
 from stkvlm_lib import plots
 from stkvlm_lib.config import ROOT, STEPS, upper
 from stkvlm_lib.files import write_json, write_jsonl
-from stkvlm_lib.report import CAPTIONS, headline, write_report
-from stkvlm_lib.scoring import Prediction, score, write_predictions
+from stkvlm_lib.metrics import score
+from stkvlm_lib.report import write_report
+from stkvlm_lib.report_sections import CAPTIONS
+from stkvlm_lib.report_text import headline
+from stkvlm_lib.scoring import Prediction, write_predictions
 
 FIGURES = ("score_families", "score_worst", "score_typical", "score_confusion_ego", "my_own")
 
@@ -191,11 +195,78 @@ def test_empty_and_absent_folders(tmp_path):
         write_report(tmp_path / "nowhere")
 
 
+def part(**changes):
+    return {"n": 40, "exact": 0.5, "exact_ci95": [0.4, 0.6], "majority": 0.3, "blind": 0.25, **changes}
+
+
+@pytest.fixture
+def beside(run_dir):
+    """The same run with everything that is scored beside the headline."""
+    wording = {"n": 40, "exact": 0.4, "trained_exact": 0.5, "difference": -0.1, "difference_ci95": [-0.2, 0.0]}
+    pairs = {"n": 30, "both": 0.4, "both_ci95": [0.3, 0.5], "first": 0.6, "second": 0.7, "independent": 0.42}
+    choice = {**part(exact=0.61), "chance": 0.2}
+    metrics = json.loads((run_dir / "metrics.json").read_text()) | {
+        "closed_exact": 0.8,
+        "extended": {**part(exact=0.55, macro_exact=0.51), "families": {"nearest": part(), "in_view": part(exact=0.6)}},
+        "held_out_wordings": {**wording, "same_answer": 0.7, "families": {"ego": {**wording, "same_answer": 0.8}}},
+        "consistency": {"mirror": {**pairs, "same": {**pairs, "n": 7}, "families": {"left_right": {**pairs, "n": 17}}}},
+        "mc_exact": 0.61,
+        "mc": {**choice, "families": {"ego": choice, "other": choice}},
+        "other_splits": {
+            "test_unseen": {**part(), "clusters": "race", "n_clusters": 9, "families": {"ego": part(exact=0.2)}}
+        },
+    }
+    write_json(run_dir / "metrics.json", metrics)
+    plots.save(plots.message("score_extended"), run_dir / "figures" / "score_extended.png")
+    return run_dir
+
+
+def test_what_is_scored_beside_the_headline_has_sections_of_its_own(beside):
+    page = read_page(beside)
+    assert "With the adapter, 75.0% of 12 questions" in page.said, "the headline stays that of the ten forms"
+    for words in (
+        "Extended questions",
+        "55.0% of 40 are answered exactly right (95% interval 40.0% to 60.0%), 51.0% in the mean over the families",
+        "in_view Is {kart} in view? 40 60.0%",
+        "The difference is -10.0 points (95% interval -20.0 to +0.0); 70.0% get the same answer in both wordings",
+        "ego Which kart does the camera follow? 40 50.0% 40.0% -10.0 -20.0 to +0.0 80.0%",
+        "mirror 30 40.0% 30.0% to 50.0% 60.0% 70.0% 42.0%",
+        "mirror, same answer 7 40.0%",
+        "left_right 17 40.0%",
+        "61.0% of 40 items are right (95% interval 40.0% to 60.0%). Chance is 20.0%",
+        "Pictures of 9 races in which no kart drives a track that it drives in training",
+        "ego 40 20.0% 40.0% to 60.0% 75.0%",
+        "likeliest of the family's answers 80.0%",
+        "follow stricter rules",
+    ):
+        assert words in page.said
+    assert sum("nearest 50.0%" in picture["alt"] for picture in page.pictures) == 1
+    text = (beside / "report.md").read_text()
+    assert "## Multiple choice" in text and "| the ego kart | 40 | 61.0% |" in text
+    assert "Which kart does the camera follow?" not in text, "columns of running text are left out"
+
+
+def test_a_part_that_is_not_there_has_no_section(run_dir, beside):
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    parts = {
+        "extended": "Extended questions",
+        "held_out_wordings": "Wordings that training never saw",
+        "consistency": "Consistency",
+        "mc": "Multiple choice",
+        "other_splits": "Line-ups never seen",
+    }
+    for key, title in parts.items():
+        write_json(run_dir / "metrics.json", {name: value for name, value in metrics.items() if name != key})
+        said = read_page(run_dir).said
+        assert f"{title} " not in said.replace("Extended questions, wordings", "")
+        assert all(other in said for other in parts.values() if other != title)
+
+
 @pytest.mark.browser
 @pytest.mark.parametrize("width", [1200, 390])
-def test_page_fits_its_window(run_dir, page, width):
+def test_page_fits_its_window(beside, page, width):
     """Nothing but what scrolls in a box of its own is wider than the window."""
-    path = write_report(run_dir)
+    path = write_report(beside)
     page.set_viewport_size({"width": width, "height": 900})
     page.goto(path.as_uri())
     assert page.evaluate("document.documentElement.scrollWidth") <= width

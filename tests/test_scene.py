@@ -5,7 +5,21 @@ from pathlib import Path
 import pytest
 
 from stkvlm_lib.frames import Detection, Frame, View
-from stkvlm_lib.scene import Kart, depth, is_kept, mirror_box, read_scene, scale_box, side
+from stkvlm_lib.scene import (
+    COURSE_RULES,
+    STRICT_RULES,
+    Kart,
+    Reason,
+    depth,
+    is_kept,
+    mirror_box,
+    read_scene,
+    scale_box,
+    side,
+    sure_depth,
+    sure_nearer,
+    sure_side,
+)
 
 KARTS = ("tux", "gnu", "kiki", "xue", "nolok")
 MIDDLE = (280, 180, 320, 220)
@@ -201,3 +215,115 @@ def test_boxes_are_moved_before_they_are_scaled():
     moved = read_scene(view, lambda box: tuple(value + 3 for value in box))
     assert read_scene(view).karts[0].box == (0, 0, 5, 5)
     assert moved.karts[0].box == (0, 0, 6, 6)
+
+
+# The strict rules
+
+
+def strict(*detections: Detection, followed: int = 0):
+    return read_scene(View(view_of().frame, followed, detections), rules=STRICT_RULES)
+
+
+def sized(width: int, height: int, kart: int = 0, **seen) -> Detection:
+    """A kart of that size in px of 150x100."""
+    return Detection(1, kart, scaled(50, 30, 50 + width, 30 + height), **seen)
+
+
+@pytest.mark.parametrize(
+    ("detection", "group"),
+    [
+        (sized(7, 7), "karts"),
+        (sized(6, 30), "unclear"),
+        (sized(30, 6), "unclear"),
+        (sized(3, 3), "unclear"),
+        (sized(2, 30), "specks"),
+        (sized(7, 7, pixels=480), "karts"),
+        (sized(30, 30, pixels=479), "unclear"),
+        (sized(30, 30, visible=0.4, pixels=5000), "karts"),
+        (sized(30, 30, visible=0.39, pixels=5000), "unclear"),
+    ],
+)
+def test_when_a_kart_counts_as_visible(detection, group):
+    scene = strict(detection)
+    groups = {"karts": scene.karts, "unclear": scene.unclear, "specks": scene.specks}
+    assert [name for name, karts in groups.items() if karts] == [group]
+    assert scene.detected == groups[group] and scene.find("tux") == groups[group][0]
+    assert scene.find("gnu").object_id == -1
+
+
+def test_the_course_rule_ignores_what_a_renderer_measured():
+    seen = sized(30, 30, visible=0.01, pixels=1, distance=4.0), sized(2, 2, 1)
+    scene = read_scene(View(view_of().frame, 0, seen))
+    assert scene.rules is COURSE_RULES and scene.rules.name == "course"
+    assert [kart.name for kart in scene.karts] == ["tux"] and scene.unclear == scene.specks == ()
+    assert scene.line_up == KARTS
+
+
+@pytest.mark.parametrize(
+    ("places", "followed", "expected"),
+    [
+        ([(75, 50), (75, 58)], 0, "tux"),
+        ([(75, 50), (75, 58)], 1, Reason.EGO_NOT_FOLLOWED),
+        ([(75, 50), (77, 50)], 0, Reason.EGO_TIED),
+        ([(75, 52), (75, 45)], 0, "tux"),  # 3 px nearer the middle is enough
+        ([], 0, Reason.NO_KART),
+    ],
+)
+def test_the_ego_kart_is_both_nearest_the_middle_and_followed(places, followed, expected):
+    scene = strict(*(Detection(1, i, around(*place)) for i, place in enumerate(places)), followed=followed)
+    assert (scene.ego.name if scene.ego else scene.no_ego) == expected
+    assert (scene.no_ego is None) is bool(scene.ego)
+
+
+def test_a_barely_visible_kart_is_no_ego_kart_and_takes_the_middle_from_others():
+    hidden = Detection(1, 0, MIDDLE, visible=0.1)
+    other = Detection(1, 1, around(30, 50))
+    assert strict(hidden, other).no_ego is Reason.EGO_UNCLEAR
+    assert strict(hidden, other, followed=1).no_ego is Reason.EGO_NOT_FOLLOWED
+
+
+@pytest.mark.parametrize(("dx", "expected"), [(-3, "left"), (-2.5, Reason.LEVEL), (2.5, Reason.LEVEL), (3, "right")])
+def test_sides_within_three_px_are_declined(dx, expected):
+    assert sure_side(kart(75 + dx, 10), kart(75, 50), STRICT_RULES) == expected
+    assert sure_side(kart(75 + dx, 10), kart(75, 50), COURSE_RULES) == side(kart(75 + dx, 10), kart(75, 50))
+
+
+def standing(cy: int, low: int, distance: float | None = None) -> Kart:
+    """A kart with its centre at cy and its lower edge at `low`, px of 150x100."""
+    return Kart(0, "tux", (40, 2 * cy - low, 60, low), distance)
+
+
+@pytest.mark.parametrize(
+    ("kart", "expected"),
+    [
+        (standing(30, 40), "front"),
+        (standing(48, 58), Reason.LEVEL),
+        (standing(40, 61), Reason.DEPTH_DOUBT),  # higher, yet it stands lower: tall and near
+        (standing(60, 75), "back"),
+        (standing(30, 40, 9.0), "front"),
+        (standing(30, 70, 9.0), "front"),  # the distance knows better than the lower edge
+        (standing(30, 40, 3.0), Reason.DEPTH_DOUBT),
+        (standing(60, 75, 9.0), Reason.DEPTH_DOUBT),
+    ],
+)
+def test_front_and_back_are_declined_where_picture_and_distance_disagree(kart, expected):
+    ego = standing(50, 60, 4.0 if kart.distance else None)
+    assert sure_depth(kart, ego, STRICT_RULES) == expected
+    assert sure_depth(kart, ego, COURSE_RULES) == depth(kart, ego)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        (standing(50, 60, 4.0), standing(50, 60, 4.8), True),
+        (standing(50, 60, 4.8), standing(50, 60, 4.0), False),
+        (standing(50, 60, 4.0), standing(50, 60, 4.7), Reason.EQUALLY_FAR),
+        (standing(53, 60), standing(45, 50), True),  # 14 px tall against 10, standing lower
+        (standing(45, 50), standing(53, 60), False),
+        (standing(54, 60), standing(45, 50), Reason.EQUALLY_FAR),  # 12 px against 10
+        (standing(40, 60), standing(60, 65), Reason.EQUALLY_FAR),  # taller, but standing higher
+        (standing(53, 60, 4.0), standing(45, 50), True),  # a distance of one says nothing about two
+    ],
+)
+def test_nearer_needs_a_margin(one, other, expected):
+    assert sure_nearer(one, other, STRICT_RULES) == expected

@@ -1,30 +1,21 @@
 import json
 from dataclasses import asdict, replace
 
-import numpy as np
 import pytest
+from tiny import fresh, pictures
+from tiny import prediction as row
 
-from stkvlm_lib.scoring import Bootstrap, Prediction, is_exact, is_prefix, read_predictions, score, write_predictions
-
-
-def row(race="a", answer="1", prediction="1", family="count", picture=0, **changes) -> Prediction:
-    values = {
-        "image_file": f"test/{race}{picture}_00_im.jpg",
-        "question": "How many karts are there in the scenario?",
-        "answer": answer,
-        "prediction": prediction,
-        "family": family,
-        "correct": is_exact(prediction, answer),
-        "prefix_correct": is_prefix(prediction, answer),
-        "confidence": 0.5,
-        "race": race,
-        "track": "abyss",
-        "base_prediction": "x",
-        "base_correct": False,
-        "blind_prediction": "1",
-        "blind_correct": answer == "1",
-    }
-    return Prediction(**{**values, **changes})
+from stkvlm_lib.frame_sets import read_frames
+from stkvlm_lib.qa_sets import QaError, make_records
+from stkvlm_lib.questions import FAMILIES
+from stkvlm_lib.scoring import (
+    is_exact,
+    is_prefix,
+    predict,
+    read_known,
+    read_predictions,
+    write_predictions,
+)
 
 
 @pytest.mark.parametrize(
@@ -43,56 +34,6 @@ def test_strict_and_prefix_match(prediction, answer, exact, prefix):
     assert is_prefix(prediction, answer) is prefix
 
 
-def test_score_counts_overall_macro_majority_and_gain():
-    rows = [
-        row("a", "1", "1"),
-        row("a", "1", "2"),
-        row("b", "2", "2"),
-        row("b", "tux", "tux", "ego"),
-    ]
-    figures = score(rows, resamples=200, seed=0)
-    assert figures["n"] == 4
-    assert figures["exact"] == 0.75
-    assert figures["families"]["count"]["exact"] == pytest.approx(2 / 3, abs=1e-6)
-    assert figures["macro_exact"] == pytest.approx((2 / 3 + 1) / 2, abs=1e-6)
-    assert figures["majority"] == 0.75  # "1" right twice of three, "tux" once of once
-    assert figures["families"]["count"]["majority"] == pytest.approx(2 / 3, abs=1e-6)
-    assert figures["blind"] == 0.5
-    assert figures["gain_over_base"] == 0.75
-    assert (figures["clusters"], figures["n_clusters"]) == ("race", 2)
-    assert figures["exact_ci95"] == [0.5, 1.0]  # race a alone scores 1/2, race b alone 1
-
-
-def test_unknown_wording_is_scored_as_a_family_of_its_own():
-    figures = score([row(), row("b", family="other", prediction="no")], resamples=100, seed=0)
-    assert figures["families"]["other"]["exact"] == 0
-    assert figures["macro_exact"] == 0.5
-
-
-def test_intervals_cluster_by_race_and_are_wider_for_it():
-    rng = np.random.default_rng(0)
-    clustered = [row(f"r{r}", prediction="1" if r % 2 else "2", picture=i) for r in range(10) for i in range(50)]
-    apart = [row(f"r{i}", prediction=str(rng.integers(1, 3))) for i in range(500)]
-    wide = score(clustered, resamples=500, seed=0)["exact_ci95"]
-    narrow = score(apart, resamples=500, seed=0)["exact_ci95"]
-    assert wide[1] - wide[0] > 3 * (narrow[1] - narrow[0])
-
-
-def test_a_single_race_resamples_pictures_and_says_so():
-    rows = [row("a", prediction="1" if i % 2 else "2", picture=i) for i in range(20)]
-    figures = score(rows, resamples=300, seed=0)
-    assert figures["clusters"] == "picture"
-    low, high = figures["exact_ci95"]
-    assert low < 0.5 < high
-
-
-def test_the_bootstrap_is_seeded():
-    rows = [row(f"r{i}", prediction="1" if i % 3 else "2") for i in range(12)]
-    values = np.array([r.correct for r in rows], float)
-    assert Bootstrap(rows, 200, 1)(values) == Bootstrap(rows, 200, 1)(values)
-    assert Bootstrap(rows, 200, 1)._weights.sum(1).tolist() == [12] * 200
-
-
 def test_predictions_round_trip_and_incomplete_rows_are_named(tmp_path):
     rows = [row(), replace(row("b"), confidence=0.25)]
     write_predictions(rows, tmp_path / "predictions.jsonl")
@@ -102,3 +43,45 @@ def test_predictions_round_trip_and_incomplete_rows_are_named(tmp_path):
     (tmp_path / "broken.jsonl").write_text(json.dumps(broken) + "\n")
     with pytest.raises(ValueError, match=r"broken\.jsonl: line 1 lacks \['confidence'\]"):
         read_predictions(tmp_path / "broken.jsonl")
+
+
+def test_predictions_of_an_older_run_are_read(tmp_path):
+    """It knew neither closed sets nor wordings."""
+    older = asdict(row(base_prediction="x", base_correct=False))
+    for name in ("closed_prediction", "closed_correct", "wording"):
+        del older[name]
+    (tmp_path / "predictions.jsonl").write_text(json.dumps(older) + "\n")
+    assert read_predictions(tmp_path / "predictions.jsonl") == [row(base_prediction="x", base_correct=False)]
+
+
+def test_each_question_is_answered_in_four_ways(base_folder, bundled):
+    """Whatever the batches, as when it is asked alone."""
+    records = [r for r in make_records(bundled, "test")[:60] if r.family in ("ego", "track", "count_left")][:8]
+    records.append(replace(records[0], question="Who leads?", family="other"))
+    answerer, mean = fresh(base_folder), pictures(1)[0]
+    rows, rate = predict(answerer, bundled, records, mean, 2)
+    assert [(p.image_file, p.question, p.family) for p in rows] == [
+        (r.image_file, r.question, r.family) for r in records
+    ]
+    assert rate > 0
+    for p in (rows[1], rows[-1]):
+        image = bundled.by_image_file[p.image_file].image()
+        assert p.prediction == answerer.answer(image, p.question).text
+        assert p.blind_prediction == answerer.answer(mean, p.question).text
+        with answerer.without_adapter():
+            assert p.base_prediction == answerer.answer(image, p.question).text
+    first = bundled.by_image_file[rows[0].image_file].image()
+    best = answerer.rank(first, rows[0].question, FAMILIES[rows[0].family].answers)[0].text
+    assert rows[0].closed_prediction == best and rows[0].closed_correct == is_exact(best, rows[0].answer)
+    assert rows[-1].closed_prediction is None and rows[-1].closed_correct is None
+    plain, _ = predict(answerer, bundled, records, mean, 3, base_too=False)
+    assert {(p.base_prediction, p.base_correct) for p in plain} == {(None, None)}
+    assert [p.prediction for p in plain] == [p.prediction for p in rows]
+
+
+def test_records_about_other_pictures_are_refused(written, tmp_path):
+    from tiny import copy_frames
+
+    folder = read_frames(copy_frames(tmp_path, "test", 1))
+    with pytest.raises(QaError, match=r"test\.jsonl: test/.* is not in .* run notebook 02"):
+        read_known(written[0] / "test.jsonl", folder)

@@ -1,0 +1,82 @@
+"""The explorer as a page of its own: notebook 05 served by Voila on this machine, to whoever has the token."""
+
+import os
+import secrets
+import sys
+import tempfile
+from pathlib import Path
+
+import nbformat
+from papermill.iorw import load_notebook_node
+from papermill.parameterize import parameterize_notebook
+
+from stkvlm_lib.config import ROOT, resolve
+
+NOTEBOOK = ROOT / "notebooks" / "05_explore.ipynb"
+NOTEBOOK_ONLY = "notebook-only"
+"""The tag of cells that the page leaves out."""
+TEMPLATES = Path(__file__).with_name("voila")
+ADDRESS = "127.0.0.1"
+PORT = 8866
+
+
+def find_run(name: str | None, outputs: Path) -> Path:
+    """A run by its name in outputs/ or by its path; None: the newest, which need not be there yet.
+
+    Raises FileNotFoundError for a run that is not there.
+    """
+    if name is None:
+        return outputs / "latest"
+    found = next((path for path in (outputs / name, resolve(name)) if path.is_dir()), None)
+    if found is None:
+        there = sorted(path.name for path in outputs.glob("*") if path.is_dir())
+        raise FileNotFoundError(f"{name}: no such run; there are {', '.join(there) or 'none yet'}")
+    return found
+
+
+def write_page(folder: Path, run: Path, parameters: dict[str, str]) -> Path:
+    """Notebook 05 with these parameters, without what only its readers need; RUN_DIR only where the run is there."""
+    notebook = load_notebook_node(str(NOTEBOOK))
+    given = {"RUN_DIR": str(run)} if run.is_dir() else {}
+    notebook = parameterize_notebook(notebook, given | parameters)
+    name = run.resolve().name if run.is_dir() else "no run yet"
+    notebook.cells = [cell for cell in notebook.cells if NOTEBOOK_ONLY not in cell.metadata.get("tags", [])]
+    notebook.cells.insert(0, nbformat.v4.new_markdown_cell(f"# Explorer · {name}"))
+    notebook.metadata["title"] = f"Explorer · {name}"
+    path = folder / "explorer.ipynb"
+    nbformat.write(notebook, path)
+    return path
+
+
+def serve(run: Path, parameters: dict[str, str], port: int = PORT) -> None:
+    """Serve the page until interrupted; prints its address with the token. A port in use is replaced by another."""
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    os.environ["JUPYTER_PATH"] = os.pathsep.join([str(TEMPLATES), *filter(None, [os.environ.get("JUPYTER_PATH")])])
+    from voila.app import Voila  # only now: it reads the paths just set
+
+    class Page(Voila):
+        def listen(self) -> None:
+            from tornado.ioloop import IOLoop
+
+            IOLoop.current().add_callback(self.announce)  # once it listens, and so knows its port
+            super().listen()
+
+        def announce(self) -> None:
+            print(f"explorer     http://{ADDRESS}:{self.port}/?token={self.token}")
+            print("stop         Ctrl+C", flush=True)
+
+    with tempfile.TemporaryDirectory(prefix="explorer-") as folder:
+        page = Page(token=secrets.token_urlsafe(24), ip=ADDRESS, port=port, open_browser=False, log_level="WARN")
+        page.initialize(
+            [
+                str(write_page(Path(folder), run, parameters)),
+                "--template=explorer",
+                "--theme=light",
+                "--show_tracebacks=True",
+            ]
+        )
+        page.start()
+
+
+if __name__ == "__main__":
+    sys.exit("use ./run_all.sh explore")

@@ -1,0 +1,35 @@
+"""Figures as text, the same in tables, in the report and in notebooks; what is missing is a dash."""
+
+from collections.abc import Callable
+from typing import Any
+
+NOTHING = "–"
+"""Stands where a figure is missing."""
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def percent(value: Any) -> str:
+    return f"{value:.1%}" if is_number(value) else NOTHING
+
+
+def points(value: Any) -> str:
+    """A difference of two shares in percentage points, with its sign."""
+    return f"{100 * value:+.1f}" if is_number(value) else NOTHING
+
+
+def count(value: Any) -> str:
+    return f"{value:,}" if is_number(value) else NOTHING
+
+
+def number(value: Any, digits: int = 1) -> str:
+    return f"{value:,.{digits}f}" if is_number(value) else NOTHING
+
+
+def interval(value: Any, show: Callable[[Any], str] = percent) -> str:
+    """A pair as `low to high`."""
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        return NOTHING
+    return f"{show(value[0])} to {show(value[1])}"

@@ -1,0 +1,68 @@
+"""Work in worker processes through joblib: results in order, one by one, with progress.
+
+The same results come out whatever the number of workers and wherever they run. joblib's own processes do the work on
+one machine; inside `cluster(address)` the workers of a Dask cluster do.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class ClusterError(RuntimeError):
+    """A cluster that cannot be used; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Workers:
+    """How many processes work at once, and whether they show their progress. One works in this process."""
+
+    n: int = 1
+    quiet: bool = False
+
+    def run(self, task: Callable[..., T], arguments: Iterable[tuple], label: str, total: int) -> Iterator[T]:
+        """`task(*given)` for each of the `total` arguments, yielded in order while later ones are being worked on."""
+        from joblib import Parallel, delayed  # takes a moment to import, and most modules that end here never run it
+
+        elsewhere = _elsewhere()
+        if self.n == 1 and not elsewhere:
+            results = (task(*given) for given in arguments)
+        else:
+            n = None if elsewhere else self.n  # a cluster says itself how many it has
+            jobs = (delayed(task)(*given) for given in arguments)
+            results = Parallel(n_jobs=n, return_as="generator", pre_dispatch="2*n_jobs")(jobs)
+        if self.quiet:
+            return results
+        from stkvlm_lib.display import progress
+
+        return iter(progress(results, label, total=total))
+
+
+def _elsewhere() -> bool:
+    """Whether the user has chosen a joblib backend whose workers are not this machine's own."""
+    from joblib.parallel import get_active_backend
+
+    return type(get_active_backend()[0]).__name__.startswith("Dask")
+
+
+@contextmanager
+def cluster(address: str) -> Iterator[None]:
+    """Have a Dask cluster do the work: by the address of its scheduler, `tcp://host:port`; without one, nothing."""
+    if not address:
+        yield
+        return
+    from joblib import parallel_config
+
+    try:
+        from distributed import Client
+    except ImportError:
+        raise ClusterError('a cluster needs an optional install: pip install -e ".[cluster]"') from None
+    try:
+        client = Client(address)
+    except (OSError, ValueError) as error:
+        raise ClusterError(f"no Dask scheduler at {address} ({error}); start one, or leave out the cluster") from None
+    with client, parallel_config(backend="dask", n_jobs=-1):
+        yield

@@ -1,0 +1,106 @@
+import json
+
+import pytest
+import torch
+from tiny import fresh, make_base, pictures
+
+from stkvlm_lib import adapter
+from stkvlm_lib.adapter import adapter_mb, load_answerer, mean_image, new_adapter, save_adapter
+from stkvlm_lib.answering import image_outputs
+from stkvlm_lib.base_vlm import ModelError, find_base, load_base
+from stkvlm_lib.finetune import answer_loss
+from stkvlm_lib.packing import collate, pack
+
+QUESTIONS = [["What track is this?", "What kart is the ego car?"], ["Is tux in front of or behind the ego car?"], []]
+
+
+@pytest.fixture(scope="module")
+def images():
+    return pictures(3)
+
+
+def packed_batch(answerer, images):
+    questions = [
+        [("What track is this?", "abyss"), ("What kart is the ego car?", "tux")],
+        [("What track is this?", "mines")],
+    ]
+    packed = [pack(answerer.prompt.prefix, [answerer.prompt.segment(q, a) for q, a in pairs]) for pairs in questions]
+    batch = collate(packed, answerer.prompt.tokenizer.pad_token_id)
+    batch = {name: tensor.to(answerer.device) for name, tensor in batch.items()}
+    return {**batch, "mm_encoder_outputs": image_outputs(answerer.encode(images[:2]).clone())}
+
+
+def gradients(answerer, batch):
+    answerer.model.train()
+    answerer.model.zero_grad()
+    inputs = {k: v for k, v in batch.items() if k != "labels"}
+    answer_loss(answerer.model(**inputs, use_cache=False), batch["labels"]).backward()
+    return {name: p.grad.clone() for name, p in answerer.model.named_parameters() if p.requires_grad}
+
+
+def test_the_adapter_reaches_the_text_model_alone_and_is_seeded(base_folder):
+    first = new_adapter(load_base(find_base(str(base_folder))), rank=4, alpha=8, dropout=0.0, seed=1)
+    again = new_adapter(load_base(find_base(str(base_folder))), rank=4, alpha=8, dropout=0.0, seed=1)
+    other = new_adapter(load_base(find_base(str(base_folder))), rank=4, alpha=8, dropout=0.0, seed=2)
+    names = [name for name, p in first.named_parameters() if p.requires_grad]
+    assert names and all("text_model" in name and "lora_" in name for name in names)
+    weights = [dict(model.named_parameters())[names[0]] for model in (first, again, other)]
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+
+
+def test_gradients_after_an_evaluation_equal_those_before(base_folder, images):
+    answerer = fresh(base_folder)
+    batch = packed_batch(answerer, images)
+    before = gradients(answerer, batch)
+    answerer.answer_encoded(answerer.encode(images[:2]), QUESTIONS[:2])
+    after = gradients(answerer, batch)
+    assert before.keys() == after.keys() and all(g.abs().sum() > 0 for g in before.values())
+    for name, gradient in before.items():
+        assert torch.allclose(gradient, after[name], rtol=1e-4, atol=1e-7), name
+
+
+def test_a_saved_adapter_answers_as_before_and_names_its_base(base_folder, images, tmp_path):
+    answerer = fresh(base_folder)
+    features = answerer.encode(images)
+    before = answerer.answer_encoded(features, QUESTIONS)
+    size = save_adapter(answerer, tmp_path / "adapter", images[0], note="here")
+    assert size == adapter_mb(tmp_path / "adapter") < 50
+    record = json.loads((tmp_path / "adapter" / "stkvlm.json").read_text())
+    assert record["base"]["name"] == base_folder.name and record["note"] == "here"
+    saved = "".join(f.read_text() for f in (tmp_path / "adapter").iterdir() if f.suffix in (".json", ".md", ".jinja"))
+    assert str(base_folder) not in saved
+    assert mean_image(tmp_path / "adapter").size == images[0].size
+    again = load_answerer(tmp_path / "adapter", str(base_folder))
+    assert again.answer_encoded(features, QUESTIONS) == before
+    with again.without_adapter():
+        assert again.answer_encoded(features, QUESTIONS) != before
+
+
+def test_an_adapter_of_another_base_is_refused(base_folder, images, tmp_path):
+    save_adapter(fresh(base_folder), tmp_path / "adapter", images[0])
+    other = make_base(tmp_path / "other", seed=5)
+    with pytest.raises(ModelError, match="made on base .* set BASE_MODEL"):
+        load_answerer(tmp_path / "adapter", str(other))
+
+
+def test_truncated_weights_are_named(base_folder, images, tmp_path):
+    save_adapter(fresh(base_folder), tmp_path / "adapter", images[0])
+    weights = tmp_path / "adapter" / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ModelError, match="adapter: weights cannot be read"):
+        load_answerer(tmp_path / "adapter", str(base_folder))
+
+
+def test_an_oversized_adapter_is_refused(base_folder, images, tmp_path, monkeypatch):
+    monkeypatch.setattr(adapter, "MAX_ADAPTER_MB", 0.1)
+    with pytest.raises(ModelError, match="lower LORA_RANK"):
+        save_adapter(fresh(base_folder), tmp_path / "adapter", images[0])
+
+
+@pytest.mark.parametrize("missing", ["adapter_config.json", "stkvlm.json", "mean_image.png"])
+def test_an_incomplete_adapter_folder_is_named(base_folder, images, tmp_path, missing):
+    save_adapter(fresh(base_folder), tmp_path / "adapter", images[0])
+    (tmp_path / "adapter" / missing).unlink()
+    with pytest.raises((ModelError, FileNotFoundError), match="adapter"):
+        load_answerer(tmp_path / "adapter", str(base_folder))
+        mean_image(tmp_path / "adapter")

@@ -1,0 +1,98 @@
+"""Free answers against the library's own generation, candidates against one run a candidate."""
+
+import pytest
+import torch
+from PIL import ImageOps
+from tiny import fresh, pictures
+
+from stkvlm_lib import answering
+from stkvlm_lib.answering import ranked
+
+QUESTIONS = [
+    ["What track is this?", "How many karts are to the left of the ego car?", "What kart is the ego car?"],
+    ["Is tux in front of or behind the ego car?"],
+    [],
+]
+CANDIDATES = ["1", "tux", "front and left", "sara_the_racer", "There are 3 karts."]
+
+
+@pytest.fixture(scope="module")
+def images():
+    return pictures(3)
+
+
+@pytest.fixture(scope="module")
+def answerer(base_folder):
+    return fresh(base_folder, "none")
+
+
+def test_batched_answers_equal_generate_one_by_one(answerer, images):
+    """The shared image prefix and the padding change nothing against the library's own generation."""
+    answers = answerer.answer_encoded(answerer.encode(images), QUESTIONS)
+    assert [len(group) for group in answers] == [3, 1, 0]
+    for image, questions, group in zip(images, QUESTIONS, answers, strict=True):
+        for question, answer in zip(questions, group, strict=True):
+            chat = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
+            text = answerer.processor.apply_chat_template(chat, add_generation_prompt=True)
+            inputs = answerer.processor(text=text, images=[image], return_tensors="pt")
+            generated = answerer.model.generate(
+                **inputs,
+                max_new_tokens=answering.MAX_ANSWER_TOKENS,
+                do_sample=False,
+                eos_token_id=answerer.prompt.stop_id,
+                pad_token_id=answerer.prompt.tokenizer.pad_token_id,
+                output_scores=True,
+                return_dict_in_generate=True,
+            )
+            new = generated.sequences[0, inputs["input_ids"].shape[1] :]
+            expected = answerer.prompt.tokenizer.decode(new, skip_special_tokens=True).strip()
+            assert answer.text == expected
+            steps = [scores[0].log_softmax(-1)[token] for scores, token in zip(generated.scores, new, strict=True)]
+            assert answer.confidence == pytest.approx(float(torch.stack(steps).sum().exp()), rel=1e-3)
+
+
+def test_one_picture_of_any_size_is_answered(answerer, images):
+    tall = ImageOps.exif_transpose(images[0].resize((90, 333)))
+    answer = answerer.answer(tall, "What track is this?")
+    assert isinstance(answer.text, str) and 0 <= answer.confidence <= 1
+
+
+def alone(answerer, image, question, candidate) -> float:
+    """The log-probability of one candidate by the library's own forward, without cache or packing."""
+    chat = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
+    text = answerer.processor.apply_chat_template(chat, add_generation_prompt=True)
+    inputs = answerer.processor(text=f"{text} {candidate}<end_of_utterance>", images=[image], return_tensors="pt")
+    before = len(answerer.processor(text=text, images=[image], return_tensors="pt")["input_ids"][0])
+    with torch.no_grad():
+        logits = answerer.model(**inputs).logits[0, before - 1 : -1].log_softmax(-1)
+    return float(logits.gather(1, inputs["input_ids"][0, before:, None]).sum())
+
+
+@pytest.mark.parametrize("limits", [(1024, 2048), (12, 200)], ids=["together", "cut"])
+def test_packed_candidates_are_as_likely_as_alone(answerer, images, monkeypatch, limits):
+    """Also where questions of a picture fall into several sequences, and these into several batches."""
+    monkeypatch.setattr(answering, "MAX_OPTION_TOKENS", limits[0])
+    monkeypatch.setattr(answering, "MAX_BATCH_TOKENS", limits[1])
+    asked = [[(question, CANDIDATES[i:]) for i, question in enumerate(group)] for group in QUESTIONS]
+    found = answerer.likelihoods(answerer.encode(images), asked)
+    assert [len(group) for group in found] == [3, 1, 0]
+    for image, group, candidates in zip(images, asked, found, strict=True):
+        for (question, texts), row in zip(group, candidates, strict=True):
+            assert [c.text for c in row] == list(texts)
+            for candidate in row:
+                assert candidate.tokens == len(answerer.prompt.answer(candidate.text))
+                expected = alone(answerer, image, question, candidate.text)
+                assert candidate.log_probability == pytest.approx(expected, abs=2e-4), (question, candidate)
+
+
+def test_a_generated_answer_among_the_candidates_keeps_its_confidence(answerer, images):
+    question = QUESTIONS[0][0]
+    free = answerer.answer(images[0], question)
+    ranking = answerer.rank(images[0], question, [free.text, "abyss", "xue"])
+    assert {a.text: a.confidence for a in ranking}[free.text] == pytest.approx(free.confidence, rel=1e-3)
+    assert [a.confidence for a in ranking] == sorted((a.confidence for a in ranking), reverse=True)
+
+
+def test_equally_likely_candidates_keep_their_order():
+    same = [answering.Candidate(text, -1.0, 2) for text in "bca"]
+    assert [a.text for a in ranked([*same, answering.Candidate("z", -0.5, 2)])] == ["z", "b", "c", "a"]

@@ -1,0 +1,102 @@
+"""Questions put to a model by hand: answers with their rivals, labels, what stays encoded, and what is refused."""
+
+import pytest
+from stub_model import StubModel
+
+from stkvlm_lib.asking import ENCODED_PICTURES, Asker, AskError, label_of, suggestions
+from stkvlm_lib.frames import Detection, Frame, View
+from stkvlm_lib.questions import FAMILIES, OTHER
+from stkvlm_lib.scene import Reason, read_scene
+
+
+@pytest.fixture(scope="module")
+def views(bundled):
+    return bundled.views("test")
+
+
+@pytest.fixture
+def view(views):
+    return next(view for view in views if len(read_scene(view).karts) > 1)
+
+
+def test_an_answer_comes_with_its_rivals_likeliest_first(view):
+    reply = Asker(StubModel()).ask(view, "  What kart is   the ego car? ")
+    assert reply.question == "What kart is the ego car?"
+    assert reply.family == "ego" and reply.answer.text in ("seen", "unseen")
+    assert {rival.text for rival in reply.rivals} == set(FAMILIES["ego"].answers)
+    assert reply.label.answer == read_scene(view).ego.name and reply.label.rules == "course"
+    assert 0 < reply.encoding < reply.seconds
+
+
+def test_the_rivals_of_a_real_model_are_ranked(view, base_folder):
+    from tiny import fresh
+
+    rivals = Asker(fresh(base_folder)).ask(view, "What track is this?").rivals
+    chances = [rival.confidence for rival in rivals]
+    assert chances == sorted(chances, reverse=True) and 0 < chances[0] <= 1
+
+
+def test_a_picture_stays_encoded_between_questions(views):
+    model = StubModel()
+    asker = Asker(model)
+    assert asker.ask(views[0], "What track is this?").encoding > 0
+    assert asker.ask(views[0], "What kart is the ego car?").encoding == 0
+    assert model.encoded == 1
+    for other in views[1 : ENCODED_PICTURES + 1]:
+        asker.ask(other, "What track is this?")
+    asker.ask(views[0], "What track is this?")
+    assert model.encoded == ENCODED_PICTURES + 2, "the oldest had to make room"
+
+
+def test_a_wording_of_no_known_kind_is_answered_without_rivals(view):
+    reply = Asker(StubModel()).ask(view, "Who will win?")
+    assert (reply.family, reply.rivals, reply.label.answer) == (OTHER, (), "")
+    assert "no known kind" in reply.label.reason
+
+
+def test_what_cannot_be_asked_says_what_to_do(view):
+    with pytest.raises(AskError, match="No model is loaded.*run_all.sh explore"):
+        Asker(None).ask(view, "What track is this?")
+    with pytest.raises(AskError, match="There is no question yet"):
+        Asker(StubModel()).ask(view, " \n")
+
+
+def test_a_model_is_loaded_at_the_first_question_and_its_failure_told(view):
+    loaded = []
+    asker = Asker(lambda: loaded.append(1) or StubModel())
+    assert asker.has_model and not asker.is_loaded and not loaded
+    asker.ask(view, "What track is this?")
+    asker.ask(view, "What track is this?")
+    assert asker.is_loaded and loaded == [1]
+
+    def fail():
+        raise ValueError("adapter/: made on another base")
+
+    broken = Asker(fail)
+    for _ in range(2):
+        with pytest.raises(AskError, match="cannot be loaded. adapter/: made on another base"):
+            broken.ask(view, "What track is this?")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_suggestion_is_a_question_of_its_kind_with_a_label_or_a_reason(views, family):
+    asked = 0
+    for view in views[:40]:
+        for question in suggestions(view, family):
+            label = label_of(view, question)
+            assert bool(label.answer) != bool(label.reason)
+            assert not label.answer or label.answer in FAMILIES[family].answers
+            asked += 1
+    assert asked
+
+
+def test_labels_are_those_of_the_course_rule_and_never_about_karts_out_of_view(tmp_path):
+    frame = Frame(tmp_path, "all", "00000", "abyss", ("tux", "gnu", "kiki"), "r")
+    view = View(frame, 0, (Detection(1, 0, (280, 180, 360, 260)), Detection(1, 1, (100, 100, 140, 140))))
+    label = label_of(view, "Where is gnu relative to the ego car?")
+    assert (label.answer, label.rules) == ("front and left", "course")
+    for kart in ("kiki", "amanda"):
+        assert label_of(view, f"Where is {kart} relative to the ego car?").reason == Reason.ABSENT
+    assert label_of(view, "Where is tux relative to the ego car?").reason == Reason.ITSELF
+    assert label_of(view, "Is kiki in view?").answer == "no"
+    assert suggestions(View(frame, 0, ()), "ego") == []

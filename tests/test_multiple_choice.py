@@ -1,0 +1,140 @@
+import json
+import math
+import shutil
+
+import pytest
+from tiny import fresh, pictures
+
+from stkvlm_lib.captions import read_caption
+from stkvlm_lib.config import ROOT, ScoreConfig
+from stkvlm_lib.multiple_choice import PROMPT, choice_figures, choose, read_items, score_choices
+from stkvlm_lib.qa_sets import CUSTOM_SPLIT, QaError
+from stkvlm_lib.questions import FAMILIES
+
+IMAGE = "test/" + min(file.name for file in (ROOT / "frames" / "test").glob("*_im.jpg"))
+KNOWN = [
+    "tux is the ego car.",
+    "There are 3 karts in the scene.",
+    "The track is abyss.",
+    "gnu is left of the ego car.",
+    "kiki is in front of the ego car.",
+]
+STRANGE = [*KNOWN[:4], "It rains."]
+
+
+@pytest.fixture(scope="module")
+def answerer(base_folder):
+    return fresh(base_folder)
+
+
+def item(candidates=KNOWN, index=0, image=IMAGE, **changes):
+    return {"image_file": image, "candidates": candidates, "correct_index": index, **changes}
+
+
+def write(tmp_path, *rows):
+    path = tmp_path / "mc.json"
+    path.write_text(json.dumps(list(rows)))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "family", "question", "answer"),
+    [
+        ("tux is the ego car.", "ego", "What kart is the ego car?", "tux"),
+        ("There are 12 karts in the scenario.", "count", "How many karts are there in the scenario?", "12"),
+        (" The track is nowhere. ", "track", "What track is this?", "nowhere"),
+        ("tux is behind the ego car.", "front_back", "Is tux in front of or behind the ego car?", "back"),
+        ("tux is right of the ego car.", "left_right", "Is tux to the left or right of the ego car?", "right"),
+    ],
+)
+def test_a_caption_states_an_answer_to_a_question(text, family, question, answer):
+    assert read_caption(text) == (family, question, answer)
+
+
+def test_an_item_is_weighed_by_the_answers_that_its_sentences_state(answerer, bundled, tmp_path):
+    """As when each is asked alone, and comparable between families by the number of their answers."""
+    items = read_items(write(tmp_path, item(), item(list(reversed(KNOWN)), 1)), bundled)
+    rows = choose(answerer, bundled, items, pictures(1)[0], 4)
+    image = bundled.by_image_file[IMAGE].image()
+    for text, score in zip(rows[0].candidates, rows[0].scores, strict=True):
+        family, question, answer = read_caption(text)
+        expected = math.log(answerer.rank(image, question, [answer])[0].confidence * len(FAMILIES[family].answers))
+        assert score == pytest.approx(expected, abs=1e-3)
+    assert rows[1].scores == tuple(reversed(rows[0].scores))
+    best = KNOWN[rows[0].scores.index(max(rows[0].scores))]
+    assert rows[0].correct == (best == KNOWN[0]) and rows[1].correct == (best == KNOWN[3])
+
+
+def test_an_item_with_a_strange_sentence_is_weighed_by_the_sentences_themselves(answerer, bundled, tmp_path):
+    rows = choose(answerer, bundled, read_items(write(tmp_path, item(STRANGE)), bundled), pictures(1)[0], 4)
+    image = bundled.by_image_file[IMAGE].image()
+    expected = {a.text: math.log(a.confidence) for a in answerer.rank(image, PROMPT, STRANGE)}
+    assert rows[0].scores == pytest.approx([expected[text] for text in STRANGE], abs=1e-3)
+
+
+def test_blind_is_what_the_mean_picture_would_be_answered(answerer, bundled, tmp_path):
+    other = next(name for name in bundled.by_image_file if name.startswith("test/") and name != IMAGE)
+    items = read_items(write(tmp_path, item(), item(STRANGE, 4, other)), bundled)
+    rows = choose(answerer, bundled, items, bundled.by_image_file[IMAGE].image(), 4)
+    assert rows[0].blind_chosen == rows[0].chosen and rows[0].blind_correct == rows[0].correct
+
+
+def test_figures_by_what_the_true_sentence_states(bundled, answerer, tmp_path):
+    names = [name for name in bundled.by_image_file if name.startswith("test/")][::70]
+    rows = [item(image=name, index=i % 5) for i, name in enumerate(names)]
+    rows = choose(answerer, bundled, read_items(write(tmp_path, *rows), bundled), pictures(1)[0], 4)
+    figures = choice_figures(rows, ScoreConfig(bootstrap=100))
+    assert (figures["n"], figures["chance"], figures["clusters"]) == (len(names), 0.2, "race")
+    assert figures["exact"] == pytest.approx(sum(r.correct for r in rows) / len(rows), abs=1e-5)
+    assert sum(part["n"] for part in figures["families"].values()) == figures["n"]
+    assert set(figures["families"]) == {"ego", "count", "track", "left_right", "front_back"}
+
+
+def test_a_file_of_the_user_is_scored_whole_and_the_run_s_own_is_drawn_from(answerer, bundled, written, tmp_path):
+    shutil.copytree(written[0], tmp_path / "qa")
+    settings = {"run_dir": str(tmp_path), "extended_per_family": 2, "bootstrap": 100}
+    own = score_choices(answerer, bundled, ScoreConfig(**settings), "test", pictures(1)[0])
+    assert own["mc_exact"] == own["mc"]["exact"]
+    assert {part["n"] for part in own["mc"]["families"].values()} == {2}
+    lines = (tmp_path / "predictions_mc.jsonl").read_text().splitlines()
+    assert len(lines) == own["mc"]["n"]
+    assert json.loads(lines[0]).keys() >= {"image_file", "candidates", "correct_index", "chosen", "scores", "race"}
+    mine = ScoreConfig(mc_file=str(write(tmp_path, *[item()] * 7)), **settings)
+    assert score_choices(answerer, bundled, mine, CUSTOM_SPLIT, pictures(1)[0])["mc"]["n"] == 7
+    assert score_choices(answerer, bundled, ScoreConfig(**settings), CUSTOM_SPLIT, pictures(1)[0]) == {}
+    assert not (tmp_path / "predictions_mc.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([], "an empty list"),
+        (["x"], "item 0 has no image_file"),
+        ([item(), item(image=3)], "item 1 has no image_file"),
+        ([item("tux")], "item 0: candidates is not a list of texts"),
+        ([item([*KNOWN[:4], " "])], "item 0: candidates is not a list of texts"),
+        ([item(KNOWN[:4])], "item 0 has 4 candidates; give 5"),
+        ([item(index=5)], "item 0: correct_index is 5; give a whole number from 0 to 4"),
+        ([item(index=True)], "item 0: correct_index is True"),
+        ([item(index="1")], "item 0: correct_index is '1'"),
+        ([item(image="test/none.jpg")], "item 0: no picture 'test/none.jpg' in .*image_file counts from FRAMES_DIR"),
+    ],
+)
+def test_what_is_no_multiple_choice_is_named(bundled, tmp_path, rows, words):
+    with pytest.raises(QaError, match=words):
+        read_items(write(tmp_path, *rows), bundled)
+
+
+def test_a_file_that_is_no_list_is_named(bundled, tmp_path):
+    path = tmp_path / "mc.json"
+    path.write_text("{}")
+    with pytest.raises(QaError, match=r"mc\.json: not a list; give a JSON list of image_file, candidates"):
+        read_items(path, bundled)
+    with pytest.raises(FileNotFoundError, match=r"none\.json: not there"):
+        read_items(tmp_path / "none.json", bundled)
+
+
+def test_the_course_format_of_a_run_is_read_back(written, bundled):
+    items = read_items(written[0] / "test_mc.json", bundled)
+    assert len(items) == written[1]["test"].choices
+    assert {i.family for i in items} == {"ego", "count", "track", "left_right", "front_back"}

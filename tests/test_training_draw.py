@@ -1,0 +1,94 @@
+import pytest
+
+from stkvlm_lib.qa_sets import QaError, read_records
+from stkvlm_lib.questions import FAMILIES, answer, ask_all, read_question
+from stkvlm_lib.scene import STRICT_RULES, mirror_box, read_scene
+from stkvlm_lib.training_draw import draw_pictures, draw_training, drawn_composition
+
+
+def test_draws_do_not_depend_on_the_order_of_records(bundled, records):
+    settings = {"views": 20, "per_view": 4, "mirror": True, "seed": 3}
+    drawn = draw_training(records, bundled, **settings)
+    by_name = sorted(records, key=lambda r: r.image_file, reverse=True)
+    shuffled = [r for name in dict.fromkeys(r.image_file for r in by_name) for r in records if r.image_file == name]
+    assert draw_training(shuffled, bundled, **settings) == drawn
+    assert draw_training(records, bundled, **{**settings, "seed": 4}) != drawn
+    assert len(drawn) == 40 and max(len(p.questions) for p in drawn) == 4
+    assert len(draw_pictures([r.image_file for r in records], 0, 0)) == len({r.image_file for r in records})
+
+
+def test_mirrored_pictures_carry_the_answers_of_mirrored_boxes(bundled, records):
+    drawn = draw_training(records, bundled, views=0, per_view=100, mirror=True, seed=0)
+    mirrored = [p for p in drawn if p.mirrored]
+    assert len(mirrored) == len(drawn) / 2
+    for item in mirrored[:40]:
+        scene = read_scene(bundled.by_image_file[item.image_file], mirror_box)
+        assert list(zip(item.questions, item.answers, strict=True)) == [(q, a) for _, q, a in ask_all(scene)]
+    plain = {p.image_file: dict(zip(p.questions, p.answers, strict=True)) for p in drawn if not p.mirrored}
+    swapped = [
+        (plain[p.image_file].get(q), a)
+        for p in mirrored
+        for q, a in zip(p.questions, p.answers, strict=True)
+        if "left or right" in q
+    ]
+    assert sum({before, after} == {"left", "right"} for before, after in swapped) > 0.9 * len(swapped)
+
+
+@pytest.fixture(scope="module")
+def extended(written):
+    return read_records(written[0] / "train_extended.jsonl")
+
+
+@pytest.fixture(scope="module")
+def drawn(written, bundled, extended):
+    records = read_records(written[0] / "train.jsonl")
+    settings = {"views": 0, "per_view": 5, "mirror": True, "seed": 0}
+    return draw_training(records, bundled, **settings, extended=extended, extended_per_view=4)
+
+
+def test_extended_questions_come_after_the_ten_forms_and_change_nothing_of_them(written, bundled, drawn):
+    records = read_records(written[0] / "train.jsonl")
+    alone = draw_training(records, bundled, views=0, per_view=5, mirror=True, seed=0)
+    for more, fewer in zip(drawn, alone, strict=True):
+        n = len(fewer.questions)
+        assert (more.image_file, more.mirrored) == (fewer.image_file, fewer.mirrored)
+        assert more.questions[:n] == fewer.questions and more.answers[:n] == fewer.answers
+        assert len(more.questions) <= n + 4
+    assert drawn_composition(drawn).keys() - drawn_composition(alone).keys() >= {"in_view", "left_of"}
+
+
+def test_extended_answers_are_those_of_the_picture_or_its_mirror_image(bundled, drawn):
+    mirrored, changed = 0, 0
+    for picture in drawn:
+        view = bundled.by_image_file[picture.image_file]
+        plain = read_scene(view, rules=STRICT_RULES)
+        scene = read_scene(view, mirror_box, STRICT_RULES) if picture.mirrored else plain
+        for question, told in list(zip(picture.questions, picture.answers, strict=True))[5:]:
+            assert answer(question, scene) == told
+            mirrored += picture.mirrored
+            changed += picture.mirrored and answer(question, plain) != told
+    assert mirrored > 100 and changed > 5
+
+
+def test_one_family_does_not_crowd_out_the_others(bundled, extended):
+    name = max({r.image_file for r in extended}, key=lambda n: len({r.family for r in extended if r.image_file == n}))
+    mine = [r for r in extended if r.image_file == name]
+    records = [r for r in mine if r.family == "track"]
+    families = len({r.family for r in mine})
+    settings = {"views": 0, "per_view": 0, "mirror": False, "seed": 1}
+    (picture,) = draw_training(records, bundled, **settings, extended=mine, extended_per_view=families)
+    assert families > 4 and len({read_question(q)[0] for q in picture.questions}) == families
+
+
+def test_held_out_wordings_never_reach_training(written, bundled, drawn, extended):
+    """Neither from the files, where train has none, nor by handing over those of another split."""
+    assert extended and not any(record.held_out for record in extended)
+    for picture in drawn:
+        for question in picture.questions:
+            family, wording, _ = read_question(question)
+            assert wording < FAMILIES[family].held_out
+    test = read_records(written[0] / "test_extended.jsonl")
+    assert sum(record.held_out for record in test) > 0.1 * len(test)
+    with pytest.raises(QaError, match="training must not see"):
+        settings = {"views": 0, "per_view": 5, "mirror": True, "seed": 0}
+        draw_training(read_records(written[0] / "test.jsonl"), bundled, **settings, extended=test, extended_per_view=1)
