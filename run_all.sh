@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets up what is missing, then runs the notebooks, the tests, or answers one question.
+# Sets up what is missing, then runs the notebooks, the tests, or one of the library's commands.
 set -euo pipefail
 
 ROOT="$(cd -P "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
@@ -15,6 +15,9 @@ Fine-tune a small vision-language model on questions about SuperTuxKart frames, 
   ./run_all.sh test [PYTEST ARGUMENTS]                                      run the tests
   ./run_all.sh ask IMAGE "QUESTION" [--adapter DIR]                         answer a question about a picture
   ./run_all.sh explore [RUN]                                                look at a run in the browser
+  ./run_all.sh render OUT [--images N] [--seed N] [--recipe FILE]           render frames from the game (assets: once before)
+  ./run_all.sh fetch [ZIP OR URL]                                           download and unpack the course's data
+  ./run_all.sh card DIR                                                     write the card of a data folder
   ./run_all.sh --help
 
 PROFILE
@@ -185,6 +188,10 @@ ask)
     shift
     [ $# -ge 2 ] || wrong_usage 'ask takes IMAGE "QUESTION" [--adapter DIR]'
     case "$1" in -*) ;; *) [ -f "$1" ] || wrong_usage "there is no picture $1" ;; esac
+    ;;
+render | assets | fetch | card)
+    COMMAND="$1"
+    shift
     ;;
 explore)
     COMMAND=explore

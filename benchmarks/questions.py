@@ -3,10 +3,11 @@
     python benchmarks/questions.py [--frames DIR] [--questions 1000000] [--out outputs/benchmarks/questions]
 
 The straightforward way is that of the course's starter: its helpers take the path of an info file, so that each
-question opens and parses the JSON again, once for the karts and once for the track. It is timed on the ten forms, on
-the frames as they are. The same ten forms, then all sets (ten forms, extended, multiple choice, contrast), are
-written to disk for as many frames as give the number of questions; where there are fewer, they are repeated under
-other names. Each line runs in a process of its own, whose peak memory is told, and that of its largest worker.
+question opens and parses the JSON again, once for the karts and once for the track; the answers are written as one
+JSON list. It is timed on the ten forms, on the frames as they are. The same ten forms, then all sets (ten forms,
+extended, multiple choice, contrast), are written to disk for as many frames as give the number of questions; where
+there are fewer, they are repeated under other names. Each line runs in a process of its own, whose peak memory is
+told, and that of its largest worker.
 """
 
 import argparse
@@ -69,8 +70,10 @@ def measure(what: str, workers: int, options: argparse.Namespace) -> dict:
     frames = read_frames(options.frames).frames()
     load, begin, used = os.getloadavg()[0], time.perf_counter(), cpu_seconds()
     if what == STRAIGHT:
-        n = sum(1 for _ in straightforward(frames, STRAIGHT_QUESTIONS))
-        times = 1
+        names = "image_file", "question", "answer"
+        items = [dict(zip(names, item, strict=True)) for item in straightforward(frames, STRAIGHT_QUESTIONS)]
+        write_json(options.out / "straightforward.json", items)
+        n, times = len(items), 1
     else:
         once = sum(len(list(ask_all(read_scene(view)))) for frame in frames for view in frame.moved().views)
         times = -(-options.questions // once)

@@ -61,7 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     ask.add_argument("--base", help="base model, where the adapter's own is a local folder")
     ask.set_defaults(call=_ask)
     explorer = commands.add_parser("explore", help="serve the explorer of a run as a page on this machine")
-    explorer.add_argument("run", nargs="?", metavar="RUN", help="its name in outputs/, or its folder; default: the newest")
+    explorer.add_argument("run", nargs="?", metavar="RUN", help="a name in outputs/ or a folder; default: the newest")
     explorer.add_argument("--frames", default="", metavar="DIR", help="default: the frames that the run was made of")
     explorer.add_argument("--adapter", default="", metavar="DIR", help="default: the run's own")
     explorer.add_argument("--port", type=int, default=8866, help="default: 8866, or another where that is in use")

@@ -24,7 +24,7 @@ MAX_OPTION_TOKENS = 1024
 MAX_BATCH_TOKENS = 2048
 """The most tokens read at once when candidates are weighed, padding included."""
 
-Asked = tuple[str, Sequence[str]]
+WithCandidates = tuple[str, Sequence[str]]
 """A question with the candidates that could answer it."""
 
 
@@ -91,7 +91,9 @@ class AnswerModel:
         return ranked(self.likelihoods(self.encode([image]), [[(question, candidates)]])[0][0])
 
     @torch.inference_mode()
-    def likelihoods(self, features: torch.Tensor, asked: Sequence[Sequence[Asked]]) -> list[list[list[Candidate]]]:
+    def likelihoods(
+        self, features: torch.Tensor, asked: Sequence[Sequence[WithCandidates]]
+    ) -> list[list[list[Candidate]]]:
         """How likely the model would write each candidate. features: (B, tokens, D); asked: B lists -> B lists of
         candidates in their order.
 
@@ -121,8 +123,8 @@ class AnswerModel:
             places = torch.tensor([place for group in row.predictors for place in group], device=self.device)
             targets = torch.tensor([token for group in row.targets for token in group], device=self.device)
             logits = self.core.lm_head(states[places]).float().log_softmax(-1)
-            sums = [float(part.sum()) for part in logits.gather(1, targets[:, None])[:, 0].split(sizes)]
-            yield list(zip(sums, sizes, strict=True))
+            chosen = logits.gather(1, targets[:, None])[:, 0].cpu().split(sizes)
+            yield [(float(part.sum()), size) for part, size in zip(chosen, sizes, strict=True)]
 
     @property
     def core(self) -> nn.Module:

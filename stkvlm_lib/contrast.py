@@ -93,13 +93,12 @@ def _mirrored(frame: Frame, index: int, split: str, seed: int) -> list[Pair]:
 
 
 def _other_view(frame: Frame, index: int, split: str, seed: int) -> list[Pair]:
-    """With the view that follows in a drawn order, the first that has another ego kart."""
+    """With the first view, in a drawn order, that shows an ego kart too: by the strict rules the one it follows."""
     view = frame.views[index]
     scene = _scene(view)
     others = sorted(frame.views, key=lambda other: pick(_RANKS, OTHER_VIEW, seed, view.image_file, other.index))
     for other in others if scene.ego else ():
-        seen = _scene(other)
-        if other.index != index and seen.ego and seen.ego.name != scene.ego.name:
+        if other.index != index and (seen := _scene(other)).ego:
             return _pairs(OTHER_VIEW, (view, other), (scene, seen), split, seed)
     return []
 

@@ -106,7 +106,7 @@ def draw_overlay(
             centre = (x1 + x2) / 2, (y1 + y2) / 2
             _zone_lines(drawing, image.size, centre, stroke)
             if zone_names:
-                taken += _zone_names(drawing, image.size, centre, font)
+                taken += _zone_names(drawing, image.size, centre, font, [box for _, box in found])
     if limit:
         taken.append(_limit(drawing, image.size, scale, font, stroke))
     for mark, box in found:
@@ -130,18 +130,25 @@ def _zone_lines(drawing: ImageDraw.ImageDraw, size: tuple, centre: tuple, stroke
     _dashed(drawing, (0, cy, width, cy), "#FFFFFF", stroke)
 
 
-def _zone_names(drawing: ImageDraw.ImageDraw, size: tuple, centre: tuple, font: ImageFont.FreeTypeFont) -> list[tuple]:
-    """Name the four zones at the ends of the level line, where they fit; returns where they stand."""
+def _zone_names(
+    drawing: ImageDraw.ImageDraw, size: tuple, centre: tuple, font: ImageFont.FreeTypeFont, boxes: list[tuple]
+) -> list[tuple]:
+    """Name the four zones along the level line, as far out as they cover no box; returns where they stand."""
     (width, height), (cx, cy) = size, centre
     gap, h, places = font.size // 3, sum(font.getmetrics()), []
     for zone in ("front and left", "front and right", "back and left", "back and right"):
         w = round(font.getlength(zone))
-        x = gap if zone.endswith("left") else width - w - gap
         y = cy - h - gap if zone.startswith("front") else cy + gap
-        room = cx if zone.endswith("left") else width - cx
-        if y >= 0 and y + h <= height and w + 2 * gap <= room:
-            drawing.text((x, y), zone, ROLE_COLOURS[zone], font, stroke_width=font.size // 8, stroke_fill=BLACK)
-            places.append((x, y, x + w, y + h))
+        if zone.endswith("left"):
+            starts = range(gap, round(cx - w - gap), font.size)
+        else:
+            starts = range(width - w - gap, round(cx + gap), -font.size)
+        if y < 0 or y + h > height or not starts:
+            continue  # no room for it
+        found = [(x, y, x + w, y + h) for x in starts]
+        place = min(found, key=lambda place: sum(_overlap(place, box) for box in boxes))
+        drawing.text(place[:2], zone, ROLE_COLOURS[zone], font, stroke_width=font.size // 8, stroke_fill=BLACK)
+        places.append(place)
     return places
 
 

@@ -130,7 +130,7 @@ class Explorer(widgets.VBox):
         filters = _box("stk-filters", *self.filters.values(), self.clear)
         steps = _box("stk-steps", *self.buttons.values(), self.goto, self.place)
         switches = _box("stk-switches", self.overlay, *self.details.values())
-        left = _box("stk-left", self.picture, switches, self.legend, self.description)
+        self.left = _box("stk-left", self.picture, switches, self.legend, self.description)
         for widget, name in (
             (self.goto, "stk-goto"),
             (self.place, "stk-place"),
@@ -141,7 +141,7 @@ class Explorer(widgets.VBox):
             (self.keyboard, "stk-keys"),
         ):
             widget.add_class(name)
-        return [filters, steps, _box("stk-main", left, self.tabs), self.keyboard]
+        return [filters, steps, _box("stk-main", self.left, self.tabs), self.keyboard]
 
     def _filter(self, name: str) -> widgets.Dropdown:
         box = field(widgets.Dropdown(options=[], description=FILTER_NAMES.get(name, name.capitalize())))
@@ -214,7 +214,7 @@ class Explorer(widgets.VBox):
             found, details = self.ask.map, [name for name, box in self.details.items() if box.value]
             for box in self.details.values():
                 box.disabled = not self.overlay.value or found is not None
-            self.picture.layout.visibility = "visible" if self.state.view else "hidden"
+            self.left.layout.visibility = "visible" if self.state.view else "hidden"
             if self.state.view:
                 self.picture.value = picture_png(self.state, self.overlay.value, details, found)
             self.legend.value = legend_html(found is not None) if found or self.overlay.value else ""

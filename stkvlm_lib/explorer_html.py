@@ -40,7 +40,8 @@ def questions_html(state: ExplorerState, marks: Mapping[tuple[str, str, str], Ma
     heads = ["question", "label", *(["answer", "", "sure"] if answered else [])]
     body = [[*_question_cells(row, marks or {}), *(_answer_cells(row) if answered else [])] for row in rows]
     pale = ["" if row.matches else "stk-pale" for row in rows]
-    return _table("Questions about this view; choose one to ask it.", heads, body, pale)
+    n = f"{len(rows)} questions" if len(rows) > 1 else "One question"
+    return _table(f"{n} about this view; choose one to ask it.", heads, body, pale)
 
 
 def _question_cells(row: Row, marks: Mapping[tuple[str, str, str], Mark]) -> list[str]:
@@ -49,13 +50,18 @@ def _question_cells(row: Row, marks: Mapping[tuple[str, str, str], Mark]) -> lis
     choose = f"<button type='button' class='stk-choose' data-question=\"{question}\">{question}</button>"
     mark = marks.get((record.image_file, record.question, record.answer))
     marked = f"<br><small>label marked {mark.verdict}</small>" if mark else ""
-    return [choose, f"<b>{escape(record.answer)}</b>{marked}"]
+    return [choose, f"<b>{_breakable(record.answer)}</b>{marked}"]
+
+
+def _breakable(text: str) -> str:
+    """A name such as sara_the_wizard may be broken where there is little room."""
+    return escape(text).replace("_", "_<wbr>")
 
 
 def _answer_cells(row: Row) -> list[str]:
     if row.prediction is None:
         return ["<span class='stk-pale'>not asked</span>", "", ""]
-    return [escape(row.prediction) or "(nothing)", _VERDICTS[row.correct], f"{row.confidence:.0%}"]
+    return [_breakable(row.prediction) or "(nothing)", _VERDICTS[row.correct], f"{row.confidence:.0%}"]
 
 
 def detections_html(found: Sequence[Detected]) -> str:
@@ -63,7 +69,8 @@ def detections_html(found: Sequence[Detected]) -> str:
     if not found:
         return message("This view has no detections.")
     heads = ["object", "role", "box, 600×400", "px, 150×100", "visible", "pixels", "distance"]
-    return _table("Detections of this view, in the order of its file.", heads, map(_detection_cells, found))
+    n = f"{len(found)} detections" if len(found) > 1 else "One detection"
+    return _table(f"{n}, in the order of the file.", heads, map(_detection_cells, found))
 
 
 def _detection_cells(d: Detected) -> list[str]:
@@ -93,7 +100,8 @@ def _label_line(reply: Reply) -> str:
 
 def mark_html(record: Record, made: Mark | None) -> str:
     """A label, and the mark on it if there is one."""
-    said = f"<p class='stk-given'>The label says <b>{escape(record.answer)}</b></p>"
+    rule = f"<span>{escape(record.rules)} rule</span>"
+    said = f"<p class='stk-given'>The label says <b>{escape(record.answer)}</b> {rule}</p>"
     if not made:
         return f"{said}<p class='stk-note'>Is that what the picture shows?</p>"
     note = f", “{escape(made.note)}”" if made.note else ""
@@ -118,7 +126,7 @@ def _rivals(reply: Reply) -> str:
     outside = max(0.0, 1 - sum(a.confidence for a in reply.rivals))
     body.append(["", "any other text", bar(outside), share(outside)])
     caption = f"The {len(FAMILIES[reply.family].answers)} answers of the kind “{reply.family}”, likeliest first."
-    return _table(caption, ["", "answer", "", "probability"], body, show_caption=True)
+    return _table(caption, ["", "answer", "", "probability"], body)
 
 
 def _time(reply: Reply) -> str:
@@ -163,9 +171,7 @@ def _table(
     heads: Sequence[str],
     body: Iterable[Sequence[str]],
     classes: Sequence[str] = (),
-    show_caption: bool = False,
 ) -> str:
-    hidden = "" if show_caption else " class='stk-unseen'"
     head = "".join(f"<th scope='col'>{name}</th>" for name in heads)
     rows = list(body)
     lines = [
@@ -173,6 +179,6 @@ def _table(
         for cells, look in zip(rows, classes or [""] * len(rows), strict=True)
     ]
     return (
-        f"<table class='stk-table'><caption{hidden}>{escape(caption)}</caption>"
+        f"<table class='stk-table'><caption>{escape(caption)}</caption>"
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
     )

@@ -2,7 +2,6 @@
 
 import os
 import secrets
-import sys
 import tempfile
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import nbformat
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
-from stkvlm_lib.config import ROOT, resolve
+from stkvlm_lib.config import ROOT
 
 NOTEBOOK = ROOT / "notebooks" / "05_explore.ipynb"
 NOTEBOOK_ONLY = "notebook-only"
@@ -27,7 +26,7 @@ def find_run(name: str | None, outputs: Path) -> Path:
     """
     if name is None:
         return outputs / "latest"
-    found = next((path for path in (outputs / name, resolve(name)) if path.is_dir()), None)
+    found = next((path for path in (outputs / name, Path(name).absolute()) if path.is_dir()), None)
     if found is None:
         there = sorted(path.name for path in outputs.glob("*") if path.is_dir())
         raise FileNotFoundError(f"{name}: no such run; there are {', '.join(there) or 'none yet'}")
@@ -66,17 +65,9 @@ def serve(run: Path, parameters: dict[str, str], port: int = PORT) -> None:
             print("stop         Ctrl+C", flush=True)
 
     with tempfile.TemporaryDirectory(prefix="explorer-") as folder:
-        page = Page(token=secrets.token_urlsafe(24), ip=ADDRESS, port=port, open_browser=False, log_level="WARN")
-        page.initialize(
-            [
-                str(write_page(Path(folder), run, parameters)),
-                "--template=explorer",
-                "--theme=light",
-                "--show_tracebacks=True",
-            ]
-        )
+        page = Page(token=secrets.token_urlsafe(24), ip=ADDRESS, port=port, open_browser=False, log_level="ERROR")
+        page.tornado_settings = {"ws_ping_interval": 30_000, "ws_ping_timeout": 30_000}  # ms; the default pair warns
+        path = write_page(Path(folder), run, parameters)
+        page.initialize([str(path), "--template=explorer", "--theme=light", "--show_tracebacks=True"])
+        page.config.KernelManager.transport = "ipc"  # the kernel listens to this user alone
         page.start()
-
-
-if __name__ == "__main__":
-    sys.exit("use ./run_all.sh explore")

@@ -2,6 +2,7 @@
 
 import random
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING
@@ -224,12 +225,13 @@ class ExplorerState:
         return self._frames.by_image_file[self._names[self.index]] if self._names else None
 
     def rows(self) -> list[Row]:
-        """All questions of the view on show."""
+        """All questions of the view on show, those that pass the filters first."""
         if not self.view:
             return []
         name = self.view.image_file
         passes = self._passes[self._view_of == self._number[name]]
-        return [self._row(record, bool(m)) for record, m in zip(self._groups[name], passes, strict=True)]
+        rows = [self._row(record, bool(m)) for record, m in zip(self._groups[name], passes, strict=True)]
+        return sorted(rows, key=lambda row: not row.matches)
 
     def _row(self, record: Record, matches: bool) -> Row:
         p = self._prediction(record)
@@ -283,9 +285,10 @@ class Facet:
     def __init__(self, options: list[str], values: Sequence[Iterable[str]]):
         self.options = options
         column = {option: number for number, option in enumerate(options)}
+        cells = [(row, column[option]) for row, found in enumerate(values) for option in found]
+        rows, columns = np.array(cells, dtype=int).reshape(-1, 2).T
         self._member = np.zeros((len(values), len(options)), bool)
-        for row, found in enumerate(values):
-            self._member[row, [column[option] for option in found]] = True
+        self._member[rows, columns] = True
 
     def matches(self, option: str) -> np.ndarray:
         """(records,) bool."""
@@ -297,7 +300,8 @@ class Facet:
 
 
 def _range(value: float, ranges: dict[str, float]) -> str:
-    return max((name for name in ranges if ranges[name] <= value), key=ranges.__getitem__)
+    """The name of the range that a value is in."""
+    return list(ranges)[bisect_right(list(ranges.values()), value) - 1]
 
 
 def subject(question: str, scene: Scene) -> Kart | None:

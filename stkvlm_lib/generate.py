@@ -188,20 +188,28 @@ def line_writer(view: View, split: str) -> Callable[..., str]:
 
     What is the same in all lines of a view is put into JSON once.
     """
-    frame, mark = view.frame, "\x00"
-    place = split, frame.race, frame.frame_id, view.index, frame.track
-    parts = _encode(vars(Record(view.image_file, mark, mark, mark, *place, rules=mark, wording=mark))).split(
-        _encode(mark)
+    frame = view.frame
+    start, question_at, answer_at, family_at, view_at, rules_at, wording_at, end = _line_parts(
+        split, frame.race, frame.frame_id, frame.track
     )
-    start, question_end, answer_end, family_end, rules_end, end = parts
+    start = f"{start}{json_text(view.image_file)}{question_at}"
+    rules_at = f"{view_at}{view.index}{rules_at}"
 
     def write(question: str, answer: str, family: str, rules: str, wording: int) -> str:
         return (
-            f"{start}{json_text(question)}{question_end}{json_text(answer)}{answer_end}{json_text(family)}{family_end}"
-            f"{json_text(rules)}{rules_end}{wording}{end}\n"
+            f"{start}{json_text(question)}{answer_at}{json_text(answer)}{family_at}{json_text(family)}{rules_at}"
+            f"{json_text(rules)}{wording_at}{wording}{end}\n"
         )
 
     return write
+
+
+@lru_cache(64)
+def _line_parts(split: str, race: str, frame_id: str, track: str) -> list[str]:
+    """The line of a record, cut where its image file, question, answer, family, view, rules and wording stand."""
+    mark = "\x00"
+    blank = Record(mark, mark, mark, mark, split, race, frame_id, mark, track, rules=mark, wording=mark)
+    return _encode(vars(blank)).split(_encode(mark))
 
 
 def _choice_item(view: View, choice: Choice) -> str:

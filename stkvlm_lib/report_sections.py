@@ -152,7 +152,7 @@ def _wording_text(figures: dict) -> str:
 
 def _choice_text(figures: dict) -> str:
     return (
-        "Which of five sentences about a picture is true, by the likelihood of each: "
+        "Which of five sentences about a picture is true, each weighed by the likelihood of the answer that it states: "
         f"{percent(figures.get('exact'))} of {count(figures.get('n'))} items are right (95% interval "
         f"{interval(figures.get('exact_ci95'))}). Chance is {percent(figures.get('chance'))}, the same adapter without "
         f"seeing the picture {percent(figures.get('blind'))}."

@@ -27,16 +27,17 @@ class RuleSet:
 
     name: what records call it. min_side: px of the scaled box, each side. declines: whether a doubtful question is
     declined with a reason; without, every question gets the rule's answer, and what follows is not used.
-    speck: px of the scaled box; a kart with a smaller side is taken for no kart at all.
-    min_pixels: visible px in the 600x400 frame; min_visible: share 0..1 not covered by something nearer (both only
-    where the frames say). level: px in the 150x100 frame. nearer: ratio of two distances; taller: ratio of two box
-    heights, for frames without distances.
+    speck: px of the scaled box, smaller and larger side; a kart under both is taken for no kart at all, unless
+    speck_pixels of it are visible. min_pixels: visible px; min_visible: share 0..1 not covered by something nearer
+    (pixels in the 600x400 frame; both, and speck_pixels, only where the frames say). level: px in the 150x100 frame.
+    nearer: ratio of two distances; taller: ratio of two box heights, for frames without distances.
     """
 
     name: str
     min_side: int
     declines: bool = False
-    speck: int = 0
+    speck: tuple[int, int] = (0, 0)
+    speck_pixels: int = 0
     min_pixels: int = 0
     min_visible: float = 0.0
     level: float = 0.0
@@ -45,8 +46,9 @@ class RuleSet:
 
     def sort(self, box: Box, detection: Detection) -> str:
         """Whether a detection with this scaled box belongs to the `karts`, the `unclear` ones or the `specks`."""
-        side = min(box[2] - box[0], box[3] - box[1])
-        if side < self.speck:
+        side, longer = sorted((box[2] - box[0], box[3] - box[1]))
+        plain = detection.pixels is not None and detection.pixels >= self.speck_pixels
+        if side < self.speck[0] and longer < self.speck[1] and not plain:
             return "specks"
         hidden = detection.visible is not None and detection.visible < self.min_visible
         few = detection.pixels is not None and detection.pixels < self.min_pixels
@@ -58,7 +60,8 @@ STRICT_RULES = RuleSet(
     "strict",
     min_side=7,  # px of 150x100: below it enlarged crops no longer show which kart it is
     declines=True,
-    speck=3,  # px of 150x100: nobody takes two pixels for a kart, so they cannot make a count doubtful
+    speck=(3, 5),  # px of 150x100: nobody takes 2x4 px for a kart, so they cannot make a count doubtful; 2x7 can
+    speck_pixels=100,  # px of 600x400, that is 6 px of 150x100: seen as a kart by eye when nothing covers it
     min_pixels=480,  # px of 600x400, that is 30 px of 150x100: what a kart of 7x7 px fills of its box
     min_visible=0.4,  # below it crops show the kart in front rather than the one asked about
     level=3.0,  # px of 150x100: truncation and mirroring move a centre by up to 1 px, two centres by 2
@@ -218,14 +221,17 @@ def sure_side(kart: Kart, other: Kart, rules: RuleSet) -> str | Reason:
 
 
 def sure_depth(kart: Kart, other: Kart, rules: RuleSet) -> str | Reason:
-    """`depth`, declined where the centres are nearly level, and where what is higher in the picture is not farther
-    away (by distance where the frames give it, else by the lower edges, on which karts stand)."""
+    """`depth`, declined where the centres are nearly level, and where what is higher in the picture is not clearly
+    farther away (by distance where the frames give it, else by the lower edges, on which karts stand)."""
     answer = depth(kart, other)
     if not rules.declines:
         return answer
     if abs(kart.centre[1] - other.centre[1]) < rules.level:
         return Reason.LEVEL
     if kart.distance is not None and other.distance is not None:
+        near, far = sorted((kart.distance, other.distance))
+        if far < near * rules.nearer:
+            return Reason.DEPTH_DOUBT
         farther = kart.distance > other.distance
     else:
         farther = kart.box[3] < other.box[3]

@@ -16,8 +16,8 @@ def many(family, *rows):
 
 def test_the_guessers_learn_from_train_and_are_measured_on_held_out():
     question = "How many karts are there in the scenario?"
-    train = many("count", (question, "1", "abyss", 5), (question, "2", "mines", 3), (question, "3", "mines", 1))
-    held_out = many("count", (question, "1", "abyss", 2), (question, "2", "mines", 6), (question, "1", "new", 2))
+    train = many("count", (question, "3", "abyss", 5), (question, "2", "mines", 3), (question, "1", "mines", 1))
+    held_out = many("count", (question, "3", "abyss", 2), (question, "2", "mines", 6), (question, "3", "new", 2))
     (found,) = guesses(train, held_out)
     assert (found.family, found.n, found.answers) == ("count", 10, 3)
     assert found.uniform == pytest.approx(1 / 3)

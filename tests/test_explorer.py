@@ -104,11 +104,11 @@ def test_filters_show_their_counts_and_say_when_nothing_is_left(widget, predicti
     assert ("valid (0)", "valid") in widget.filters["split"].options
     widget.filters["split"].value = "valid"
     assert NOTHING_LEFT in widget.place.value and NOTHING_LEFT in widget.questions.value
-    assert widget.picture.layout.visibility == "hidden" and widget.description.value == ""
+    assert widget.left.layout.visibility == "hidden" and widget.description.value == ""
     assert all(button.disabled for button in widget.buttons.values())
     widget.clear.click()
     assert {box.value for box in widget.filters.values()} == {""}
-    assert "View 1 of 40" in widget.place.value and widget.picture.layout.visibility == "visible"
+    assert "View 1 of 40" in widget.place.value and widget.left.layout.visibility == "visible"
 
 
 def test_a_step_sends_nothing_about_filters(widget):

@@ -1,6 +1,7 @@
 """What the explorer shows, without a widget: filters with their counts, stepping, rows, detections, words."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,10 +16,12 @@ from stkvlm_lib.explorer_state import (
     shorter_side,
     subject,
 )
-from stkvlm_lib.frame_sets import FrameSet
 from stkvlm_lib.frames import Detection, Frame, View
-from stkvlm_lib.qa_sets import make_records
+from stkvlm_lib.qa_sets import Record, make_records
 from stkvlm_lib.scene import read_scene
+
+PLACE = ("all", "r", "00000", 0, "abyss")
+"""Split, race, frame, view and track of a record."""
 
 
 @pytest.fixture(scope="module")
@@ -57,17 +60,10 @@ def scene_view(tmp_path):
     return View(frame, 0, detections)
 
 
-def state_of(view, *questions):
-    record = replace_record(view, "What track is this?", "abyss")
-    frames = FrameSet.__new__(FrameSet)
-    frames.__dict__["by_image_file"] = {view.image_file: view}
-    return ExplorerState(frames, [record, *(replace(record, question=q) for q in questions)])
-
-
-def replace_record(view, question, answer):
-    from stkvlm_lib.qa_sets import Record
-
-    return Record(view.image_file, question, answer, "track", "all", "r", "00000", 0, "abyss")
+def state_of(view):
+    """A state with one question about one view."""
+    frames = SimpleNamespace(by_image_file={view.image_file: view})
+    return ExplorerState(frames, [Record(view.image_file, "What track is this?", "abyss", "track", *PLACE)])
 
 
 def test_all_views_without_filters(state, records):
@@ -86,6 +82,7 @@ def test_filters_leave_what_matches(state, predictions):
         assert any(row.matches for row in state.rows())
         for row in state.rows():
             assert row.matches == (row.record.family == "where" and row.correct is False)
+        assert [row.matches for row in state.rows()] == sorted((row.matches for row in state.rows()), reverse=True)
         state.next()
     assert seen == wrong and len(state) == len(wrong)
 

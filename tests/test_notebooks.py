@@ -11,6 +11,7 @@ import pytest
 from tiny import copy_frames
 
 from stkvlm_lib.config import ALONE, ROOT, STEPS
+from stkvlm_lib.names import TRACKS
 from stkvlm_lib.questions import COURSE_FAMILIES
 
 ARTEFACTS = [
@@ -90,6 +91,24 @@ def test_metrics_keep_the_contract(smoke_run):
     assert all(0 <= r["confidence"] <= 1 for r in rows)
 
 
+def test_what_is_scored_beside_the_headline_has_figures_and_files_of_its_own(smoke_run):
+    metrics = json.loads((smoke_run / "metrics.json").read_text())
+    parts = {
+        "extended": metrics["extended"],
+        "held_out_wordings": metrics["held_out_wordings"],
+        "mc": metrics["mc"],
+        "test_unseen": metrics["other_splits"]["test_unseen"],
+    }
+    for name, figures in parts.items():
+        lines = (smoke_run / f"predictions_{name}.jsonl").read_text().splitlines()
+        assert figures["n"] == len(lines) or name == "extended"  # its file also has the ten forms' other wordings
+        assert 0 <= figures["exact"] <= 1
+    assert not set(metrics["extended"]["families"]) & set(COURSE_FAMILIES)
+    assert metrics["mc_exact"] == metrics["mc"]["exact"] and metrics["mc"]["chance"] == 0.2
+    assert set(metrics["consistency"]) == {"mirror", "other_view"}
+    assert metrics["closed_exact"] > metrics["exact"] - 0.05
+
+
 def test_even_the_smoke_run_learns_from_the_pictures(smoke_run):
     metrics = json.loads((smoke_run / "metrics.json").read_text())
     assert metrics["exact"] > metrics["base_exact"] + 0.2
@@ -103,11 +122,17 @@ def test_notebook_04_scores_any_adapter_on_any_questions_from_any_folder(smoke_r
         {"question": "What track is this?", "answer": "abyss", "image_file": view},
         {"question": "Who leads?", "answer": "tux", "image_file": view},
     ]
-    (tmp_path / "qa.json").write_text(json.dumps(questions))
+    candidates = [f"The track is {name}." for name in TRACKS[:5]]
+    choices = [{"image_file": view, "candidates": candidates, "correct_index": 0}]
+    files = {"QA_FILE": tmp_path / "qa.json", "MC_FILE": tmp_path / "mc.json"}
+    for path, items in zip(files.values(), (questions, choices), strict=True):
+        path.write_text(json.dumps(items))
     places = {"RUN_DIR": tmp_path / "new" / "run", "FRAMES_DIR": frames, "ADAPTER_DIR": smoke_run / "adapter"}
-    run_notebook("04", tmp_path / "out.ipynb", tmp_path, QA_FILE=tmp_path / "qa.json", BOOTSTRAP=100, **places)
+    run_notebook("04", tmp_path / "out.ipynb", tmp_path, BOOTSTRAP=100, **files, **places)
     metrics = json.loads((tmp_path / "new" / "run" / "metrics.json").read_text())
     assert (metrics["split"], metrics["n"], set(metrics["families"])) == ("custom", 2, {"track", "other"})
+    assert metrics["mc"]["n"] == 1 and metrics["mc_exact"] in (0, 1)
+    assert not {"extended", "held_out_wordings", "consistency", "other_splits"} & set(metrics)
     assert metrics["train_seconds"] is None and metrics["qa_per_second_train"] is None
     assert metrics["clusters"] == "picture"
 

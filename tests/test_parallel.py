@@ -3,6 +3,7 @@ import warnings
 
 import pytest
 
+from stkvlm_lib import parallel
 from stkvlm_lib.parallel import ClusterError, Workers, cluster
 
 
@@ -50,6 +51,20 @@ def test_inside_a_cluster_its_workers_do_the_work():
             results = list(Workers(quiet=True).run(square, [(i,) for i in range(20)], "squares", 20))
     assert [value for value, _ in results] == [i**2 for i in range(20)]
     assert os.getpid() not in {process for _, process in results}
+
+
+def test_a_cluster_says_itself_how_many_workers_it_has(monkeypatch):
+    asked = []
+
+    def recorded(**settings):
+        asked.append(settings["n_jobs"])
+        return lambda jobs: iter(())
+
+    monkeypatch.setattr("joblib.Parallel", recorded)
+    list(Workers(3, quiet=True).run(square, [(1,)], "squares", 1))
+    monkeypatch.setattr(parallel, "_elsewhere", lambda: True)
+    list(Workers(3, quiet=True).run(square, [(1,)], "squares", 1))
+    assert asked == [3, None]
 
 
 def test_without_an_address_there_is_no_cluster_and_a_wrong_one_is_named():

@@ -324,7 +324,13 @@ def test_the_preflight_shows_what_will_be_used(monkeypatch, capsys, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("FRAMES_DIR", "absent/frames"), ("QA_FILE", "absent.json"), ("BASE_MODEL", "absent"), ("BASE_MODEL", "a/b/c")],
+    [
+        ("FRAMES_DIR", "absent/frames"),
+        ("QA_FILE", "absent.json"),
+        ("MC_FILE", "absent.json"),
+        ("BASE_MODEL", "absent"),
+        ("BASE_MODEL", "a/b/c"),
+    ],
 )
 def test_the_preflight_refuses_what_is_not_there(name, value):
     with pytest.raises(ConfigError, match=name):

@@ -236,7 +236,12 @@ def sized(width: int, height: int, kart: int = 0, **seen) -> Detection:
         (sized(6, 30), "unclear"),
         (sized(30, 6), "unclear"),
         (sized(3, 3), "unclear"),
-        (sized(2, 30), "specks"),
+        (sized(2, 4), "specks"),
+        (sized(4, 2), "specks"),
+        (sized(4, 2, pixels=99), "specks"),
+        (sized(4, 2, pixels=100), "unclear"),
+        (sized(2, 5), "unclear"),
+        (sized(2, 30), "unclear"),
         (sized(7, 7, pixels=480), "karts"),
         (sized(30, 30, pixels=479), "unclear"),
         (sized(30, 30, visible=0.4, pixels=5000), "karts"),
@@ -302,6 +307,7 @@ def standing(cy: int, low: int, distance: float | None = None) -> Kart:
         (standing(60, 75), "back"),
         (standing(30, 40, 9.0), "front"),
         (standing(30, 70, 9.0), "front"),  # the distance knows better than the lower edge
+        (standing(30, 40, 4.7), Reason.DEPTH_DOUBT),  # farther by less than a fifth
         (standing(30, 40, 3.0), Reason.DEPTH_DOUBT),
         (standing(60, 75, 9.0), Reason.DEPTH_DOUBT),
     ],

@@ -1,0 +1,67 @@
+"""The parts of the overlay that can be switched on: zone names, visible shares, and the size that counts."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stkvlm_lib.drawing import ROLE_COLOURS, TOO_SMALL, draw_overlay, marks
+from stkvlm_lib.frames import Detection, Frame, View
+
+EGO = Detection(1, 0, (260, 160, 340, 240), 0.75)
+"""In the middle: the zone lines cross at 300, 200 px of a picture 600 px wide."""
+
+
+def view_of(folder, *detections):
+    Image.new("RGB", (150, 100), (90, 90, 90)).save(folder / "00000_00_im.jpg")
+    return View(Frame(folder, "all", "00000", "abyss", ("tux", "gnu"), "r"), 0, detections)
+
+
+def changes(view, **parts):
+    """Where a part of the overlay differs from the overlay without it: rows and columns in a 600x400 px picture."""
+    without = np.asarray(draw_overlay(view, 600), int)
+    return np.argwhere((np.asarray(draw_overlay(view, 600, **parts), int) != without).any(-1))
+
+
+def has_colour(image, colour):
+    wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    return bool((np.asarray(image) == wanted).all(-1).any())
+
+
+def test_zones_are_named_at_the_ends_of_the_level_line(tmp_path):
+    found = changes(view_of(tmp_path, EGO), zone_names=True)
+    assert len(found) and abs(found[:, 0] - 200).max() < 40, "close to the line, above and below"
+    assert (found[:, 1] < 150).any() and (found[:, 1] > 450).any(), "at both ends"
+    assert not ((found[:, 1] > 200) & (found[:, 1] < 400)).any(), "away from the ego kart"
+    drawn = draw_overlay(view_of(tmp_path, EGO), 600, zone_names=True)
+    for zone in ("front and left", "front and right", "back and left", "back and right"):
+        assert has_colour(drawn, ROLE_COLOURS[zone])
+
+
+@pytest.mark.parametrize(("box", "missing"), [((0, 160, 20, 240), "left"), ((260, 0, 340, 20), "front")])
+def test_a_zone_without_room_is_not_named(tmp_path, box, missing):
+    drawn = draw_overlay(view_of(tmp_path, Detection(1, 0, box)), 600, zone_names=True)
+    for zone in ("front and left", "front and right", "back and left", "back and right"):
+        assert has_colour(drawn, ROLE_COLOURS[zone]) == (missing not in zone)
+
+
+def test_a_zone_name_moves_in_from_a_kart_at_the_edge(tmp_path):
+    gnu = Detection(1, 1, (0, 205, 60, 260))
+    drawn = np.asarray(draw_overlay(view_of(tmp_path, EGO, gnu), 600, zone_names=True, names=set()), int)
+    green = [int(ROLE_COLOURS["back and left"][i : i + 2], 16) for i in (1, 3, 5)]
+    columns = np.nonzero((drawn[:, 70:290] == green).all(-1))[1]
+    assert len(columns) and columns.min() < 40, "right of the box, which ends at 60"
+
+
+def test_shares_are_written_where_they_are_known(tmp_path):
+    assert len(changes(view_of(tmp_path, EGO), shares=True))
+    assert not len(changes(view_of(tmp_path, Detection(1, 0, EGO.box)), shares=True))
+    assert [mark.visible for mark in marks(view_of(tmp_path, EGO))] == [0.75]
+
+
+def test_the_limit_is_drawn_at_its_size_in_the_corner(tmp_path):
+    drawn = np.asarray(draw_overlay(view_of(tmp_path), 600, limit=True), int)
+    grey = [int(ROLE_COLOURS[TOO_SMALL][i : i + 2], 16) for i in (1, 3, 5)]
+    rows, columns = np.nonzero((drawn == grey).all(-1))
+    square = columns < 30  # left of the text
+    assert rows[square].max() - rows[square].min() == 20, "5 px of 150x100 are 20 px of 600x400"
+    assert rows.min() > 360 and columns.max() < 120

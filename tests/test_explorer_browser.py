@@ -1,0 +1,303 @@
+"""The explorer in a browser: as Voila's page and in JupyterLab, on a machine that reaches nothing but itself.
+
+Screenshots are left in outputs/screenshots, or where STKVLM_SCREENSHOTS says.
+"""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+from run_folder import make_run
+
+from stkvlm_lib.config import ROOT
+from stkvlm_lib.explorer_page import NOTEBOOK
+from stkvlm_lib.explorer_state import NOTHING_LEFT
+from stkvlm_lib.label_check import MARKS_FILE, read_marks
+
+pytestmark = pytest.mark.browser
+SCREENSHOTS = Path(os.environ.get("STKVLM_SCREENSHOTS") or ROOT / "outputs" / "screenshots")
+PATIENCE = 60_000  # ms
+WATCH_HEIGHT = """() => {
+    window.heights = new Set();
+    const picture = document.querySelector("img.stk-picture");
+    const look = () => { window.heights.add(Math.round(picture.clientHeight)); requestAnimationFrame(look); };
+    look();
+}"""
+"""Note the height of the picture in every frame that the browser draws."""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("outputs") / "a-run")
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    """No settings of the user, and no question about Jupyter's news."""
+    home = tmp_path_factory.mktemp("jupyter")
+    settings = home / "lab" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
+    settings.parent.mkdir(parents=True)
+    settings.write_text('{"fetchNews": "false", "checkForUpdates": false}')
+    own = {
+        "JUPYTER_CONFIG_DIR": home / "config",
+        "JUPYTER_DATA_DIR": home / "data",
+        "JUPYTER_RUNTIME_DIR": home / "run",
+    }
+    own |= {"JUPYTERLAB_SETTINGS_DIR": home / "lab", "PYTHONPATH": ROOT, "JUPYTER_PREFER_ENV_PATH": 1}
+    own |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "HF_HUB_OFFLINE": 1}
+    return {**os.environ, **{name: str(value) for name, value in own.items()}}
+
+
+@pytest.fixture(scope="module")
+def voila(run, environment):
+    """The address that `explore` prints."""
+    command = [sys.executable, "-P", "-m", "stkvlm_lib", "explore", str(run), "--port", str(free_port())]
+    server = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    try:
+        yield re.search(r"http://127\.0\.0\.1:\d+/\?token=\S+", server.stdout.readline()).group()
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+@pytest.fixture(scope="module")
+def lab(run, environment, tmp_path_factory):
+    """JupyterLab's address of notebook 05, made ready for the run."""
+    folder = tmp_path_factory.mktemp("lab")
+    notebook = nbformat.read(NOTEBOOK, 4)
+    parameters = next(cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
+    parameters.source = parameters.source.replace('RUN_DIR = ""', f"RUN_DIR = {str(run)!r}")
+    nbformat.write(notebook, folder / "05_explore.ipynb")
+    port = free_port()
+    options = ["--no-browser", "--allow-root", f"--port={port}", f"--ServerApp.root_dir={folder}"]
+    command = [sys.executable, "-m", "jupyterlab", *options, "--IdentityProvider.token=secret"]
+    server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(port)
+        yield f"http://127.0.0.1:{port}/lab/tree/05_explore.ipynb?token=secret"
+    finally:
+        server.kill()  # its kernel ends by itself; asked kindly, the server takes seconds over that
+        server.wait(30)
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def wait_for(port: int) -> None:
+    for _ in range(300):
+        with socket.socket() as attempt:
+            if attempt.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.2)
+    raise TimeoutError(f"nothing listens on port {port}")
+
+
+class Tab:
+    """A browser tab of its own, with what it complained of and what it asked other machines for."""
+
+    def __init__(self, page, width: int, height: int):
+        self.context = page.context.browser.new_context(viewport={"width": width, "height": height})
+        self.context.set_default_timeout(PATIENCE)
+        self.complaints, self.elsewhere = [], []
+        self.context.route(lambda url: not url.startswith(("http://127.0.0.1:", "data:", "blob:")), self._refuse)
+        self.page = self.context.new_page()
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("console", self._listen)
+
+    def _refuse(self, route) -> None:
+        self.elsewhere.append(route.request.url)
+        route.abort()
+
+    def _listen(self, message) -> None:
+        if message.type == "error":
+            self.complaints.append(f"{message.text} ({message.location.get('url', '')})")
+
+    def open(self, address: str) -> None:
+        self.page.goto(address)
+
+    def shot(self, name: str) -> None:
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        self.page.screenshot(path=SCREENSHOTS / f"{name}.png")
+
+    def explorer(self, selector: str = ""):
+        return self.page.locator(f".stk-explorer {selector}".strip())
+
+    def says(self, text: str) -> None:
+        """Wait until the explorer shows a text."""
+        self.explorer().get_by_text(text).locator("visible=true").first.wait_for()
+
+    def choose(self, label: str, option: str) -> None:
+        """Choose what begins with `option` in the visible box of that label."""
+        box = self.explorer().get_by_label(label, exact=True).locator("visible=true").last
+        offered = [text.replace("\u00a0", " ") for text in box.locator("option").all_inner_texts()]
+        box.select_option(index=next(i for i, text in enumerate(offered) if text.startswith(option)))
+
+    def picture(self) -> str:
+        """Wait until the picture is decoded; what it is, and in words."""
+        shown = self.explorer("img.stk-picture")
+        shown.wait_for()
+        self.page.wait_for_function(
+            "picture => picture.complete && picture.naturalWidth > 900", arg=shown.element_handle()
+        )
+        return shown.get_attribute("src")
+
+    def changed(self, before: str) -> str:
+        """Wait until another picture is shown."""
+        shown = self.explorer("img.stk-picture").element_handle()
+        self.page.wait_for_function("([picture, before]) => picture.src !== before", arg=[shown, before])
+        return self.picture()
+
+
+@pytest.fixture
+def tab(page, request):
+    opened = Tab(page, *request.param)
+    yield opened
+    opened.shot(f"{request.node.originalname}-end")  # which tells most after a failure
+    opened.context.close()
+
+
+@pytest.mark.parametrize("tab", [(1280, 900)], indirect=True)
+def test_the_page_of_a_run(tab, voila, run):
+    tab.open(voila.replace("token=", "token=not"))
+    assert not tab.explorer().count() and "token" in tab.page.content().lower(), "only with the token"
+    tab.complaints.clear()
+
+    tab.open(voila)
+    before = tab.picture()
+    tab.says("View 1 of 30")
+    assert tab.page.title() == "Explorer · a-run"
+    assert tab.explorer("img.stk-picture").get_attribute("alt").startswith("Track ")
+    tab.shot("voila-questions")
+
+    tab.page.evaluate(WATCH_HEIGHT)
+    step_with_keys(tab, before)
+    heights = tab.page.evaluate("[...window.heights]")
+    assert len(heights) == 1 and heights[0] > 300, "the picture changes in place"
+    filter_and_clear(tab, run)
+    tab.shot("voila-all")
+    switch_the_overlay(tab)
+    ask(tab)
+    tab.shot("voila-ask")
+    begin_and_cancel_a_map(tab)
+    mark(tab, run, "seen in Voila")
+    tab.shot("voila-labels")
+    look_at_detections(tab)
+    tab.shot("voila-detections")
+    tab.page.set_viewport_size({"width": 600, "height": 1400})
+    tab.shot("voila-narrow")
+    assert tab.page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing sticks out at the side"
+    assert tab.complaints == [] and tab.elsewhere == []
+
+
+@pytest.mark.parametrize("tab", [(1400, 1000)], indirect=True)
+def test_the_notebook_in_jupyterlab(tab, lab, run):
+    tab.open(lab)
+    tab.page.locator(".jp-Notebook").wait_for()
+    tab.page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
+    tab.page.get_by_role("menuitem", name="Run", exact=True).click()
+    tab.page.get_by_text("Run All Cells", exact=True).click()
+    before = tab.picture()
+    tab.explorer().evaluate("found => found.scrollIntoView()")
+    tab.shot("lab-questions")
+
+    tab.explorer("img.stk-picture").click()
+    before = step_with_keys(tab, before)
+    tab.explorer("img.stk-picture").click()  # out of the field, where R is a letter
+    tab.page.keyboard.press("r")
+    tab.changed(before)
+    assert tab.page.locator(".jp-RawCell").count() == 0, "R is the explorer's here, not the notebook's"
+    filter_and_clear(tab, run)
+    switch_the_overlay(tab)
+    ask(tab)
+    tab.shot("lab-ask")
+    mark(tab, run, "seen in JupyterLab")
+    tab.shot("lab-labels")
+    assert tab.elsewhere == []
+    assert [c for c in tab.complaints if "/api/" not in c] == []
+
+
+def step_with_keys(tab: Tab, before: str) -> str:
+    tab.page.keyboard.press("ArrowRight")
+    second = tab.changed(before)
+    tab.says("View 2 of 30")
+    tab.page.keyboard.press("ArrowLeft")
+    first = tab.changed(second)
+    tab.says("View 1 of 30")
+    field = tab.explorer().get_by_label("Go to")
+    field.fill("12")
+    field.press("Enter")
+    tab.says("View 12 of 30")
+    return tab.changed(first)
+
+
+def filter_and_clear(tab: Tab, run: Path) -> None:
+    rows = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
+    wrong = sum(not row["correct"] for row in rows)
+    tab.choose("Answer", f"wrong ({wrong})")
+    tab.says(f"{wrong} matching questions")
+    tab.choose("Split", "valid (0)")
+    tab.says(NOTHING_LEFT)
+    tab.explorer("img.stk-picture").wait_for(state="hidden")
+    tab.explorer().get_by_role("button", name="Clear filters").click()
+    tab.picture()
+
+
+def switch_the_overlay(tab: Tab) -> None:
+    before = tab.picture()
+    tab.explorer().get_by_label("Visible share").check()
+    before = tab.changed(before)
+    tab.page.keyboard.press("Escape")
+    tab.explorer().get_by_label("Overlay").uncheck()
+    before = tab.changed(before)
+    assert tab.explorer().get_by_label("Zones").is_disabled()
+    tab.explorer().get_by_label("Overlay").check()
+    tab.changed(before)
+
+
+def ask(tab: Tab) -> None:
+    tab.explorer().get_by_role("tab", name="Questions").click()
+    tab.explorer().get_by_role("button", name="What kart is the ego car?").first.click()
+    tab.says("the label says")
+    tab.says("The 18 answers of the kind “ego”, likeliest first.")
+    tab.choose("Kind of question", "track")
+    tab.says("the picture was still encoded")
+    tab.page.keyboard.press("Escape")
+    field = tab.explorer().get_by_label("Question", exact=True).locator("visible=true")
+    field.fill("Who will win?")
+    field.press("Enter")
+    tab.says("This wording is of no known kind")
+    tab.choose("Kind of question", "ego")
+    tab.says("the label says")
+
+
+def begin_and_cancel_a_map(tab: Tab) -> None:
+    tab.explorer().get_by_role("button", name="Which parts decide?").click()
+    tab.explorer().get_by_role("button", name="Cancel").click()
+    tab.says("Cancelled.")
+    assert not tab.explorer().get_by_role("progressbar").locator("visible=true").count()
+    tab.explorer().get_by_role("button", name="Which parts decide?").wait_for()
+
+
+def mark(tab: Tab, run: Path, note: str) -> None:
+    tab.explorer().get_by_role("tab", name="Labels").click()
+    tab.says("The label says")
+    tab.explorer().get_by_label("Note (if you like)").fill(note)
+    tab.explorer().get_by_role("button", name="The label is wrong").click()
+    tab.says(f"“{note}”")
+    tab.says("of them wrong")
+    assert (note, "wrong") in [(made.note, made.verdict) for made in read_marks(run / "qa" / MARKS_FILE)]
+
+
+def look_at_detections(tab: Tab) -> None:
+    tab.explorer().get_by_role("tab", name="Detections").click()
+    assert tab.explorer("table").locator("visible=true").get_by_text("ego").count()

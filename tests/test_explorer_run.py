@@ -1,0 +1,106 @@
+"""The explorer on a run's folder, whole or in parts, and its page: what is served, and what is refused before."""
+
+import json
+
+import nbformat
+import pytest
+from run_folder import make_run
+
+from stkvlm_lib import __main__ as cli
+from stkvlm_lib.config import ROOT, ConfigError, ExplorerConfig, upper
+from stkvlm_lib.explorer_page import NOTEBOOK, TEMPLATES, find_run, write_page
+from stkvlm_lib.explorer_run import explore_run, frames_of, model_of, read_answers
+from stkvlm_lib.label_check import MARKS_FILE
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("outputs") / "a-run", adapter=False)
+
+
+def test_a_run_is_opened_with_its_own_frames_questions_answers_and_marks(run):
+    widget = explore_run(ExplorerConfig(run_dir=str(run)))
+    assert widget.filters["split"].value == "test" and widget.state.has_predictions
+    assert widget.state.options("split") == ["test", "valid"]
+    assert widget.labels.path == run / "qa" / MARKS_FILE
+    assert not widget.ask.asker.has_model
+    assert frames_of(ExplorerConfig(run_dir=str(run))) == (run.parent / "a-run-frames",)
+
+
+def test_the_adapter_of_a_run_is_loaded_when_it_is_needed(run, tmp_path):
+    assert model_of(ExplorerConfig(run_dir=str(run))) is None
+    (tmp_path / "adapter").mkdir()
+    load = model_of(ExplorerConfig(run_dir=str(run), adapter_dir=str(tmp_path / "adapter")))
+    with pytest.raises(ValueError, match="no adapter there"):
+        load()
+    with pytest.raises(ConfigError, match="ADAPTER_DIR: there is no adapter"):
+        model_of(ExplorerConfig(adapter_dir=str(tmp_path / "absent")))
+
+
+def test_without_any_run_there_are_the_frames_with_their_questions(run, monkeypatch):
+    monkeypatch.setattr(ExplorerConfig, "run_path", run.parent / "absent")
+    widget = explore_run(ExplorerConfig(frames_dir=str(run.parent / "a-run-frames")))
+    assert len(widget.state) > 0 and not widget.state.has_predictions and widget.labels.path is None
+
+
+def test_a_run_that_is_named_must_be_there(tmp_path):
+    with pytest.raises(ConfigError, match="RUN_DIR: there is no run"):
+        explore_run(ExplorerConfig(run_dir=str(tmp_path / "absent")))
+
+
+def test_broken_answers_are_named(tmp_path):
+    assert read_answers(tmp_path) == []
+    (tmp_path / "predictions.jsonl").write_text('{"image_file": "a"}\n')
+    with pytest.raises(ValueError, match="predictions.jsonl: line 1 lacks .*notebook 04"):
+        read_answers(tmp_path)
+
+
+def test_notebook_05_is_thin_and_has_its_parameters():
+    notebook = nbformat.read(NOTEBOOK, 4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert notebook.cells[0].source.startswith("# 05 ") and "parameters" in code[0].metadata.tags
+    assert not any(cell.outputs or cell.execution_count for cell in code)
+    namespace = {}
+    exec(code[0].source, {}, namespace)
+    assert list(namespace.items()) == list(upper(ExplorerConfig()).items())
+
+
+def test_the_page_is_notebook_05_with_the_run_and_without_its_preface(run, tmp_path):
+    page = nbformat.read(write_page(tmp_path, run, {"FRAMES_DIR": "/data"}), 4)
+    source = "\n".join(cell.source for cell in page.cells)
+    assert page.cells[0].source == "# Explorer · a-run" and page.metadata["title"] == "Explorer · a-run"
+    assert f'RUN_DIR = "{run}"' in source and 'FRAMES_DIR = "/data"' in source and "| reads |" not in source
+    compile("\n".join(cell.source for cell in page.cells if cell.cell_type == "code"), "page", "exec")
+    bare = nbformat.read(write_page(tmp_path, tmp_path / "absent", {}), 4)
+    assert "no run yet" in bare.cells[0].source and 'RUN_DIR = "/' not in str(bare)
+
+
+def test_a_run_is_found_by_name_or_folder(run, tmp_path, monkeypatch):
+    outputs = run.parent
+    assert find_run(None, outputs) == outputs / "latest"
+    assert find_run("a-run", outputs) == find_run(str(run), outputs) == run
+    monkeypatch.chdir(outputs)
+    assert find_run("a-run/", tmp_path).samefile(run)
+    with pytest.raises(FileNotFoundError, match="b-run: no such run; there are a-run"):
+        find_run("b-run", outputs)
+
+
+@pytest.mark.parametrize("arguments", [["b-run"], ["--frames", "absent"], ["--adapter", "absent"], ["--port", "many"]])
+def test_a_wrong_argument_is_one_line_and_status_2(arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "OUTPUTS", tmp_path)
+    try:
+        status = cli.main(["explore", *arguments])
+    except SystemExit as stopped:
+        status = stopped.code
+    assert status == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1 and arguments[-1] in message
+
+
+def test_the_pages_template_fetches_nothing_from_elsewhere():
+    template = (TEMPLATES / "voila" / "templates" / "explorer" / "index.html.j2").read_text(encoding="utf-8")
+    assert "http" not in template and json.loads(
+        (TEMPLATES / "voila" / "templates" / "explorer" / "conf.json").read_text()
+    ) == {"base_template": "lab"}
+    for name in ("explorer.js", "explorer.css"):
+        assert "http" not in (ROOT / "stkvlm_lib" / name).read_text(encoding="utf-8")
