@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from stkvlm_lib.config import ExplorerConfig
-from stkvlm_lib.explorer_run import explore_run
+from stkvlm_lib.explore.explorer_run import explore_run
 
 
 def main() -> None:

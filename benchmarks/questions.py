@@ -24,13 +24,13 @@ from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
 from joblib.externals.loky import get_reusable_executor
 
 from stkvlm_lib.config import ROOT
+from stkvlm_lib.data.frame_sets import read_frames
+from stkvlm_lib.data.frames import FLAT_SPLIT, INFO_SUFFIX, Frame
 from stkvlm_lib.files import write_json
-from stkvlm_lib.frame_sets import read_frames
-from stkvlm_lib.frames import FLAT_SPLIT, INFO_SUFFIX, Frame
-from stkvlm_lib.generate import FRAMES_A_CHUNK, Chunk, Plan, add_course, line_writer, write_qa_sets
+from stkvlm_lib.grammar.questions import COURSE_FAMILIES, ask_all
+from stkvlm_lib.grammar.scene import read_scene
 from stkvlm_lib.parallel import Workers
-from stkvlm_lib.questions import COURSE_FAMILIES, ask_all
-from stkvlm_lib.scene import read_scene
+from stkvlm_lib.qa.generate import FRAMES_A_CHUNK, Chunk, Plan, add_course, line_writer, write_qa_sets
 
 STRAIGHT, COURSE, ALL = "straightforward way, ten forms", "ten forms", "all sets"
 LINES = ((STRAIGHT, 1), (COURSE, 1), (COURSE, 2), (ALL, 1), (ALL, 2), (STRAIGHT, 1))

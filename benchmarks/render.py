@@ -19,10 +19,10 @@ from pathlib import Path
 from shutil import rmtree
 
 from stkvlm_lib.config import ROOT
+from stkvlm_lib.data.frames import FLAT_SPLIT
 from stkvlm_lib.files import read_jsonl
-from stkvlm_lib.frames import FLAT_SPLIT
-from stkvlm_lib.race_plans import Recipe, plan_races
-from stkvlm_lib.simulate import collect
+from stkvlm_lib.game.race_plans import Recipe, plan_races
+from stkvlm_lib.game.simulate import collect
 
 TRACKS = (
     *("abyss", "candela_city", "cocoa_temple", "hacienda", "lighthouse"),
@@ -102,7 +102,7 @@ def in_a_process(setting: dict) -> dict:
 
 def measure_setting(setting: dict) -> dict:
     """Seconds of loading (the game, then race and warm-up ten times), and of playing and drawing the moments saved."""
-    from stkvlm_lib import race_renderer
+    from stkvlm_lib.game import race_renderer
 
     recipe = Recipe(tracks=TRACKS, karts_min=8, frames=FRAMES, views=setting["views"], size=tuple(setting["size"]))
     loading = drawing = pictures = 0
@@ -120,7 +120,7 @@ def measure_setting(setting: dict) -> dict:
 
 def change_renderer(setting: dict) -> None:
     """Change preset, filter, and what is drawn, for the rest of this process."""
-    from stkvlm_lib import pystk_adapter, race_renderer
+    from stkvlm_lib.game import pystk_adapter, race_renderer
 
     game = pystk_adapter.load_game()
     if setting["preset"] != "ld":

@@ -122,9 +122,9 @@ def _ask(options: argparse.Namespace) -> None:
         raise ValueError("the question is empty; give one in quotes")
     set_up_hub(base)
 
-    from stkvlm_lib.adapter import load_answerer  # only now: these imports take seconds
-    from stkvlm_lib.frames import load_image
+    from stkvlm_lib.data.frames import load_image
     from stkvlm_lib.runs import set_up_torch
+    from stkvlm_lib.vlm.adapter import load_answerer  # only now: these imports take seconds
 
     image = load_image(options.image)
     set_up_torch()
@@ -133,7 +133,7 @@ def _ask(options: argparse.Namespace) -> None:
 
 
 def _explore(options: argparse.Namespace) -> None:
-    from stkvlm_lib.explorer_page import find_run, serve
+    from stkvlm_lib.explore.explorer_page import find_run, serve
 
     given = {"FRAMES_DIR": options.frames, "ADAPTER_DIR": options.adapter}
     parameters = {name: str(Path(folder).absolute()) for name, folder in given.items() if folder}
@@ -144,7 +144,7 @@ def _explore(options: argparse.Namespace) -> None:
 
 
 def _fetch(options: argparse.Namespace) -> None:
-    from stkvlm_lib.course_zip import COURSE_URL, FOLDER, fetch
+    from stkvlm_lib.data.course_zip import COURSE_URL, FOLDER, fetch
 
     print(COURSE_DATA)
     got = fetch(options.source or COURSE_URL, options.to or ROOT / FOLDER)
@@ -156,15 +156,17 @@ def _fetch(options: argparse.Namespace) -> None:
 
 
 def _card(options: argparse.Namespace) -> None:
-    from stkvlm_lib.cards import write_card
-    from stkvlm_lib.frame_sets import read_frames
+    from stkvlm_lib.cards.cards import write_card
+    from stkvlm_lib.data.frame_sets import read_frames
 
     print(write_card(read_frames(options.folder), options.out or options.folder / "README.md", options.title))
 
 
 def _render(options: argparse.Namespace) -> int:
-    from stkvlm_lib import cards, parallel, simulate  # only now: these imports take a second
-    from stkvlm_lib.frame_sets import read_frames
+    from stkvlm_lib import parallel
+    from stkvlm_lib.cards import cards
+    from stkvlm_lib.data.frame_sets import read_frames
+    from stkvlm_lib.game import simulate
 
     recipes = _recipes(options)
     where = parallel.cluster(options.cluster) if options.cluster else nullcontext()
@@ -192,7 +194,7 @@ def _render(options: argparse.Namespace) -> int:
 
 
 def _recipes(options: argparse.Namespace) -> dict:
-    from stkvlm_lib.simulate import choose_recipes
+    from stkvlm_lib.game.simulate import choose_recipes
 
     file = options.recipe or options.replay
     given = [name for name in ("images", "tracks", "seed") if getattr(options, name) is not None]
@@ -203,7 +205,7 @@ def _recipes(options: argparse.Namespace) -> dict:
 
 
 def _assets(options: argparse.Namespace) -> int:
-    from stkvlm_lib import game_assets
+    from stkvlm_lib.game import game_assets
 
     try:
         print(game_assets.prepare_assets(game_assets.default_folder()))

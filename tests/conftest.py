@@ -21,8 +21,8 @@ def find_chromium() -> str | None:
 @functools.cache
 def missing_game() -> str:
     """Why the game cannot be rendered here, empty where it can."""
-    from stkvlm_lib.game_assets import RenderError, find_assets
-    from stkvlm_lib.pystk_adapter import load_game
+    from stkvlm_lib.game.game_assets import RenderError, find_assets
+    from stkvlm_lib.game.pystk_adapter import load_game
 
     try:
         load_game()
@@ -66,7 +66,7 @@ def base_folder(tmp_path_factory):
 def bundled():
     """The bundled frames."""
     from stkvlm_lib.config import ROOT
-    from stkvlm_lib.frame_sets import read_frames
+    from stkvlm_lib.data.frame_sets import read_frames
 
     return read_frames(ROOT / "frames")
 
@@ -74,7 +74,7 @@ def bundled():
 @pytest.fixture(scope="session")
 def records(bundled):
     """All questions about the bundled valid races."""
-    from stkvlm_lib.qa_sets import make_records
+    from stkvlm_lib.qa.qa_sets import make_records
 
     return make_records(bundled, "valid")
 
@@ -88,8 +88,8 @@ def few(bundled):
 @pytest.fixture(scope="session")
 def written(few, tmp_path_factory):
     """The question files of these frames, and what they hold."""
-    from stkvlm_lib.generate import Plan, write_qa_sets
     from stkvlm_lib.parallel import Workers
+    from stkvlm_lib.qa.generate import Plan, write_qa_sets
 
     folder = tmp_path_factory.mktemp("qa")
     return folder, write_qa_sets(few, folder, Plan(contrast_pictures=10), Workers(quiet=True))

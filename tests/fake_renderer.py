@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stkvlm_lib.race_renderer import RenderedFrame
+from stkvlm_lib.game.race_renderer import RenderedFrame
 
 NAME = "fake_renderer:render_race"
 HANGS, CRASHES, RAISES = "sandtrack", "mines", "minigolf"

@@ -9,8 +9,8 @@ import sys
 
 import numpy as np
 
-from stkvlm_lib import pystk_adapter as adapter
-from stkvlm_lib.race_renderer import RacePlan, RenderSettings, draw_frame, render_race, running_race
+from stkvlm_lib.game import pystk_adapter as adapter
+from stkvlm_lib.game.race_renderer import RacePlan, RenderSettings, draw_frame, render_race, running_race
 
 SETTINGS = RenderSettings((300, 200))
 KARTS = ("tux", "konqi", "sara_the_racer", "wilber", "puffy")

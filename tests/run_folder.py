@@ -6,11 +6,11 @@ from pathlib import Path
 from PIL import Image
 from tiny import copy_frames, fresh
 
-from stkvlm_lib.adapter import save_adapter
 from stkvlm_lib.config import ROOT
+from stkvlm_lib.data.frame_sets import read_frames
 from stkvlm_lib.files import write_json, write_jsonl
-from stkvlm_lib.frame_sets import read_frames
-from stkvlm_lib.qa_sets import COURSE, Record, make_records, write_records
+from stkvlm_lib.qa.qa_sets import COURSE, Record, make_records, write_records
+from stkvlm_lib.vlm.adapter import save_adapter
 
 
 def make_run(folder: Path, *, adapter: bool = True) -> Path:

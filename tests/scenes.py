@@ -5,8 +5,8 @@ from pathlib import Path
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from stkvlm_lib.frames import Detection, Frame, View
-from stkvlm_lib.names import KARTS, TRACKS
+from stkvlm_lib.data.frames import Detection, Frame, View
+from stkvlm_lib.grammar.names import KARTS, TRACKS
 
 SETTINGS = settings(max_examples=300, deadline=None, derandomize=True, database=None)
 """The same examples in every run, and nothing kept on disk."""

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import torch
 
-from stkvlm_lib.answering import Answer, Candidate
+from stkvlm_lib.vlm.answering import Answer, Candidate
 
 
 class StubModel:

@@ -4,12 +4,12 @@ import pytest
 import torch
 from tiny import fresh, make_base, pictures
 
-from stkvlm_lib import adapter
-from stkvlm_lib.adapter import adapter_mb, load_answerer, mean_image, new_adapter, save_adapter
-from stkvlm_lib.answering import image_outputs
-from stkvlm_lib.base_vlm import ModelError, find_base, load_base
-from stkvlm_lib.finetune import answer_loss
-from stkvlm_lib.packing import collate, pack
+from stkvlm_lib.vlm import adapter
+from stkvlm_lib.vlm.adapter import adapter_mb, load_answerer, mean_image, new_adapter, save_adapter
+from stkvlm_lib.vlm.answering import image_outputs
+from stkvlm_lib.vlm.base_vlm import ModelError, find_base, load_base
+from stkvlm_lib.vlm.finetune import answer_loss
+from stkvlm_lib.vlm.packing import collate, pack
 
 QUESTIONS = [["What track is this?", "What kart is the ego car?"], ["Is tux in front of or behind the ego car?"], []]
 

@@ -5,8 +5,8 @@ import torch
 from PIL import ImageOps
 from tiny import fresh, pictures
 
-from stkvlm_lib import answering
-from stkvlm_lib.answering import ranked
+from stkvlm_lib.vlm import answering
+from stkvlm_lib.vlm.answering import ranked
 
 QUESTIONS = [
     ["What track is this?", "How many karts are to the left of the ego car?", "What kart is the ego car?"],

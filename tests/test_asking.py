@@ -3,10 +3,10 @@
 import pytest
 from stub_model import StubModel
 
-from stkvlm_lib.asking import ENCODED_PICTURES, Asker, AskError, label_of, suggestions
-from stkvlm_lib.frames import Detection, Frame, View
-from stkvlm_lib.questions import FAMILIES, OTHER
-from stkvlm_lib.scene import Reason, read_scene
+from stkvlm_lib.data.frames import Detection, Frame, View
+from stkvlm_lib.explore.asking import ENCODED_PICTURES, Asker, AskError, label_of, suggestions
+from stkvlm_lib.grammar.questions import FAMILIES, OTHER
+from stkvlm_lib.grammar.scene import Reason, read_scene
 
 
 @pytest.fixture(scope="module")

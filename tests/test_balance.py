@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from stkvlm_lib.balance import Candidates, kept_counts, rank
+from stkvlm_lib.qa.balance import Candidates, kept_counts, rank
 
 
 def top_share(counts):

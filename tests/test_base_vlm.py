@@ -6,8 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from stkvlm_lib import base_vlm
-from stkvlm_lib.base_vlm import ModelError, Prompt, find_base, load_base, load_processor
+from stkvlm_lib.vlm import base_vlm
+from stkvlm_lib.vlm.base_vlm import ModelError, Prompt, find_base, load_base, load_processor
 
 
 def test_text_layers_alone_are_in_four_bits(base_folder):

@@ -2,8 +2,8 @@ import random
 
 import pytest
 
-from stkvlm_lib.blind import guesses, most_frequent
-from stkvlm_lib.qa_sets import Record, read_records
+from stkvlm_lib.qa.blind import guesses, most_frequent
+from stkvlm_lib.qa.qa_sets import Record, read_records
 
 
 def record(family, question, answer, track="abyss"):

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scenes import SETTINGS, views
 
-from stkvlm_lib.captions import CANDIDATES, Caption, Choice, captions, family_of_caption, multiple_choice
-from stkvlm_lib.frames import Detection, Frame, View
-from stkvlm_lib.grammar import Declined
-from stkvlm_lib.names import COURSE_ONLY_KARTS, KARTS, TRACKS
-from stkvlm_lib.scene import COURSE_RULES, STRICT_RULES, Reason, Scene, read_scene
+from stkvlm_lib.data.frames import Detection, Frame, View
+from stkvlm_lib.grammar.captions import CANDIDATES, Caption, Choice, captions, family_of_caption, multiple_choice
+from stkvlm_lib.grammar.families import Declined
+from stkvlm_lib.grammar.names import COURSE_ONLY_KARTS, KARTS, TRACKS
+from stkvlm_lib.grammar.scene import COURSE_RULES, STRICT_RULES, Reason, Scene, read_scene
 
 LINE_UP = ("tux", "gnu", "xue")
 

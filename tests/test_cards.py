@@ -8,15 +8,15 @@ import yaml
 from frame_files import write_frame
 
 from stkvlm_lib import __main__ as cli
-from stkvlm_lib.cards import MAX_RACES, make_card, write_card
+from stkvlm_lib.cards.cards import MAX_RACES, make_card, write_card
+from stkvlm_lib.cards.frame_sources import KEYS, Kind, find_sources
+from stkvlm_lib.cards.game_licences import CC_BY_SA, GPL, UNKNOWN, game_licences
 from stkvlm_lib.config import ROOT
+from stkvlm_lib.data.frame_sets import read_frames
+from stkvlm_lib.data.frames import FramesError
 from stkvlm_lib.files import read_json, write_json
-from stkvlm_lib.frame_sets import read_frames
-from stkvlm_lib.frame_sources import KEYS, Kind, find_sources
-from stkvlm_lib.frames import FramesError
-from stkvlm_lib.game_licences import CC_BY_SA, GPL, UNKNOWN, game_licences
+from stkvlm_lib.game.race_plans import KARTS, TRACKS
 from stkvlm_lib.markdown import table
-from stkvlm_lib.race_plans import KARTS, TRACKS
 
 CLEAR = ["adiumy", "tux", "xue"]
 BIG, SMALL = [1, 0, 200, 150, 400, 250], [1, 1, 300, 200, 312, 212]

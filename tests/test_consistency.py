@@ -6,10 +6,10 @@ from PIL import ImageOps
 from tiny import copy_frames, fresh
 
 from stkvlm_lib.config import ScoreConfig
-from stkvlm_lib.consistency import PairPrediction, answer_pairs, consistency, draw_pairs, score_consistency
-from stkvlm_lib.contrast import KINDS, pairs_of, read_contrast
-from stkvlm_lib.frame_sets import read_frames
-from stkvlm_lib.qa_sets import CUSTOM_SPLIT, QaError
+from stkvlm_lib.data.frame_sets import read_frames
+from stkvlm_lib.qa.contrast import KINDS, pairs_of, read_contrast
+from stkvlm_lib.qa.qa_sets import CUSTOM_SPLIT, QaError
+from stkvlm_lib.scores.consistency import PairPrediction, answer_pairs, consistency, draw_pairs, score_consistency
 
 
 @pytest.fixture(scope="module")

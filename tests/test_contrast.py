@@ -2,9 +2,9 @@ from collections import Counter
 
 import pytest
 
-from stkvlm_lib.contrast import MIRROR, OTHER_VIEW, contrast_items, contrast_rows, pairs_of, read_contrast
-from stkvlm_lib.questions import FAMILIES, answer, family_of
-from stkvlm_lib.scene import STRICT_RULES, Reason, mirror_box, read_scene
+from stkvlm_lib.grammar.questions import FAMILIES, answer, family_of
+from stkvlm_lib.grammar.scene import STRICT_RULES, Reason, mirror_box, read_scene
+from stkvlm_lib.qa.contrast import MIRROR, OTHER_VIEW, contrast_items, contrast_rows, pairs_of, read_contrast
 
 
 @pytest.fixture(scope="module")

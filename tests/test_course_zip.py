@@ -13,10 +13,10 @@ from filelock import FileLock
 from PIL import Image
 
 from stkvlm_lib import __main__ as cli
-from stkvlm_lib import course_zip
 from stkvlm_lib.config import ROOT
-from stkvlm_lib.course_zip import COURSE_URL, FOLDER, CourseZipError, fetch, is_address, unpack
-from stkvlm_lib.frame_sets import read_frames
+from stkvlm_lib.data import course_zip
+from stkvlm_lib.data.course_zip import COURSE_URL, FOLDER, CourseZipError, fetch, is_address, unpack
+from stkvlm_lib.data.frame_sets import read_frames
 
 
 def picture(colour) -> bytes:

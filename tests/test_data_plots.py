@@ -4,8 +4,8 @@ from frame_files import write_frame
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from stkvlm_lib import data_plots
-from stkvlm_lib.frame_sets import read_frames
+from stkvlm_lib.data.frame_sets import read_frames
+from stkvlm_lib.figures import data_plots
 
 
 def texts(figure: Figure) -> str:

@@ -1,6 +1,6 @@
 import pytest
 
-from stkvlm_lib import display
+from stkvlm_lib.figures import display
 
 
 def test_a_table_shows_its_rows_and_says_when_there_are_none():

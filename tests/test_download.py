@@ -10,8 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from stkvlm_lib import download as module
-from stkvlm_lib.download import CHUNK, DownloadError, download
+from stkvlm_lib.data import download as module
+from stkvlm_lib.data.download import CHUNK, DownloadError, download
 
 BODY = random.Random("download-0").randbytes(5 * CHUNK + 123)
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stkvlm_lib.drawing import ROLE_COLOURS, TOO_SMALL, draw_overlay, marks
-from stkvlm_lib.frames import Detection, Frame, View
+from stkvlm_lib.data.frames import Detection, Frame, View
+from stkvlm_lib.figures.drawing import ROLE_COLOURS, TOO_SMALL, draw_overlay, marks
 
 EGO = Detection(1, 0, (260, 160, 340, 240), 0.75)
 """In the middle: the zone lines cross at 300, 200 px of a picture 600 px wide."""

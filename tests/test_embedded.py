@@ -7,7 +7,10 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor, Idefics3ForConditionalGeneration
 
-from stkvlm_lib.embedded import (
+from stkvlm_lib.data.frame_sets import read_frames
+from stkvlm_lib.grammar.questions import FAMILIES, KARTS, TRACKS
+from stkvlm_lib.grammar.scene import Kart, Scene, read_scene
+from stkvlm_lib.vlm.embedded import (
     GRID,
     IMAGE_TOKENS,
     INPUT_SIZE,
@@ -18,9 +21,6 @@ from stkvlm_lib.embedded import (
     caption,
     place,
 )
-from stkvlm_lib.frame_sets import read_frames
-from stkvlm_lib.questions import FAMILIES, KARTS, TRACKS
-from stkvlm_lib.scene import Kart, Scene, read_scene
 
 FRAMES = Path(__file__).parent.parent / "frames"
 ONE_WORD_ANSWERS = sorted(

@@ -9,16 +9,16 @@ import pytest
 from PIL import Image
 from stub_model import StubModel
 
-from stkvlm_lib import explorer_panels
-from stkvlm_lib.asking import NO_MODEL
-from stkvlm_lib.drawing import enlarged
-from stkvlm_lib.explorer import PICTURE_WIDTH, explore, picture_png, static_picture
-from stkvlm_lib.explorer_html import questions_html, share
-from stkvlm_lib.explorer_panels import NO_MARKS
-from stkvlm_lib.explorer_state import NOTHING_LEFT, ExplorerState, Given
-from stkvlm_lib.label_check import read_marks
-from stkvlm_lib.qa_sets import make_records
-from stkvlm_lib.scene import read_scene
+from stkvlm_lib.explore import explorer_panels
+from stkvlm_lib.explore.asking import NO_MODEL
+from stkvlm_lib.explore.explorer import PICTURE_WIDTH, explore, picture_png, static_picture
+from stkvlm_lib.explore.explorer_html import questions_html, share
+from stkvlm_lib.explore.explorer_panels import NO_MARKS
+from stkvlm_lib.explore.explorer_state import NOTHING_LEFT, ExplorerState, Given
+from stkvlm_lib.figures.drawing import enlarged
+from stkvlm_lib.grammar.scene import read_scene
+from stkvlm_lib.qa.label_check import read_marks
+from stkvlm_lib.qa.qa_sets import make_records
 
 
 @pytest.fixture(scope="module")

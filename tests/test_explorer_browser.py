@@ -17,9 +17,9 @@ import pytest
 from run_folder import make_run
 
 from stkvlm_lib.config import ROOT
-from stkvlm_lib.explorer_page import NOTEBOOK
-from stkvlm_lib.explorer_state import NOTHING_LEFT
-from stkvlm_lib.label_check import MARKS_FILE, read_marks
+from stkvlm_lib.explore.explorer_page import NOTEBOOK
+from stkvlm_lib.explore.explorer_state import NOTHING_LEFT
+from stkvlm_lib.qa.label_check import MARKS_FILE, read_marks
 
 pytestmark = pytest.mark.browser
 SCREENSHOTS = Path(os.environ.get("STKVLM_SCREENSHOTS") or ROOT / "outputs" / "screenshots")

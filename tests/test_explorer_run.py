@@ -8,9 +8,9 @@ from run_folder import make_run
 
 from stkvlm_lib import __main__ as cli
 from stkvlm_lib.config import ROOT, ConfigError, ExplorerConfig, upper
-from stkvlm_lib.explorer_page import NOTEBOOK, TEMPLATES, find_run, write_page
-from stkvlm_lib.explorer_run import explore_run, frames_of, model_of, read_answers
-from stkvlm_lib.label_check import MARKS_FILE
+from stkvlm_lib.explore.explorer_page import NOTEBOOK, TEMPLATES, find_run, write_page
+from stkvlm_lib.explore.explorer_run import explore_run, frames_of, model_of, read_answers
+from stkvlm_lib.qa.label_check import MARKS_FILE
 
 
 @pytest.fixture(scope="module")

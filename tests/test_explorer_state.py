@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from stkvlm_lib.drawing import TOO_SMALL
-from stkvlm_lib.explorer_state import (
+from stkvlm_lib.data.frames import Detection, Frame, View
+from stkvlm_lib.explore.explorer_state import (
     CONFIDENCES,
     FILTERS,
     NOTHING_LEFT,
@@ -16,9 +16,9 @@ from stkvlm_lib.explorer_state import (
     shorter_side,
     subject,
 )
-from stkvlm_lib.frames import Detection, Frame, View
-from stkvlm_lib.qa_sets import Record, make_records
-from stkvlm_lib.scene import read_scene
+from stkvlm_lib.figures.drawing import TOO_SMALL
+from stkvlm_lib.grammar.scene import read_scene
+from stkvlm_lib.qa.qa_sets import Record, make_records
 
 PLACE = ("all", "r", "00000", 0, "abyss")
 """Split, race, frame, view and track of a record."""

@@ -4,10 +4,10 @@ import pytest
 from huggingface_hub import DatasetCard
 from PIL import Image
 
-from stkvlm_lib import exports
-from stkvlm_lib.exports import CONFIGS, export_dataset, read_dataset
 from stkvlm_lib.files import read_json, read_jsonl
-from stkvlm_lib.qa_sets import QaError, Record, read_records
+from stkvlm_lib.qa import exports
+from stkvlm_lib.qa.exports import CONFIGS, export_dataset, read_dataset
+from stkvlm_lib.qa.qa_sets import QaError, Record, read_records
 
 SPLITS = {"train", "valid", "test"}
 

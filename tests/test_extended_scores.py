@@ -7,7 +7,10 @@ from tiny import fresh, pictures
 from tiny import prediction as row
 
 from stkvlm_lib.config import ScoreConfig
-from stkvlm_lib.extended_scores import (
+from stkvlm_lib.grammar.families import COURSE
+from stkvlm_lib.grammar.questions import FAMILIES, read_question
+from stkvlm_lib.qa.qa_sets import CUSTOM_SPLIT, read_records
+from stkvlm_lib.scores.extended_scores import (
     compare_wordings,
     draw,
     reworded,
@@ -15,10 +18,7 @@ from stkvlm_lib.extended_scores import (
     score_further_splits,
     trained_wording,
 )
-from stkvlm_lib.grammar import COURSE
-from stkvlm_lib.qa_sets import CUSTOM_SPLIT, read_records
-from stkvlm_lib.questions import FAMILIES, read_question
-from stkvlm_lib.scoring import read_predictions
+from stkvlm_lib.scores.scoring import read_predictions
 
 
 @pytest.fixture(scope="module")

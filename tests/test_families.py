@@ -10,12 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scenes import SETTINGS, views
 
-from stkvlm_lib.frames import Detection, Frame, View
-from stkvlm_lib.grammar import ANY_FAMILY, COURSE, Asked, Declined, pick
-from stkvlm_lib.kart_colours import KART_COLOURS, UNCLEAR_KARTS
-from stkvlm_lib.names import COURSE_ONLY_KARTS, KARTS, TRACKS
-from stkvlm_lib.questions import COURSE_FAMILIES, FAMILIES, answer, ask_all, ask_extended, family_of, read_question
-from stkvlm_lib.scene import COURSE_RULES, STRICT_RULES, Reason, Scene, mirror_box, read_scene
+from stkvlm_lib.data.frames import Detection, Frame, View
+from stkvlm_lib.grammar.families import ANY_FAMILY, COURSE, Asked, Declined, pick
+from stkvlm_lib.grammar.kart_colours import KART_COLOURS, UNCLEAR_KARTS
+from stkvlm_lib.grammar.names import COURSE_ONLY_KARTS, KARTS, TRACKS
+from stkvlm_lib.grammar.questions import (
+    COURSE_FAMILIES,
+    FAMILIES,
+    answer,
+    ask_all,
+    ask_extended,
+    family_of,
+    read_question,
+)
+from stkvlm_lib.grammar.scene import COURSE_RULES, STRICT_RULES, Reason, Scene, mirror_box, read_scene
 
 LINE_UP = ("tux", "gnu", "xue", "puffy", "kiki")
 EGO = (280, 180, 320, 220)

@@ -4,14 +4,14 @@ import pytest
 import torch
 from tiny import copy_frames, make_base
 
-from stkvlm_lib import finetune
-from stkvlm_lib.adapter import load_answerer
 from stkvlm_lib.config import FinetuneConfig, ScoreConfig
-from stkvlm_lib.frame_sets import read_frames
-from stkvlm_lib.generate import frames_by_split, write_qa_sets
-from stkvlm_lib.metrics import make_metrics, score
-from stkvlm_lib.scoring import predict, records_to_score
-from stkvlm_lib.training_draw import read_questions
+from stkvlm_lib.data.frame_sets import read_frames
+from stkvlm_lib.qa.generate import frames_by_split, write_qa_sets
+from stkvlm_lib.qa.training_draw import read_questions
+from stkvlm_lib.scores.metrics import make_metrics, score
+from stkvlm_lib.scores.scoring import predict, records_to_score
+from stkvlm_lib.vlm import finetune
+from stkvlm_lib.vlm.adapter import load_answerer
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from frame_files import write_frame
 
-from stkvlm_lib import frame_index
-from stkvlm_lib.frame_index import index_path
-from stkvlm_lib.frame_sets import read_frames
-from stkvlm_lib.frames import FramesError
+from stkvlm_lib.data import frame_index
+from stkvlm_lib.data.frame_index import index_path
+from stkvlm_lib.data.frame_sets import read_frames
+from stkvlm_lib.data.frames import FramesError
 
 
 @pytest.fixture(autouse=True)

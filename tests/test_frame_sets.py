@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from frame_files import NOTHING, write_frame
 
-from stkvlm_lib.frame_sets import check_races_disjoint, join, read_frames, split_by_race
-from stkvlm_lib.frames import Frame, FramesError
+from stkvlm_lib.data.frame_sets import check_races_disjoint, join, read_frames, split_by_race
+from stkvlm_lib.data.frames import Frame, FramesError
 
 
 def races_of(folder) -> dict[str, list[str]]:

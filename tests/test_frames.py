@@ -9,11 +9,11 @@ import pytest
 from frame_files import LINE_UP, NOTHING, write_frame
 from PIL import Image, ImageDraw
 
-from stkvlm_lib import frames
 from stkvlm_lib.config import ROOT
-from stkvlm_lib.frame_sets import read_frames
-from stkvlm_lib.frames import Detection, FramesError, load_image
-from stkvlm_lib.names import KARTS, TRACKS
+from stkvlm_lib.data import frames
+from stkvlm_lib.data.frame_sets import read_frames
+from stkvlm_lib.data.frames import Detection, FramesError, load_image
+from stkvlm_lib.grammar.names import KARTS, TRACKS
 
 BUNDLED = ROOT / "frames"
 

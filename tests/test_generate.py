@@ -4,16 +4,16 @@ from collections import Counter
 import pytest
 from tiny import copy_frames
 
-from stkvlm_lib import generate
-from stkvlm_lib.captions import CANDIDATES, Caption, captions
+from stkvlm_lib.data.frame_sets import read_frames
 from stkvlm_lib.files import write_json
-from stkvlm_lib.frame_sets import read_frames
-from stkvlm_lib.generate import Plan, frames_by_split, shown_split, write_qa_sets
-from stkvlm_lib.grammar import COURSE
+from stkvlm_lib.grammar.captions import CANDIDATES, Caption, captions
+from stkvlm_lib.grammar.families import COURSE
+from stkvlm_lib.grammar.questions import COURSE_FAMILIES, FAMILIES, answer, read_question
+from stkvlm_lib.grammar.scene import STRICT_RULES, read_scene
 from stkvlm_lib.parallel import Workers
-from stkvlm_lib.qa_sets import FILES, composition, course_records, read_records
-from stkvlm_lib.questions import COURSE_FAMILIES, FAMILIES, answer, read_question
-from stkvlm_lib.scene import STRICT_RULES, read_scene
+from stkvlm_lib.qa import generate
+from stkvlm_lib.qa.generate import Plan, frames_by_split, shown_split, write_qa_sets
+from stkvlm_lib.qa.qa_sets import FILES, composition, course_records, read_records
 
 QUIET = Workers(quiet=True)
 

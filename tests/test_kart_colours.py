@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from stkvlm_lib.frames import Detection, Frame, View
-from stkvlm_lib.galleries import colour_sheet
-from stkvlm_lib.kart_colours import (
+from stkvlm_lib.data.frames import Detection, Frame, View
+from stkvlm_lib.figures.galleries import colour_sheet
+from stkvlm_lib.grammar.kart_colours import (
     COLOURS,
     KART_COLOURS,
     MIN_TRACKS,
@@ -18,7 +18,7 @@ from stkvlm_lib.kart_colours import (
     cut_out,
     measure_colours,
 )
-from stkvlm_lib.names import KARTS
+from stkvlm_lib.grammar.names import KARTS
 
 BOX = (260, 160, 340, 240)
 ROADS = ["#808080", "#a07040", "#e0e0e0", "#408030", "#303040", "#b0a080"]

@@ -2,7 +2,8 @@ import random
 
 import pytest
 
-from stkvlm_lib.label_check import (
+from stkvlm_lib.explore.label_widget import gallery, mark_labels
+from stkvlm_lib.qa.label_check import (
     MARKS_FILE,
     Mark,
     add_mark,
@@ -15,8 +16,7 @@ from stkvlm_lib.label_check import (
     read_marks,
     wilson,
 )
-from stkvlm_lib.label_widget import gallery, mark_labels
-from stkvlm_lib.qa_sets import read_records
+from stkvlm_lib.qa.qa_sets import read_records
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,10 @@ import pytest
 from PIL import Image, ImageDraw
 from tiny import copy_frames
 
-from stkvlm_lib.frame_sets import read_frames
-from stkvlm_lib.frames import FLAT_SPLIT
-from stkvlm_lib.leaks import BITS, NEAR, LeakError, check_leaks, difference_hash
+from stkvlm_lib.data.frame_sets import read_frames
+from stkvlm_lib.data.frames import FLAT_SPLIT
 from stkvlm_lib.parallel import Workers
+from stkvlm_lib.qa.leaks import BITS, NEAR, LeakError, check_leaks, difference_hash
 
 QUIET = Workers(quiet=True)
 

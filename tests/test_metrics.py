@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from tiny import prediction as row
 
-from stkvlm_lib.metrics import Bootstrap, score
+from stkvlm_lib.scores.metrics import Bootstrap, score
 
 
 def test_score_counts_overall_macro_majority_and_gain():

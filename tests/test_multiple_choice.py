@@ -5,11 +5,11 @@ import shutil
 import pytest
 from tiny import fresh, pictures
 
-from stkvlm_lib.captions import read_caption
 from stkvlm_lib.config import ROOT, ScoreConfig
-from stkvlm_lib.multiple_choice import PROMPT, choice_figures, choose, read_items, score_choices
-from stkvlm_lib.qa_sets import CUSTOM_SPLIT, QaError
-from stkvlm_lib.questions import FAMILIES
+from stkvlm_lib.grammar.captions import read_caption
+from stkvlm_lib.grammar.questions import FAMILIES
+from stkvlm_lib.qa.qa_sets import CUSTOM_SPLIT, QaError
+from stkvlm_lib.scores.multiple_choice import PROMPT, choice_figures, choose, read_items, score_choices
 
 IMAGE = "test/" + min(file.name for file in (ROOT / "frames" / "test").glob("*_im.jpg"))
 KNOWN = [

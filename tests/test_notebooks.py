@@ -11,8 +11,8 @@ import pytest
 from tiny import copy_frames
 
 from stkvlm_lib.config import ALONE, ROOT, STEPS
-from stkvlm_lib.names import TRACKS
-from stkvlm_lib.questions import COURSE_FAMILIES
+from stkvlm_lib.grammar.names import TRACKS
+from stkvlm_lib.grammar.questions import COURSE_FAMILIES
 
 ARTEFACTS = [
     "config.json",

@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 from stub_model import StubModel
 
-from stkvlm_lib.asking import Asker, AskError
-from stkvlm_lib.drawing import VERMILLION, enlarged
-from stkvlm_lib.frame_sets import read_frames
-from stkvlm_lib.occlusion import OcclusionMap, Patch, describe, draw_occlusion, occlude, patch_box
+from stkvlm_lib.data.frame_sets import read_frames
+from stkvlm_lib.explore.asking import Asker, AskError
+from stkvlm_lib.explore.occlusion import OcclusionMap, Patch, describe, draw_occlusion, occlude, patch_box
+from stkvlm_lib.figures.drawing import VERMILLION, enlarged
 
 ROWS, COLUMNS = 4, 6
 WHITE = (1, 2)

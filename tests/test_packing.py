@@ -6,9 +6,11 @@ import pytest
 import torch
 from transformers import Idefics3Config, Idefics3ForConditionalGeneration
 
-from stkvlm_lib.embedded import INPUT_SIZE, PATCH_SIZE, PIXEL_SHUFFLE, build_processor
-from stkvlm_lib.frame_sets import read_frames
-from stkvlm_lib.packing import (
+from stkvlm_lib.data.frame_sets import read_frames
+from stkvlm_lib.grammar.questions import ask_all
+from stkvlm_lib.grammar.scene import read_scene
+from stkvlm_lib.vlm.embedded import INPUT_SIZE, PATCH_SIZE, PIXEL_SHUFFLE, build_processor
+from stkvlm_lib.vlm.packing import (
     IGNORE,
     Options,
     PackedExample,
@@ -19,8 +21,6 @@ from stkvlm_lib.packing import (
     pack_options,
     segment_mask,
 )
-from stkvlm_lib.questions import ask_all
-from stkvlm_lib.scene import read_scene
 
 FRAMES = Path(__file__).parent.parent / "frames"
 PREFIX = (1, 2, 3)

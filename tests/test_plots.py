@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stkvlm_lib import galleries, plots
-from stkvlm_lib.drawing import ROLE_COLOURS, TOO_SMALL, draw_overlay, enlarged, marks
-from stkvlm_lib.frames import Detection, Frame, FramesError, View
-from stkvlm_lib.metrics import score
-from stkvlm_lib.scoring import Prediction
+from stkvlm_lib.data.frames import Detection, Frame, FramesError, View
+from stkvlm_lib.figures import galleries, plots
+from stkvlm_lib.figures.drawing import ROLE_COLOURS, TOO_SMALL, draw_overlay, enlarged, marks
+from stkvlm_lib.scores.metrics import score
+from stkvlm_lib.scores.scoring import Prediction
 
 KARTS = ("tux", "gnu", "puffy", "kiki")
 

@@ -11,12 +11,12 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from stkvlm_lib.embedded import GRID, INPUT_SIZE, caption
-from stkvlm_lib.packing import IGNORE
-from stkvlm_lib.pretrain import Captions, PretrainConfig, Pretraining, main
-from stkvlm_lib.pretrain_data import Crop, Pictures, dense_targets, draw_crop, recolour
-from stkvlm_lib.questions import KARTS, TRACKS
-from stkvlm_lib.scene import Kart, Scene
+from stkvlm_lib.grammar.questions import KARTS, TRACKS
+from stkvlm_lib.grammar.scene import Kart, Scene
+from stkvlm_lib.vlm.embedded import GRID, INPUT_SIZE, caption
+from stkvlm_lib.vlm.packing import IGNORE
+from stkvlm_lib.vlm.pretrain import Captions, PretrainConfig, Pretraining, main
+from stkvlm_lib.vlm.pretrain_data import Crop, Pictures, dense_targets, draw_crop, recolour
 
 FRAMES = Path(__file__).parent.parent / "frames"
 TINY = PretrainConfig(dense_steps=2, caption_steps=2, batch_size=4, warmup_steps=1, seed=3)
@@ -325,7 +325,7 @@ def test_the_command_trains_logs_and_exports_and_a_second_call_only_exports(tmp_
     monkeypatch.setattr(
         "sys.argv", ["pretrain", "--frames", str(data), "--out", str(out), "--work", str(work), *settings]
     )
-    monkeypatch.setattr("stkvlm_lib.pretrain.set_up_torch", lambda: None)
+    monkeypatch.setattr("stkvlm_lib.vlm.pretrain.set_up_torch", lambda: None)
     main()
     first = (out / "model.safetensors").read_bytes()
     (row,) = [json.loads(line) for line in (work / "log.jsonl").read_text().splitlines()]

@@ -1,14 +1,6 @@
 import pytest
 
-from stkvlm_lib import qa_plots
-from stkvlm_lib.blind import guesses
-from stkvlm_lib.config import QaConfig
-from stkvlm_lib.contrast import read_contrast
-from stkvlm_lib.generate import Plan, Tally
-from stkvlm_lib.label_check import draw_sample, mark
-from stkvlm_lib.leaks import check_leaks
-from stkvlm_lib.parallel import Workers
-from stkvlm_lib.qa_card import (
+from stkvlm_lib.cards.qa_card import (
     Facts,
     balance_rows,
     count_rows,
@@ -18,8 +10,16 @@ from stkvlm_lib.qa_card import (
     notebook_command,
     wording_rows,
 )
-from stkvlm_lib.qa_sets import read_records
-from stkvlm_lib.questions import FAMILIES
+from stkvlm_lib.config import QaConfig
+from stkvlm_lib.figures import qa_plots
+from stkvlm_lib.grammar.questions import FAMILIES
+from stkvlm_lib.parallel import Workers
+from stkvlm_lib.qa.blind import guesses
+from stkvlm_lib.qa.contrast import read_contrast
+from stkvlm_lib.qa.generate import Plan, Tally
+from stkvlm_lib.qa.label_check import draw_sample, mark
+from stkvlm_lib.qa.leaks import check_leaks
+from stkvlm_lib.qa.qa_sets import read_records
 
 EMPTY = Tally(pictures=0, course={}, candidates={}, extended={}, declined={}, choices=0, contrast=0)
 

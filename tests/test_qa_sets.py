@@ -2,7 +2,9 @@ import json
 
 import pytest
 
-from stkvlm_lib.qa_sets import (
+from stkvlm_lib.grammar.questions import COURSE_FAMILIES, FAMILIES, ask_all
+from stkvlm_lib.grammar.scene import read_scene
+from stkvlm_lib.qa.qa_sets import (
     QaError,
     Record,
     composition,
@@ -13,8 +15,6 @@ from stkvlm_lib.qa_sets import (
     write_course_json,
     write_records,
 )
-from stkvlm_lib.questions import COURSE_FAMILIES, FAMILIES, ask_all
-from stkvlm_lib.scene import read_scene
 
 
 def test_records_are_complete_and_carry_their_origin(bundled, records):

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from stkvlm_lib.frames import Detection, Frame, View
-from stkvlm_lib.questions import COURSE_FAMILIES, FAMILIES, KARTS, TRACKS, ask_all, family_of, normalise
-from stkvlm_lib.scene import Scene, mirror_box, read_scene
+from stkvlm_lib.data.frames import Detection, Frame, View
+from stkvlm_lib.grammar.questions import COURSE_FAMILIES, FAMILIES, KARTS, TRACKS, ask_all, family_of, normalise
+from stkvlm_lib.grammar.scene import Scene, mirror_box, read_scene
 
 WORDINGS = {
     "ego": "What kart is the ego car?",

@@ -6,9 +6,9 @@ from itertools import combinations
 
 import pytest
 
-from stkvlm_lib import race_plans
-from stkvlm_lib.frames import FLAT_SPLIT
-from stkvlm_lib.race_plans import (
+from stkvlm_lib.data.frames import FLAT_SPLIT
+from stkvlm_lib.game import race_plans
+from stkvlm_lib.game.race_plans import (
     KARTS,
     TRACKS,
     UNSEEN,

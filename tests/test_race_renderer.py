@@ -11,11 +11,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from stkvlm_lib import game_assets, pystk_adapter, race_renderer
-from stkvlm_lib.game_assets import RenderError, check_assets, find_assets, prepare_assets
-from stkvlm_lib.kart_extents import EXTENTS
-from stkvlm_lib.race_renderer import RacePlan
-from stkvlm_lib.view_truth import Extent, box_of_pixels, project_extent, see_karts, share_in_image, view_depth
+from stkvlm_lib.game import game_assets, pystk_adapter, race_renderer
+from stkvlm_lib.game.game_assets import RenderError, check_assets, find_assets, prepare_assets
+from stkvlm_lib.game.kart_extents import EXTENTS
+from stkvlm_lib.game.race_renderer import RacePlan
+from stkvlm_lib.game.view_truth import Extent, box_of_pixels, project_extent, see_karts, share_in_image, view_depth
 
 PROBE = Path(__file__).with_name("game_probe.py")
 VIEW = np.eye(4)

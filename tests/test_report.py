@@ -7,14 +7,14 @@ from html.parser import HTMLParser
 
 import pytest
 
-from stkvlm_lib import plots
 from stkvlm_lib.config import ROOT, STEPS, upper
+from stkvlm_lib.figures import plots
 from stkvlm_lib.files import write_json, write_jsonl
-from stkvlm_lib.metrics import score
-from stkvlm_lib.report import write_report
-from stkvlm_lib.report_sections import CAPTIONS
-from stkvlm_lib.report_text import headline
-from stkvlm_lib.scoring import Prediction, write_predictions
+from stkvlm_lib.reports.report import write_report
+from stkvlm_lib.reports.report_sections import CAPTIONS
+from stkvlm_lib.reports.report_text import headline
+from stkvlm_lib.scores.metrics import score
+from stkvlm_lib.scores.scoring import Prediction, write_predictions
 
 FIGURES = ("score_families", "score_worst", "score_typical", "score_confusion_ego", "my_own")
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from stkvlm_lib.frames import Detection, Frame, View
-from stkvlm_lib.scene import (
+from stkvlm_lib.data.frames import Detection, Frame, View
+from stkvlm_lib.grammar.scene import (
     COURSE_RULES,
     STRICT_RULES,
     Kart,

@@ -1,7 +1,7 @@
 import pytest
 
 from stkvlm_lib.number_text import NOTHING, count, interval, number, percent, points
-from stkvlm_lib.score_tables import choice_rows, consistency_rows, family_rows, unseen_rows, wording_rows
+from stkvlm_lib.scores.score_tables import choice_rows, consistency_rows, family_rows, unseen_rows, wording_rows
 
 
 def test_figures_as_text():

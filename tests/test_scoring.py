@@ -5,10 +5,10 @@ import pytest
 from tiny import fresh, pictures
 from tiny import prediction as row
 
-from stkvlm_lib.frame_sets import read_frames
-from stkvlm_lib.qa_sets import QaError, make_records
-from stkvlm_lib.questions import FAMILIES
-from stkvlm_lib.scoring import (
+from stkvlm_lib.data.frame_sets import read_frames
+from stkvlm_lib.grammar.questions import FAMILIES
+from stkvlm_lib.qa.qa_sets import QaError, make_records
+from stkvlm_lib.scores.scoring import (
     is_exact,
     is_prefix,
     predict,

@@ -14,14 +14,15 @@ import pytest
 from fake_renderer import CRASHES, HANGS, LOADS_FOREVER, NAME, NEVER_STARTS, RAISES
 
 from stkvlm_lib import __main__ as cli
-from stkvlm_lib import parallel, simulate
+from stkvlm_lib import parallel
 from stkvlm_lib.config import ROOT
-from stkvlm_lib.frame_sets import read_frames
-from stkvlm_lib.frames import FLAT_SPLIT
-from stkvlm_lib.race_plans import Recipe, as_json
-from stkvlm_lib.race_process import Limits
-from stkvlm_lib.render_folder import Counts
-from stkvlm_lib.simulate import CollectError, Progress, collect
+from stkvlm_lib.data.frame_sets import read_frames
+from stkvlm_lib.data.frames import FLAT_SPLIT
+from stkvlm_lib.game import simulate
+from stkvlm_lib.game.race_plans import Recipe, as_json
+from stkvlm_lib.game.race_process import Limits
+from stkvlm_lib.game.render_folder import Counts
+from stkvlm_lib.game.simulate import CollectError, Progress, collect
 
 LIMITS = Limits(start=60, frame=3.0, deaths=3)
 SMOOTH = {FLAT_SPLIT: Recipe(tracks=("hacienda", "lighthouse", "scotland"), frames=3, size=(48, 32), saved=(24, 16))}
@@ -184,7 +185,7 @@ def children_of_renderers():
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             command = entry.read_bytes()
-            if b"stkvlm_lib.race_process" in command and Path(entry.parent / "environ").read_bytes().count(
+            if b"stkvlm_lib.game.race_process" in command and Path(entry.parent / "environ").read_bytes().count(
                 b"FAKE_SECONDS"
             ):
                 found.append(entry.parent.name)

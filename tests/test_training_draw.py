@@ -1,9 +1,9 @@
 import pytest
 
-from stkvlm_lib.qa_sets import QaError, read_records
-from stkvlm_lib.questions import FAMILIES, answer, ask_all, read_question
-from stkvlm_lib.scene import STRICT_RULES, mirror_box, read_scene
-from stkvlm_lib.training_draw import draw_pictures, draw_training, drawn_composition
+from stkvlm_lib.grammar.questions import FAMILIES, answer, ask_all, read_question
+from stkvlm_lib.grammar.scene import STRICT_RULES, mirror_box, read_scene
+from stkvlm_lib.qa.qa_sets import QaError, read_records
+from stkvlm_lib.qa.training_draw import draw_pictures, draw_training, drawn_composition
 
 
 def test_draws_do_not_depend_on_the_order_of_records(bundled, records):

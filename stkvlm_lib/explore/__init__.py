@@ -1,0 +1,1 @@
+"""The explorer: a widget on frames, questions, answers and a model."""

@@ -1,0 +1,138 @@
+"""Questions put to a model by hand: what a view can be asked, the live answer with its rivals, and the label."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cachetools import LRUCache
+
+from stkvlm_lib.data.frames import View
+from stkvlm_lib.grammar.families import COURSE
+from stkvlm_lib.grammar.questions import FAMILIES, OTHER, answer, read_question
+from stkvlm_lib.grammar.scene import STRICT_RULES, Reason, read_scene
+
+if TYPE_CHECKING:  # importing these takes seconds, which looking at pictures need not wait for
+    import torch
+
+    from stkvlm_lib.vlm.answering import Answer, AnswerModel
+
+ENCODED_PICTURES = 16
+"""How many pictures stay encoded, those asked about last."""
+NO_MODEL = (
+    "No model is loaded, so nothing can be asked. Open the explorer with a model: explore(frames, qa, model=...), "
+    "or run ./run_all.sh first and then ./run_all.sh explore."
+)
+
+
+class AskError(ValueError):
+    """A question that cannot be answered here; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Label:
+    """What the labels say of a question: an answer under a set of rules, or why there is none."""
+
+    answer: str = ""
+    rules: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A model's answer. family: `other` where the wording is of no known kind, and then `rivals` is empty.
+
+    rivals: the answers of the family's set, likeliest first. seconds: for all of it; encoding: of these, for the
+    picture, 0 where it was still encoded.
+    """
+
+    question: str
+    family: str
+    answer: "Answer"
+    rivals: tuple["Answer", ...]
+    label: Label
+    seconds: float
+    encoding: float
+
+
+class Asker:
+    """Asks a model about views. The last pictures stay encoded between questions.
+
+    model: an answering model, or a function that loads it at the first question; None: every question is refused.
+    """
+
+    def __init__(self, model: "AnswerModel | Callable[[], AnswerModel] | None"):
+        self._model = model
+        self._encoded: LRUCache[str, torch.Tensor] = LRUCache(ENCODED_PICTURES)
+        self.lock = threading.RLock()
+        """Held while the model computes: an occlusion map may be in the making in another thread."""
+
+    @property
+    def has_model(self) -> bool:
+        return self._model is not None
+
+    @property
+    def is_loaded(self) -> bool:
+        return self._model is not None and not callable(self._model)
+
+    @property
+    def model(self) -> "AnswerModel":
+        """The model, loaded now if it is not yet. Raises AskError."""
+        with self.lock:
+            if self._model is None:
+                raise AskError(NO_MODEL)
+            if not self.is_loaded:
+                try:
+                    self._model = self._model()
+                except (ValueError, OSError) as error:
+                    raise AskError(f"The model cannot be loaded. {error}") from error
+            return self._model
+
+    def ask(self, view: View, question: str) -> Reply:
+        """Answer a question about a view. Raises AskError where there is no model or no question."""
+        question = " ".join(question.split())
+        if not question:
+            raise AskError("There is no question yet. Type one, or choose a kind of question above.")
+        model, begin = self.model, time.perf_counter()
+        from stkvlm_lib.vlm.answering import ranked
+
+        with self.lock:
+            features, encoding = self.encode(view)
+            given = model.answer_encoded(features, [[question]])[0][0]
+            family, rivals = read_question(question)[0], ()
+            if family != OTHER:
+                asked = [[(question, FAMILIES[family].answers)]]
+                rivals = tuple(ranked(model.likelihoods(features, asked)[0][0]))
+        seconds = time.perf_counter() - begin
+        return Reply(question, family, given, rivals, label_of(view, question), seconds, encoding)
+
+    def encode(self, view: View) -> tuple["torch.Tensor", float]:
+        """Image tokens (1, tokens, D) of a view, and the seconds that took: 0 where they were still there."""
+        with self.lock:
+            if view.image_file in self._encoded:
+                return self._encoded[view.image_file], 0.0
+            begin = time.perf_counter()
+            features = self._encoded[view.image_file] = self.model.encode([view.image()])
+            return features, time.perf_counter() - begin
+
+
+def suggestions(view: View, family: str) -> list[str]:
+    """What a family can ask about a view, in the wording of its template; names karts in view where it names any."""
+    kind, scene = FAMILIES[family], read_scene(view)
+    if kind.needs_ego and scene.ego is None:
+        return []
+    subjects = kind.subjects(scene, lambda n, *key: 0)
+    return list(dict.fromkeys(kind.write(0, [kart.name for kart in subject]) for subject in subjects))
+
+
+def label_of(view: View, question: str) -> Label:
+    """What the labels answer to any wording of any family: the course's rule for its families, else the strict one."""
+    family, _, names = read_question(question)
+    if family == OTHER:
+        return Label(reason="the wording is of no known kind, so no rule answers it")
+    scene = read_scene(view)
+    if FAMILIES[family].group != COURSE or not {kart.name for kart in scene.others}.issuperset(names):
+        scene = read_scene(view, rules=STRICT_RULES)  # which also tells why a kart cannot be asked about
+    found = answer(question, scene)
+    return Label(reason=str(found)) if isinstance(found, Reason) else Label(found, scene.rules.name)

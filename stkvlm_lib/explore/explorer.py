@@ -1,0 +1,260 @@
+"""The explorer: step through views with questions, labels and predictions, ask a model, see what decides, mark labels.
+
+    from stkvlm_lib.explore.explorer import explore
+    explore(frames, qa, predictions, model)
+
+What is shown is worked out in `explorer_state`, `asking` and `occlusion`; this module only puts widgets on it.
+"""
+
+import io
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anywidget
+import ipywidgets as widgets
+import traitlets
+from matplotlib.figure import Figure
+
+from stkvlm_lib.data.frame_sets import FrameSet
+from stkvlm_lib.explore.asking import Asker
+from stkvlm_lib.explore.explorer_html import detections_html, legend_html, message, place_html, questions_html
+from stkvlm_lib.explore.explorer_panels import AskPanel, LabelPanel, choose, field
+from stkvlm_lib.explore.explorer_state import FILTERS, NOTHING_LEFT, ExplorerState, Given, Row
+from stkvlm_lib.explore.occlusion import OcclusionMap, draw_occlusion
+from stkvlm_lib.figures.drawing import BLACK, GREEN, GREY, VERMILLION, draw_overlay
+from stkvlm_lib.figures.plots import Chart
+from stkvlm_lib.figures.plots import message as message_figure
+from stkvlm_lib.qa.qa_sets import Record
+
+if TYPE_CHECKING:
+    from stkvlm_lib.scores.scoring import Prediction
+    from stkvlm_lib.vlm.answering import AnswerModel
+
+PICTURE_WIDTH = 1200
+"""Width in px of the picture sent, or nearly: more than is shown, so that it is crisp on fine screens too."""
+FILTER_NAMES = {"outcome": "Answer", "kart": "Kart in view", "family": "Kind of question", "size": "Box size"}
+"""Names of the filters that are not their ids."""
+DETAILS = {"zones": "Zones", "shares": "Visible share", "limit": "5 px limit"}
+"""Parts of the overlay with a switch of their own, beside boxes and names."""
+
+
+def explore(
+    frames: FrameSet,
+    qa: Iterable[Record] | Mapping[str, Iterable[Record]],
+    predictions: Iterable["Prediction | Given"] | None = None,
+    model: "AnswerModel | Callable[[], AnswerModel] | None" = None,
+    marks: str | Path | None = None,
+    seed: int = 0,
+) -> "Explorer":
+    """The explorer, to be displayed by a notebook. With predictions it starts at the split they are about.
+
+    qa: records, or records by split. model: answers live; a function that loads one is called at the first question.
+    marks: the file for marks on labels. seed: of the random steps. Raises ValueError when no record is about `frames`.
+    """
+    records = [record for rows in qa.values() for record in rows] if isinstance(qa, Mapping) else list(qa)
+    predictions = list(predictions or ())
+    state = ExplorerState(frames, records, predictions, seed)
+    home = frames.by_image_file.get(predictions[0].image_file) if predictions else None
+    if home and home.frame.split in state.options("split"):
+        state.set_filters(split=home.frame.split)
+    return Explorer(state, Asker(model), Path(marks) if marks else None)
+
+
+def picture_png(
+    state: ExplorerState, overlay: bool = True, details: Iterable[str] = (), found: OcclusionMap | None = None
+) -> bytes:
+    """The picture on show, enlarged, as PNG; empty when there is none.
+
+    overlay: mark the karts; details: with these parts of DETAILS. found: a map to draw over the boxes.
+    """
+    if not state.view:
+        return b""
+    on = {name: name in details for name in DETAILS} | {"zone_names": "zones" in details}
+    if found:  # names and lines would hide it
+        on = dict.fromkeys(on, False) | {"names": set()}
+    image = draw_overlay(state.view, PICTURE_WIDTH, karts=overlay, **on)
+    buffer = io.BytesIO()
+    (draw_occlusion(image, found) if found else image).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+class Keys(anywidget.AnyWidget):
+    """Arrow keys and letters for the whole explorer, clicks on questions, and the picture's alternative text.
+
+    Sends {"action": ..}: `previous`, `next`, `random`, `overlay`, `ask`, or `choose` with a "question".
+    """
+
+    _esm = Path(__file__).with_name("explorer.js")
+    _css = Path(__file__).with_name("explorer.css")
+    alt = traitlets.Unicode().tag(sync=True)
+
+
+class Explorer(widgets.VBox):
+    """Filters, buttons, picture and panels. Every event changes the state; then `refresh` shows it in place."""
+
+    def __init__(self, state: ExplorerState, asker: Asker, marks: Path | None = None):
+        self.state = state
+        self._lock, self._busy, self._filtered = threading.RLock(), False, None
+        self.filters = {name: self._filter(name) for name in FILTERS if state.options(name)}
+        self.clear = self._button("Clear filters", state.clear_filters)
+        self.buttons = {
+            "previous": self._button("← Previous", state.previous),
+            "next": self._button("Next →", state.next),
+            "random": self._button("Random", state.random),
+        }
+        self.goto = widgets.Text(description="Go to", placeholder="number or picture", continuous_update=False)
+        self.goto.observe(lambda change: change.new and self._go(change.new), "value")
+        self.overlay = widgets.Checkbox(True, description="Overlay", indent=False)
+        self.details = {
+            name: widgets.Checkbox(name == "zones", description=text, indent=False) for name, text in DETAILS.items()
+        }
+        for box in (self.overlay, *self.details.values()):
+            box.observe(lambda _: self.show_picture(), "value")
+        self.place, self.description, self.legend = (widgets.HTML() for _ in range(3))
+        self.picture = widgets.Image(format="png")
+        self.questions, self.detections = widgets.HTML(), widgets.HTML()
+        self.ask = AskPanel(asker, changed=self.show_picture)
+        self.labels = LabelPanel(marks, changed=self._show_questions)
+        panes = {"Questions": self.questions, "Ask": self.ask, "Labels": self.labels, "Detections": self.detections}
+        self.tabs = widgets.Tab(list(panes.values()), titles=list(panes), selected_index=0)
+        self.keyboard = Keys()
+        self.keyboard.on_msg(lambda _, content, __: self.on_action(content))
+        super().__init__(self._laid_out())
+        self.add_class("stk-explorer")
+        self.refresh()
+
+    def _laid_out(self) -> list[widgets.Widget]:
+        filters = _box("stk-filters", *self.filters.values(), self.clear)
+        steps = _box("stk-steps", *self.buttons.values(), self.goto, self.place)
+        switches = _box("stk-switches", self.overlay, *self.details.values())
+        self.left = _box("stk-left", self.picture, switches, self.legend, self.description)
+        for widget, name in (
+            (self.goto, "stk-goto"),
+            (self.place, "stk-place"),
+            (self.picture, "stk-picture"),
+            (self.questions, "stk-scroll"),
+            (self.detections, "stk-scroll"),
+            (self.tabs, "stk-tabs"),
+            (self.keyboard, "stk-keys"),
+        ):
+            widget.add_class(name)
+        return [filters, steps, _box("stk-main", self.left, self.tabs), self.keyboard]
+
+    def _filter(self, name: str) -> widgets.Dropdown:
+        box = field(widgets.Dropdown(options=[], description=FILTER_NAMES.get(name, name.capitalize())))
+        box.observe(lambda change: self._do(partial(self.state.set_filters, **{name: change.new})), "value")
+        return box
+
+    def _button(self, text: str, change: Callable[[], None]) -> widgets.Button:
+        button = widgets.Button(description=text)
+        button.on_click(lambda _: self._do(change))
+        return button
+
+    def _do(self, change: Callable[[], None]) -> None:
+        """Change the state and show it; `refresh` itself sets fields, which must not come back here."""
+        if not self._busy:
+            change()
+            self.refresh()
+
+    def _go(self, wanted: str) -> None:
+        """To the view of that number, or whose picture's name holds that text."""
+        try:
+            self.state.find(wanted)
+        except ValueError as error:
+            self.place.value = place_html(self.state) + message(str(error), "error")
+            return
+        self.refresh()
+        self.goto.value = ""
+
+    def on_action(self, content: dict) -> None:
+        """A key or a click that the browser reports (see Keys)."""
+        action = content.get("action")
+        if action in self.buttons:
+            self._do(getattr(self.state, action))
+        elif action == "overlay":
+            self.overlay.value = not self.overlay.value
+        elif action in ("ask", "choose"):
+            self.tabs.selected_index = self.tabs.children.index(self.ask)
+        if action == "choose":
+            self.labels.put(content["question"])
+            self.ask.put(content["question"])
+
+    def refresh(self) -> None:
+        """Show the state."""
+        state = self.state
+        if self._filtered != state.filters:  # a step leaves the counts as they are
+            self._show_filters()
+        for button in self.buttons.values():
+            button.disabled = len(state) < 2
+        self.place.value = place_html(state)
+        self.ask.show(state.view)
+        self.labels.show(state.rows())
+        self.show_picture()
+        self._show_questions()
+        self.detections.value = detections_html(state.detected())
+        self.description.value = message(state.description())
+        self.keyboard.alt = state.description()
+
+    def _show_filters(self) -> None:
+        self._busy, self._filtered = True, self.state.filters
+        try:
+            for name, box in self.filters.items():
+                counts = self.state.counts(name).items()
+                options = [("all", ""), *((f"{value} ({count:,})", value) for value, count in counts)]
+                choose(box, options, getattr(self.state.filters, name))
+        finally:
+            self._busy = False
+
+    def show_picture(self) -> None:
+        """Draw the view on show; also called from the thread in which an occlusion map was made."""
+        with self._lock:
+            found, details = self.ask.map, [name for name, box in self.details.items() if box.value]
+            for box in self.details.values():
+                box.disabled = not self.overlay.value or found is not None
+            self.left.layout.visibility = "visible" if self.state.view else "hidden"
+            if self.state.view:
+                self.picture.value = picture_png(self.state, self.overlay.value, details, found)
+            self.legend.value = legend_html(found is not None) if found or self.overlay.value else ""
+
+    def _show_questions(self) -> None:
+        self.questions.value = questions_html(self.state, self.labels.marks)
+
+
+def _box(name: str, *children: widgets.Widget) -> widgets.Box:
+    box = widgets.Box(children)
+    box.add_class(name)
+    return box
+
+
+def static_picture(state: ExplorerState) -> Figure:
+    """The view on show and its questions as a figure, for readers of the executed notebook."""
+    if not state.view:
+        return message_figure(NOTHING_LEFT)
+    rows = state.rows()
+    picture = draw_overlay(state.view, 1280, text=0.03)
+    width, line, wide = 9.6, 0.2, 4.4  # inches: figure, line of text, picture
+    high = wide * picture.height / picture.width
+    height = max(high + 0.3, line * (len(rows) + 2))
+    chart = Chart(figsize=(width, height))
+    axes = chart.add_axes((0, 1 - (0.3 + high) / height, wide / width, high / height))
+    axes.imshow(picture, interpolation="antialiased")
+    axes.set_axis_off()
+    chart.text(0, 1, f"{state.position()} · {state.place()}", va="top", fontsize=9)
+    for number, row in enumerate(rows):
+        _static_row(chart, wide / width + 0.015, 1 - (0.42 + number * line) / height, row)
+    return chart
+
+
+def _static_row(chart: Figure, x: float, y: float, row: Row) -> None:
+    ink = BLACK if row.matches else GREY
+    mark, colour = {True: ("✓", GREEN), False: ("✗", VERMILLION), None: ("", ink)}[row.correct]
+    truth = row.record.answer
+    answer = truth if row.prediction is None else f"{row.prediction or '(nothing)'} ({row.confidence:.0%})"
+    if row.correct is False:
+        answer += f", label: {truth}"
+    chart.text(x, y, row.record.question, va="center", fontsize=7.5, color=ink)
+    chart.text(0.775, y, mark, va="center", fontsize=8, color=colour, fontweight="bold")
+    chart.text(0.795, y, answer, va="center", fontsize=7.5, color=ink)

@@ -1,0 +1,184 @@
+"""What the explorer says, as HTML: tables of questions and detections, answers with their rivals, and messages.
+
+Everything that comes from data is escaped. The look is in explorer.css; without it the text still reads.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+
+from stkvlm_lib.explore.asking import Label, Reply
+from stkvlm_lib.explore.explorer_state import NOTHING_LEFT, Detected, ExplorerState, Row
+from stkvlm_lib.figures.drawing import ROLE_COLOURS, TOO_SMALL, VERMILLION
+from stkvlm_lib.grammar.questions import FAMILIES, OTHER, normalise
+from stkvlm_lib.qa.label_check import Mark
+from stkvlm_lib.qa.qa_sets import Record
+
+RIVALS_SHOWN = 6
+_VERDICTS = {True: "<span class='stk-right'>✓ right</span>", False: "<span class='stk-wrong'>✗ wrong</span>", None: ""}
+
+
+def message(text: str, kind: str = "note") -> str:
+    """A line of its own; kind: `note` or `error`."""
+    return f"<p class='stk-{kind}' role='status'>{escape(text)}</p>" if text else ""
+
+
+def place_html(state: ExplorerState) -> str:
+    """Where we are, and in which picture."""
+    if not state.view:
+        return message(NOTHING_LEFT, "error")
+    return f"<div role='status'><b>{escape(state.position())}</b><br><small>{escape(state.place())}</small></div>"
+
+
+def questions_html(state: ExplorerState, marks: Mapping[tuple[str, str, str], Mark] | None = None) -> str:
+    """The questions of the view with label, prediction and confidence; those that do not pass the filters are pale.
+
+    marks: by `Mark.key`; marked labels say so.
+    """
+    if not state.view:
+        return message(NOTHING_LEFT)
+    rows, answered = state.rows(), state.has_predictions
+    heads = ["question", "label", *(["answer", "", "sure"] if answered else [])]
+    body = [[*_question_cells(row, marks or {}), *(_answer_cells(row) if answered else [])] for row in rows]
+    pale = ["" if row.matches else "stk-pale" for row in rows]
+    n = f"{len(rows)} questions" if len(rows) > 1 else "One question"
+    return _table(f"{n} about this view; choose one to ask it.", heads, body, pale)
+
+
+def _question_cells(row: Row, marks: Mapping[tuple[str, str, str], Mark]) -> list[str]:
+    record = row.record
+    question = escape(record.question, quote=True)
+    choose = f"<button type='button' class='stk-choose' data-question=\"{question}\">{question}</button>"
+    mark = marks.get((record.image_file, record.question, record.answer))
+    marked = f"<br><small>label marked {mark.verdict}</small>" if mark else ""
+    return [choose, f"<b>{_breakable(record.answer)}</b>{marked}"]
+
+
+def _breakable(text: str) -> str:
+    """A name such as sara_the_wizard may be broken where there is little room."""
+    return escape(text).replace("_", "_<wbr>")
+
+
+def _answer_cells(row: Row) -> list[str]:
+    if row.prediction is None:
+        return ["<span class='stk-pale'>not asked</span>", "", ""]
+    return [_breakable(row.prediction) or "(nothing)", _VERDICTS[row.correct], f"{row.confidence:.0%}"]
+
+
+def detections_html(found: Sequence[Detected]) -> str:
+    """All detections of the view, as its file has them."""
+    if not found:
+        return message("This view has no detections.")
+    heads = ["object", "role", "box, 600×400", "px, 150×100", "visible", "pixels", "distance"]
+    n = f"{len(found)} detections" if len(found) > 1 else "One detection"
+    return _table(f"{n}, in the order of the file.", heads, map(_detection_cells, found))
+
+
+def _detection_cells(d: Detected) -> list[str]:
+    role = _swatches({d.role: f"background:{ROLE_COLOURS[d.role]}"}) if d.role else ""
+    measured = [
+        "–" if value is None else form.format(value)
+        for value, form in ((d.visible, "{:.0%}"), (d.pixels, "{:,}"), (d.distance, "{:.1f} m"))
+    ]
+    box = " ".join(map(str, d.box))
+    return [f"<b>{escape(d.what)}</b>", role, box, f"{d.size[0]}×{d.size[1]}", *measured]
+
+
+def reply_html(reply: Reply) -> str:
+    """A live answer: the answer and how sure, what the label says, its rivals, and the time it took."""
+    text = escape(reply.answer.text) or "(nothing)"
+    given = f"<p class='stk-given'><b>{text}</b> <span>{reply.answer.confidence:.0%} sure</span></p>"
+    return "".join((given, _label_line(reply), _rivals(reply), f"<p class='stk-time'>{_time(reply)}</p>"))
+
+
+def _label_line(reply: Reply) -> str:
+    label = reply.label
+    if not label.answer:
+        return f"<p>No label: {escape(label.reason)}.</p>"
+    verdict = _VERDICTS[normalise(reply.answer.text) == normalise(label.answer)]
+    return f"<p>{verdict} · {label_html(label)}</p>"
+
+
+def mark_html(record: Record, made: Mark | None) -> str:
+    """A label, and the mark on it if there is one."""
+    rule = f"<span>{escape(record.rules)} rule</span>"
+    said = f"<p class='stk-given'>The label says <b>{escape(record.answer)}</b> {rule}</p>"
+    if not made:
+        return f"{said}<p class='stk-note'>Is that what the picture shows?</p>"
+    note = f", “{escape(made.note)}”" if made.note else ""
+    return f"{said}<p role='status'>Marked <b class='stk-{made.verdict}'>{made.verdict}</b>{note}.</p>"
+
+
+def label_html(label: Label) -> str:
+    return f"the label says <b>{escape(label.answer)}</b> ({escape(label.rules)} rule)"
+
+
+def _rivals(reply: Reply) -> str:
+    if reply.family == OTHER:
+        return message(
+            "This wording is of no known kind, so there is no set of answers to rank, and the model was not trained "
+            "to answer it. Choose a kind above to see how its questions are worded."
+        )
+    shown, rest = reply.rivals[:RIVALS_SHOWN], reply.rivals[RIVALS_SHOWN:]
+    body = [[str(n), escape(a.text), bar(a.confidence), share(a.confidence)] for n, a in enumerate(shown, 1)]
+    if rest:
+        others = sum(a.confidence for a in rest)
+        body.append(["", f"{len(rest)} more", bar(others), share(others)])
+    outside = max(0.0, 1 - sum(a.confidence for a in reply.rivals))
+    body.append(["", "any other text", bar(outside), share(outside)])
+    caption = f"The {len(FAMILIES[reply.family].answers)} answers of the kind “{reply.family}”, likeliest first."
+    return _table(caption, ["", "answer", "", "probability"], body)
+
+
+def _time(reply: Reply) -> str:
+    if not reply.encoding:
+        return f"{_duration(reply.seconds)}; the picture was still encoded"
+    encoding = _duration(reply.encoding)
+    return f"{_duration(reply.seconds)}, of which {encoding} to encode the picture, which stays encoded"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{1000 * seconds:.0f} ms"
+
+
+def bar(value: float) -> str:
+    """A bar of 0..1, for the eye alone: the number stands beside it."""
+    return f"<span class='stk-bar' aria-hidden='true'><span style='width:{100 * min(1.0, value):.1f}%'></span></span>"
+
+
+def share(value: float) -> str:
+    return f"{value:.0%}" if value >= 0.01 or value < 0.0005 else f"{value:.1%}"
+
+
+def legend_html(mapped: bool = False) -> str:
+    """What the colours on the picture mean: those of the overlay, or those of an occlusion map."""
+    if mapped:
+        red = _swatches({"covering it makes the answer less likely": f"background:{VERMILLION}"})
+        parts = red, "<span>framed: it changes to what is written there</span>"
+    else:
+        kept = {role: f"background:{colour}" for role, colour in ROLE_COLOURS.items() if role != TOO_SMALL}
+        parts = _swatches(kept), _swatches({f"{TOO_SMALL}, not counted": ""}, "stk-dashed")
+    return f"<div class='stk-legend'>{''.join(parts)}</div>"
+
+
+def _swatches(named: Mapping[str, str], look: str = "") -> str:
+    return "".join(
+        f"<span><span class='stk-swatch {look}' style='{style}'></span>{name}</span>" for name, style in named.items()
+    )
+
+
+def _table(
+    caption: str,
+    heads: Sequence[str],
+    body: Iterable[Sequence[str]],
+    classes: Sequence[str] = (),
+) -> str:
+    head = "".join(f"<th scope='col'>{name}</th>" for name in heads)
+    rows = list(body)
+    lines = [
+        f"<tr class='{look}'>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+        for cells, look in zip(rows, classes or [""] * len(rows), strict=True)
+    ]
+    return (
+        f"<table class='stk-table'><caption>{escape(caption)}</caption>"
+        f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+    )

@@ -1,0 +1,285 @@
+"""Two panels of the explorer, each thin over what does the work: questions to the model, and marks on labels."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import ipywidgets as widgets
+
+from stkvlm_lib.config import ROOT
+from stkvlm_lib.data.frames import View
+from stkvlm_lib.explore.asking import Asker, AskError, Reply, suggestions
+from stkvlm_lib.explore.explorer_html import mark_html, message, reply_html
+from stkvlm_lib.explore.explorer_state import Row
+from stkvlm_lib.explore.occlusion import COLUMNS, ROWS, OcclusionMap, describe, occlude
+from stkvlm_lib.grammar.questions import FAMILIES, family_of
+from stkvlm_lib.qa.label_check import RIGHT, WRONG, Mark, add_mark, label_error, mark, read_marks
+
+NO_MARKS = "Marks are kept in a run folder, and none is named. Open the explorer with explore(frames, qa, marks=FILE)."
+_ASK = "Type any question, or choose a kind, and press Enter."
+
+
+def field(widget: widgets.Widget) -> widgets.Widget:
+    """A field with its name above it."""
+    widget.add_class("stk-field")
+    return widget
+
+
+def choose(box: widgets.Dropdown, options: Sequence[tuple[str, str]], value: str | None) -> None:
+    """Change options and value of a dropdown in one message, so that nothing flickers."""
+    if (box.options, box.value) != (tuple(options), value):
+        with box.hold_sync():
+            box.options = options
+            box.value = value
+
+
+class AskPanel(widgets.VBox):
+    """Asks the model about the view on show, and on demand which parts of the picture the answer hangs on.
+
+    changed: called when there is another occlusion map to draw, or none any more; from a thread when one is finished.
+    """
+
+    def __init__(self, asker: Asker, changed: Callable[[], None]):
+        self.asker = asker
+        self.reply: Reply | None = None
+        self.map: OcclusionMap | None = None
+        self.job: threading.Thread | None = None
+        self._changed, self._view, self._busy = changed, None, False
+        self._stop = threading.Event()
+        kinds = [("choose a kind …", ""), *((name, name) for name in FAMILIES)]
+        self.kind = field(widgets.Dropdown(options=kinds, value="", description="Kind of question"))
+        self.about = field(widgets.Dropdown(options=[], description="What it asks of this view"))
+        self.question = field(widgets.Text(description="Question", placeholder="Type any question"))
+        self.ask_button = widgets.Button(description="Ask", button_style="primary", tooltip="ask the model (Enter)")
+        self.answer, self.told = widgets.HTML(), widgets.HTML()
+        self.explain = widgets.Button(description="Which parts decide?", tooltip="cover one patch after another")
+        self.cancel = widgets.Button(description="Cancel", tooltip="stop covering patches")
+        self.hide = widgets.Button(description="Remove the map", tooltip="show the picture as it was")
+        self.progress = widgets.IntProgress(max=ROWS * COLUMNS)
+        self.kind.observe(lambda _: self._do(self._pick_kind), "value")
+        self.about.observe(lambda _: self._do(self._pick_question), "value")
+        self.question.on_msg(lambda _, content, __: content.get("event") == "submit" and self.ask())
+        self.ask_button.on_click(lambda _: self.ask())
+        self.explain.on_click(lambda _: self.start_map())
+        self.cancel.on_click(lambda _: self.stop_map())
+        self.hide.on_click(lambda _: self.remove_map())
+        row = {"children": [self.kind, self.about]}, {"children": [self.question, self.ask_button]}
+        buttons = widgets.HBox([self.explain, self.cancel, self.hide, self.progress])
+        super().__init__([*(widgets.HBox(**line) for line in row), self.answer, buttons, self.told])
+        for line in (*self.children[:2], buttons):
+            line.add_class("stk-row")
+        self.add_class("stk-pane")
+        self._refresh()
+
+    def show(self, view: View | None) -> None:
+        """Another view is on show: what was answered and mapped was about the one before."""
+        if view is self._view:
+            return
+        self.stop_map()
+        self._view, self.reply, self.map = view, None, None
+        self.told.value = ""
+        with self._quietly():
+            offered = self._suggest()
+            if offered and not self.about.value and family_of(self.question.value) == self.kind.value:
+                self.about.value = self.question.value = offered[0]  # the same kind, of a kart in this view
+        self.answer.value = ""
+        self._refresh()
+
+    def put(self, question: str) -> None:
+        """Ask a question chosen elsewhere."""
+        with self._quietly():
+            family = family_of(question)
+            self.question.value, self.kind.value = question, family if family in FAMILIES else ""
+            self._suggest()
+        self.ask()
+
+    def ask(self) -> None:
+        """Ask the question in the field about the view on show."""
+        self.reply = None
+        self.remove_map()
+        if self._view is None:
+            return
+        if self.asker.has_model and not self.asker.is_loaded:
+            self.answer.value = message("Loading the model; the first answer takes some seconds …")
+        try:
+            self.reply = self.asker.ask(self._view, self.question.value)
+            self.answer.value = reply_html(self.reply)
+        except AskError as error:
+            self.answer.value = message(str(error), "error")
+        self._refresh()
+
+    def start_map(self) -> None:
+        """Begin an occlusion map of the last answer, in a thread of its own."""
+        self.stop_map()
+        self.map, self._stop = None, threading.Event()
+        self._changed()
+        self.told.value = message("Covering one patch of the picture after another …")
+        self.progress.value = 0
+        work = (self._view, self.reply.question, self._stop)
+        self.job = threading.Thread(target=self._make_map, args=work, daemon=True)
+        self.job.start()
+        self._refresh()
+
+    def _make_map(self, view: View, question: str, stop: threading.Event) -> None:
+        def progress(done: int, total: int) -> None:
+            if not stop.is_set():
+                self.progress.max, self.progress.value = total, done
+
+        try:
+            found = occlude(self.asker, view, question, progress=progress, cancelled=stop.is_set)
+            told = message(describe(found, view)) if found else ""
+        except Exception as error:  # nobody else would see it: this runs in a thread
+            found, told = None, message(f"The map could not be made. {type(error).__name__}: {error}", "error")
+        if stop.is_set():
+            return
+        self.map, self.job = found, None
+        self.told.value = told
+        self._refresh()
+        self._changed()
+
+    def stop_map(self) -> None:
+        """Cancel the map in the making, if there is one."""
+        self._stop.set()
+        if self.job:
+            self.job = None
+            self.told.value = message("Cancelled.")
+            self._refresh()
+
+    def remove_map(self) -> None:
+        """Show the picture as it was."""
+        self.stop_map()
+        self.told.value = ""
+        if self.map:
+            self.map = None
+            self._changed()
+        self._refresh()
+
+    def _suggest(self) -> list[str]:
+        """Offer what the chosen kind can ask of this view; that in the field is chosen where it is among it."""
+        offered = suggestions(self._view, self.kind.value) if self.kind.value and self._view else []
+        none = "nothing to ask of this view" if self.kind.value else "–"
+        options = [("choose …" if offered else none, ""), *((question, question) for question in offered)]
+        choose(self.about, options, self.question.value if self.question.value in offered else "")
+        return offered
+
+    def _pick_kind(self) -> None:
+        offered = self._suggest()
+        if offered:
+            self.about.value = offered[0]
+            self._pick_question()
+
+    def _pick_question(self) -> None:
+        if self.about.value:
+            self.question.value = self.about.value
+            self.ask()
+
+    @contextmanager
+    def _quietly(self) -> Iterator[None]:
+        """Change fields without taking the change for the reader's."""
+        before, self._busy = self._busy, True
+        try:
+            yield
+        finally:
+            self._busy = before
+
+    def _do(self, change: Callable[[], None]) -> None:
+        if not self._busy:
+            with self._quietly():
+                change()
+
+    def _refresh(self) -> None:
+        if not self.reply and "stk-error" not in self.answer.value:
+            self.answer.value = message(_ASK)
+        at_work, mapped = self.job is not None, self.map is not None
+        for widget, shown in (
+            (self.explain, self.reply is not None and not at_work and not mapped),
+            (self.cancel, at_work),
+            (self.progress, at_work),
+            (self.hide, mapped),
+        ):
+            widget.layout.display = None if shown else "none"
+
+
+class LabelPanel(widgets.VBox):
+    """Marks labels of the view on show as right or wrong, with a note; each mark is on the disk when it is shown.
+
+    path: the JSON-lines file of the marks; None: nothing can be marked. changed: called after every mark.
+    """
+
+    def __init__(self, path: Path | None, changed: Callable[[], None]):
+        self.path, self._changed = path, changed
+        self.marks: dict[tuple[str, str, str], Mark] = {}
+        self._rows: Sequence[Row] = ()
+        self.about = field(widgets.Dropdown(options=[], description="Question"))
+        self.label, self.status = widgets.HTML(), widgets.HTML()
+        self.note = field(widgets.Text(description="Note (if you like)", placeholder="what the picture shows"))
+        self.buttons = {
+            RIGHT: widgets.Button(description="✓ The label is right"),
+            WRONG: widgets.Button(description="✗ The label is wrong"),
+        }
+        for verdict, button in self.buttons.items():
+            button.on_click(lambda _, verdict=verdict: self.mark(verdict))
+        self.about.observe(lambda _: self._refresh(), "value")
+        row = widgets.HBox(list(self.buttons.values()))
+        row.add_class("stk-row")
+        super().__init__([self.about, self.label, self.note, row, self.status])
+        self.add_class("stk-pane")
+        self._read()
+
+    def show(self, rows: Sequence[Row]) -> None:
+        """The questions of another view."""
+        self._rows = rows
+        keys = [row.record.question for row in rows]
+        chosen = self.about.value if self.about.value in keys else keys[0] if keys else None
+        choose(self.about, [(key, key) for key in keys], chosen)
+        self._refresh()
+
+    def put(self, question: str) -> None:
+        """Choose a question of this view."""
+        if question in [value for _, value in self.about.options]:
+            self.about.value = question
+
+    @property
+    def row(self) -> Row | None:
+        """The question on show."""
+        return next((row for row in self._rows if row.record.question == self.about.value), None)
+
+    def mark(self, verdict: str) -> None:
+        """Write a mark on the question on show."""
+        new = mark(self.row.record, verdict, self.note.value.strip())
+        try:
+            add_mark(self.path, new)
+        except OSError as error:
+            self.status.value = message(f"The mark could not be written: {error}", "error")
+            return
+        self.marks[new.key] = new
+        self.note.value = ""
+        self._refresh()
+        self._changed()
+
+    def _read(self) -> None:
+        try:
+            self.marks = {found.key: found for found in read_marks(self.path)} if self.path else {}
+        except (ValueError, OSError) as error:
+            self.path = None
+            self.status.value = message(f"The marks made before cannot be read. {error}", "error")
+        self._refresh()
+
+    def _refresh(self) -> None:
+        row, usable = self.row, self.path is not None
+        made = row and self.marks.get((row.record.image_file, row.record.question, row.record.answer))
+        self.label.value = mark_html(row.record, made) if row else ""
+        for widget in (*self.buttons.values(), self.note):
+            widget.disabled = not (usable and row)
+        if usable:
+            self.status.value = message(self._count())
+        elif not self.status.value:
+            self.status.value = message(NO_MARKS)
+
+    def _count(self) -> str:
+        shown = self.path.relative_to(ROOT) if self.path.is_relative_to(ROOT) else self.path
+        if not self.marks:
+            return f"No label is marked yet. Marks are written to {shown} at once."
+        found = label_error(self.marks.values())
+        return f"{found.n} marked, {found.wrong} of them wrong; kept in {shown}."

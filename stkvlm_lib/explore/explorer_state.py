@@ -1,0 +1,321 @@
+"""What the explorer shows, without a widget: which views pass the filters, which is on show, what is known of it."""
+
+import random
+import re
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stkvlm_lib.data.frame_sets import FrameSet
+from stkvlm_lib.data.frames import KART_CLASS, View
+from stkvlm_lib.figures.drawing import TOO_SMALL, role
+from stkvlm_lib.figures.plots import in_order
+from stkvlm_lib.grammar.scene import Box, Kart, Scene, depth, is_kept, read_scene, scale_box, side
+from stkvlm_lib.qa.qa_sets import Record, by_picture
+
+if TYPE_CHECKING:
+    from stkvlm_lib.scores.scoring import Prediction
+
+RIGHT, WRONG = "right", "wrong"
+CONFIDENCES = {"under 50 %": 0.0, "50 to 80 %": 0.5, "80 to 95 %": 0.8, "95 % and more": 0.95}
+"""Ranges of confidence -> where each begins (0..1)."""
+SIZES = {"under 10 px": 0, "10 to 19 px": 10, "20 to 39 px": 20, "40 px and more": 40}
+"""Ranges of box size -> where each begins: shorter side of the box in px of the 150x100 frame."""
+NOTHING_LEFT = "No question passes all of these filters. Set one of them back to “all”, or clear them."
+CLASSES = {
+    **{1: "kart", 2: "track", 3: "background", 4: "pickup", 5: "nitro", 6: "bomb", 7: "object", 8: "projectile"},
+    9: "unknown",
+}
+"""What the class numbers of detections stand for."""
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What a question must match to count; empty means all.
+
+    kart: one that counts as visible in the picture. outcome: `right` or `wrong`, of answered questions. size: of the
+    box that matters, see `subject`.
+    """
+
+    split: str = ""
+    track: str = ""
+    kart: str = ""
+    family: str = ""
+    outcome: str = ""
+    confidence: str = ""
+    size: str = ""
+
+
+FILTERS = tuple(field.name for field in fields(Filters))
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the explorer needs of a `scoring.Prediction`; by itself it is read in a moment."""
+
+    image_file: str
+    question: str
+    prediction: str
+    correct: bool
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One question of the view on show. matches: whether it passes the filters."""
+
+    record: Record
+    prediction: str | None
+    correct: bool | None
+    confidence: float | None
+    matches: bool
+
+
+@dataclass(frozen=True)
+class Detected:
+    """One detection of the view on show. box: px in the 600x400 frame; size: width and height in px of the 150x100
+    frame; role: what the labelling rule makes of it. visible, pixels, distance as in `frames.Detection`."""
+
+    what: str
+    role: str
+    box: tuple[int, int, int, int]
+    size: tuple[int, int]
+    visible: float | None
+    pixels: int | None
+    distance: float | None
+
+
+class ExplorerState:
+    """Which views pass the filters and which of them is on show.
+
+    Views come in the order of the records; those with at least one matching question are stepped through.
+    Raises ValueError when no record is about a picture of `frames`.
+    """
+
+    def __init__(
+        self,
+        frames: FrameSet,
+        records: Iterable[Record],
+        predictions: Iterable["Prediction | Given"] | None = None,
+        seed: int = 0,
+    ):
+        self._frames = frames
+        records = list(records)
+        self._groups = {name: rows for name, rows in by_picture(records).items() if name in frames.by_image_file}
+        if records and not self._groups:
+            raise ValueError(f"{frames.root}: holds none of the records' pictures; give the folder they were made of")
+        self._predictions = {(p.image_file, p.question): p for p in predictions or ()}
+        self._rng = random.Random(seed)
+        self._records = [record for rows in self._groups.values() for record in rows]
+        self._number = {name: number for number, name in enumerate(self._groups)}
+        self._view_of = np.array([self._number[r.image_file] for r in self._records], dtype=int)
+        self._facets = {name: Facet(*found) for name, found in self._facet_values().items()}
+        self.filters = Filters()
+        self.index = 0
+        self._select()
+
+    @property
+    def has_predictions(self) -> bool:
+        return bool(self._predictions)
+
+    def _facet_values(self) -> dict[str, tuple[list[str], list[Iterable[str]]]]:
+        """Filter -> (its options in order, for each record the options that it matches)."""
+        values: dict[str, list[Iterable[str]]] = {name: [] for name in FILTERS}
+        for name, rows in self._groups.items():
+            scene = read_scene(self._frames.by_image_file[name])
+            karts = {kart.name for kart in scene.karts}
+            for record in rows:
+                prediction, kart = self._prediction(record), subject(record.question, scene)
+                values["split"].append([record.split])
+                values["track"].append([record.track])
+                values["kart"].append(karts)
+                values["family"].append([record.family])
+                values["outcome"].append([RIGHT if prediction.correct else WRONG] if prediction else [])
+                values["confidence"].append([_range(prediction.confidence, CONFIDENCES)] if prediction else [])
+                values["size"].append([_range(shorter_side(kart.box), SIZES)] if kart else [])
+        options = {name: sorted({option for found in rows for option in found}) for name, rows in values.items()}
+        options["family"] = in_order(options["family"])
+        for name, ordered in (("outcome", (RIGHT, WRONG)), ("confidence", CONFIDENCES), ("size", SIZES)):
+            options[name] = list(ordered) if options[name] else []
+        return {name: (options[name], values[name]) for name in FILTERS}
+
+    def _prediction(self, record: Record) -> "Prediction | Given | None":
+        return self._predictions.get((record.image_file, record.question))
+
+    def options(self, name: str) -> list[str]:
+        """The values a filter can take, as they occur in the records."""
+        return self._facets[name].options
+
+    def counts(self, name: str) -> dict[str, int]:
+        """Option of a filter -> the questions it would leave, the other filters staying as they are."""
+        facet = self._facets[name]
+        return dict(zip(facet.options, facet.counts(self._passing(but=name)), strict=True))
+
+    def set_filters(self, **values: str) -> None:
+        """Change some filters; the view on show stays if it still matches. Raises ValueError for an unknown one."""
+        for name, value in values.items():
+            if name not in FILTERS:
+                raise ValueError(f"no filter {name!r}; there are {', '.join(FILTERS)}")
+            if value and value not in self.options(name):
+                raise ValueError(f"no {name} {value!r}; there are {', '.join(self.options(name)) or 'none'}")
+        before = self.view
+        self.filters = replace(self.filters, **values)
+        self._select()
+        self.index = self._names.index(before.image_file) if before and before.image_file in self._names else 0
+
+    def clear_filters(self) -> None:
+        self.set_filters(**asdict(Filters()))
+
+    def _passing(self, but: str = "") -> np.ndarray:
+        """(records,) bool: which pass all filters, one left out."""
+        passing = np.ones(len(self._records), bool)
+        for name, value in asdict(self.filters).items():
+            if value and name != but:
+                passing &= self._facets[name].matches(value)
+        return passing
+
+    def _select(self) -> None:
+        self._passes = self._passing()
+        self.n_questions = int(self._passes.sum())
+        left = set(self._view_of[self._passes].tolist())
+        self._names = [name for name, number in self._number.items() if number in left]
+
+    def __len__(self) -> int:
+        """How many views pass the filters."""
+        return len(self._names)
+
+    def next(self) -> None:
+        self.jump(self.index + 1)
+
+    def previous(self) -> None:
+        self.jump(self.index - 1)
+
+    def random(self) -> None:
+        """Another view than the one on show, the same sequence for the same seed."""
+        if len(self) > 1:
+            self.jump(self.index + self._rng.randrange(1, len(self)))
+
+    def jump(self, index: int) -> None:
+        """Show the index-th view (from 0); counting goes round at both ends."""
+        self.index = index % len(self) if len(self) else 0
+
+    def find(self, wanted: str) -> None:
+        """Show the view of that number (from 1), or the first whose picture's name holds that text.
+
+        Raises ValueError when there is none among those that pass the filters.
+        """
+        wanted = wanted.strip()
+        if wanted.isdecimal() and 1 <= int(wanted) <= len(self):
+            self.index = int(wanted) - 1
+            return
+        is_text = not wanted.isdecimal() or len(wanted) >= 5  # frames are numbered with five digits
+        index = next((i for i, name in enumerate(self._names) if is_text and wanted in name), None)
+        if index is None:
+            raise ValueError(
+                f"“{wanted}”: no such number or picture among the {len(self):,} views that pass the filters"
+            )
+        self.index = index
+
+    @property
+    def view(self) -> View | None:
+        """The view on show, None when the filters leave nothing."""
+        return self._frames.by_image_file[self._names[self.index]] if self._names else None
+
+    def rows(self) -> list[Row]:
+        """All questions of the view on show, those that pass the filters first."""
+        if not self.view:
+            return []
+        name = self.view.image_file
+        passes = self._passes[self._view_of == self._number[name]]
+        rows = [self._row(record, bool(m)) for record, m in zip(self._groups[name], passes, strict=True)]
+        return sorted(rows, key=lambda row: not row.matches)
+
+    def _row(self, record: Record, matches: bool) -> Row:
+        p = self._prediction(record)
+        given = (p.prediction, p.correct, p.confidence) if p else (None, None, None)
+        return Row(record, *given, matches)
+
+    def detected(self) -> list[Detected]:
+        """All detections of the view on show, in the order of its file."""
+        if not self.view:
+            return []
+        scene, found = read_scene(self.view), []
+        roles = {kart.object_id: role(kart, scene) for kart in scene.karts}
+        for d in self.view.detections:
+            kart, box = d.class_id == KART_CLASS, scale_box(d.box)
+            what = self.view.frame.karts[d.object_id] if kart else CLASSES.get(d.class_id, f"class {d.class_id}")
+            size = box[2] - box[0], box[3] - box[1]
+            part = (roles[d.object_id] if is_kept(box) else TOO_SMALL) if kart else ""
+            found.append(Detected(what, part, d.box, size, d.visible, d.pixels, d.distance))
+        return found
+
+    def position(self) -> str:
+        """Where we are, e.g. `View 12 of 480 · 3,826 matching questions`."""
+        if not self.view:
+            return NOTHING_LEFT
+        n = f"{self.n_questions:,} matching question{'s' if self.n_questions != 1 else ''}"
+        return f"View {self.index + 1:,} of {len(self):,} · {n}"
+
+    def place(self) -> str:
+        """Which picture this is: file, split, race, track."""
+        if not self.view:
+            return ""
+        frame = self.view.frame
+        return f"{self.view.image_file} · race {frame.race.removeprefix('race-')} · track {frame.track}"
+
+    def description(self) -> str:
+        """What the picture shows under the labelling rule, for readers who cannot see it."""
+        if not self.view:
+            return ""
+        scene = read_scene(self.view)
+        if not scene.ego:
+            return f"Track {scene.track}. No kart is large enough to count."
+        others = "; ".join(f"{kart.name} is {_whereabouts(kart, scene.ego)}" for kart in scene.others)
+        small = ", ".join(d.what for d in self.detected() if d.role == TOO_SMALL)
+        said = [f"Track {scene.track}. The ego kart is {scene.ego.name}.", f"{others or 'No other kart counts'}."]
+        return " ".join([*said, f"Too small to count: {small}."] if small else said)
+
+
+class Facet:
+    """The options of one filter, and which record matches which."""
+
+    def __init__(self, options: list[str], values: Sequence[Iterable[str]]):
+        self.options = options
+        column = {option: number for number, option in enumerate(options)}
+        cells = [(row, column[option]) for row, found in enumerate(values) for option in found]
+        rows, columns = np.array(cells, dtype=int).reshape(-1, 2).T
+        self._member = np.zeros((len(values), len(options)), bool)
+        self._member[rows, columns] = True
+
+    def matches(self, option: str) -> np.ndarray:
+        """(records,) bool."""
+        return self._member[:, self.options.index(option)]
+
+    def counts(self, passing: np.ndarray) -> list[int]:
+        """How many of the records in `passing` (bool) match each option."""
+        return self._member[passing].sum(0).tolist()
+
+
+def _range(value: float, ranges: dict[str, float]) -> str:
+    """The name of the range that a value is in."""
+    return list(ranges)[bisect_right(list(ranges.values()), value) - 1]
+
+
+def subject(question: str, scene: Scene) -> Kart | None:
+    """The kart on whose visibility a question hangs: the smallest of those it names, else the ego kart."""
+    words = set(re.findall(r"\w+", question))
+    named = [kart for kart in scene.karts if kart.name in words]
+    return min(named, key=lambda kart: shorter_side(kart.box), default=scene.ego)
+
+
+def shorter_side(box: Box) -> int:
+    """Width or height of a box, the smaller one."""
+    x1, y1, x2, y2 = box
+    return min(x2 - x1, y2 - y1)
+
+
+def _whereabouts(kart: Kart, ego: Kart) -> str:
+    return f"{'in front' if depth(kart, ego) == 'front' else 'behind'} and to the {side(kart, ego)}"

@@ -1,0 +1,126 @@
+"""Marking labels right or wrong: a widget that shows one question at a time, and a gallery of all for readers."""
+
+import base64
+import html
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import ipywidgets as widgets
+
+from stkvlm_lib.data.frame_sets import FrameSet
+from stkvlm_lib.data.frames import View
+from stkvlm_lib.figures.drawing import GREEN, VERMILLION, draw_overlay, enlarged
+from stkvlm_lib.qa.label_check import RIGHT, Key, Mark, add_mark, key_of, label_error, mark, marks_on, read_marks
+from stkvlm_lib.qa.qa_sets import Record
+
+
+def mark_labels(
+    sample: Sequence[Record], folder: FrameSet, path: str | Path, marks: Iterable[Mark] = ()
+) -> "LabelMarker":
+    """The widget, to be displayed by a notebook. marks: made before; new ones are written to `path` at once."""
+    return LabelMarker(sample, folder, Path(path), marks)
+
+
+class LabelMarker(widgets.VBox):
+    """Starts at the first question without a mark. Right and Wrong write a line to the file and go to the next."""
+
+    def __init__(self, sample: Sequence[Record], folder: FrameSet, path: Path, marks: Iterable[Mark] = ()):
+        self.sample, self.folder, self.path = list(sample), folder, path
+        self.marks: dict[Key, Mark] = {found.key: found for found in (*marks, *read_marks(path))}
+        self.index = next((i for i, record in enumerate(self.sample) if key_of(record) not in self.marks), 0)
+        self.buttons = {
+            "right": widgets.Button(description="Right", icon="check", button_style="success"),
+            "wrong": widgets.Button(description="Wrong", icon="times", button_style="danger"),
+            "back": widgets.Button(description="Back", icon="arrow-left", tooltip="the question before"),
+            "skip": widgets.Button(description="Skip", icon="arrow-right", tooltip="the next question"),
+        }
+        for name, button in self.buttons.items():
+            button.layout.width = "auto"
+            button.on_click(lambda _, name=name: self._press(name))
+        self.note = widgets.Text(placeholder="a note, if need be", layout={"width": "260px"})
+        self.boxes = widgets.Checkbox(False, description="Show the boxes and names", indent=False)
+        self.boxes.observe(lambda _: self.refresh(), "value")
+        self.picture = widgets.Image(format="png", layout={"max_width": "100%"})
+        self.question, self.progress = widgets.HTML(), widgets.HTML()
+        wrap = {"flex_flow": "row wrap", "align_items": "center"}
+        controls = widgets.HBox([*self.buttons.values(), self.note, self.boxes], layout=wrap)
+        super().__init__([self.progress, self.question, controls, self.picture])
+        self.refresh()
+
+    @property
+    def record(self) -> Record | None:
+        """The question on show, None when there is none at all."""
+        return self.sample[self.index] if self.sample else None
+
+    def _press(self, name: str) -> None:
+        if self.record is None:
+            return
+        if name in ("right", "wrong"):
+            made = mark(self.record, name, self.note.value.strip())
+            add_mark(self.path, made)
+            self.marks[made.key] = made
+        step = -1 if name == "back" else 1
+        self.index = min(max(self.index + step, 0), len(self.sample) - 1)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Show the question."""
+        if self.record is None:
+            self.progress.value = "No questions to mark."
+            return
+        view = self.folder.by_image_file[self.record.image_file]
+        made = self.marks.get(key_of(self.record))
+        self.note.value = made.note if made else ""
+        self.picture.value = _png(view, self.boxes.value)
+        self.question.value = f"<div style='font-size:17px;line-height:1.5'>{_said(self.record, made)}</div>"
+        self.progress.value = (
+            f"question {self.index + 1} of {len(self.sample)} · {self.record.family}, {self.record.rules} rules · "
+            f"{summary(self.sample, self.marks.values())}"
+        )
+
+
+def summary(sample: Sequence[Record], marks: Iterable[Mark]) -> str:
+    """How many of the sample are marked, and the error so far."""
+    found = label_error(marks_on(sample, marks))
+    if not found.n:
+        return f"none of {len(sample)} marked yet"
+    interval = f"{found.low:.1%} to {found.high:.1%}"
+    return f"{found.n} of {len(sample)} marked, {found.wrong} wrong: {found.rate:.1%} (95% interval {interval})"
+
+
+def gallery(sample: Sequence[Record], folder: FrameSet, marks: Sequence[Mark], height: int = 620) -> str:
+    """All questions on their pictures with their marks as HTML, for readers of the executed notebook.
+
+    The pictures are the files' own bytes, enlarged by the browser; `height`: px, beyond which the gallery scrolls.
+    """
+    made = {found.key: found for found in marks}
+    cards = "".join(_card(r, folder.by_image_file[r.image_file], made.get(key_of(r))) for r in sample)
+    look = "display:grid;grid-template-columns:repeat(auto-fill,minmax(230px,1fr));gap:14px;overflow:auto"
+    return f"<p>{summary(sample, marks)}</p><div style='{look};max-height:{height}px'>{cards}</div>"
+
+
+def _card(record: Record, view: View, made: Mark | None) -> str:
+    data = base64.b64encode(view.image_path.read_bytes()).decode()
+    alt = html.escape(f"{record.image_file}: {record.question} {record.answer}", quote=True)
+    look = "width:100%;aspect-ratio:3/2;image-rendering:pixelated;display:block;margin-bottom:4px"
+    picture = f"<img src='data:image/jpeg;base64,{data}' alt='{alt}' style='{look}'>"
+    place = f"<div style='font-size:11px;opacity:.7'>{record.family}, {record.rules} rules, {record.image_file}</div>"
+    return f"<div style='font-size:13px;line-height:1.35'>{picture}{_said(record, made)}{place}</div>"
+
+
+def _said(record: Record, made: Mark | None) -> str:
+    """Question, answer and mark."""
+    text = f"{html.escape(record.question)} <b>{html.escape(record.answer)}</b>"
+    if not made:
+        return text
+    colour, word = (GREEN, "✓ right") if made.verdict == RIGHT else (VERMILLION, "✗ wrong")
+    note = f" <i>{html.escape(made.note)}</i>" if made.note else ""
+    return f"{text} <span style='color:{colour};font-weight:bold;white-space:nowrap'>{word}</span>{note}"
+
+
+def _png(view: View, boxes: bool) -> bytes:
+    buffer = io.BytesIO()
+    picture = draw_overlay(view, 800, zones=False) if boxes else enlarged(view, 800)
+    picture.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()

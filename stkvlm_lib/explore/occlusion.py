@@ -1,0 +1,191 @@
+"""Which parts of a picture an answer hangs on: cover one patch after another and ask again."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from math import exp
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from stkvlm_lib.data.frames import View
+from stkvlm_lib.explore.asking import Asker
+from stkvlm_lib.figures.drawing import BLACK, VERMILLION, font_of
+from stkvlm_lib.grammar.questions import normalise
+from stkvlm_lib.grammar.scene import IMAGE_SIZE, read_scene
+
+if TYPE_CHECKING:
+    from stkvlm_lib.vlm.answering import AnswerModel
+
+ROWS, COLUMNS = 8, 12
+"""The grid of patches: squares in a picture of 3 to 2."""
+BATCH = 12
+"""Pictures answered at once; between batches one can cancel."""
+
+
+@dataclass(frozen=True)
+class Patch:
+    """What covering one patch does. probability: of the answer to the whole picture; answer: given now."""
+
+    row: int
+    column: int
+    answer: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class OcclusionMap:
+    """An answer with its probability, and what becomes of it patch by patch, row after row."""
+
+    image_file: str
+    question: str
+    answer: str
+    probability: float
+    patches: tuple[Patch, ...]
+    rows: int = ROWS
+    columns: int = COLUMNS
+
+    @property
+    def changing(self) -> tuple[Patch, ...]:
+        """Patches whose covering changes the answer, the most effective first."""
+        return tuple(p for p in self.by_effect if normalise(p.answer) != normalise(self.answer))
+
+    @property
+    def by_effect(self) -> list[Patch]:
+        return sorted(self.patches, key=lambda patch: (patch.probability, patch.row, patch.column))
+
+    def drop(self, patch: Patch) -> float:
+        """The share of the answer's probability that covering a patch takes away, 0..1 (0 where it adds)."""
+        return max(0.0, 1 - patch.probability / self.probability) if self.probability else 0.0
+
+
+def occlude(
+    asker: Asker,
+    view: View,
+    question: str,
+    *,
+    rows: int = ROWS,
+    columns: int = COLUMNS,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> OcclusionMap | None:
+    """Cover each patch with the picture's mean colour, ask again, and see what becomes of the answer.
+
+    None when cancelled. Raises AskError without a model.
+    """
+    features, _ = asker.encode(view)
+    with asker.lock:
+        whole = asker.model.answer_encoded(features, [[question]])[0][0]
+    covered, patches = list(_covered(view.image(), rows, columns)), []
+    progress(0, len(covered))
+    for start in range(0, len(covered), BATCH):
+        if cancelled():
+            return None
+        with asker.lock:
+            outcomes = _ask_again(asker.model, covered[start : start + BATCH], question, whole.text)
+        for number, (answer, probability) in enumerate(outcomes, start):
+            patches.append(Patch(*divmod(number, columns), answer, probability))
+        progress(len(patches), len(covered))
+    return OcclusionMap(view.image_file, question, whole.text, whole.confidence, tuple(patches), rows, columns)
+
+
+def _covered(image: Image.Image, rows: int, columns: int) -> Iterator[Image.Image]:
+    """The picture with one patch after the other in its mean colour."""
+    mean = tuple(np.asarray(image).mean((0, 1)).round().astype(int).tolist())
+    for row in range(rows):
+        for column in range(columns):
+            copy = image.copy()
+            copy.paste(mean, patch_box(row, column, rows, columns, image.size))
+            yield copy
+
+
+def patch_box(row: int, column: int, rows: int, columns: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Corners of a patch in px of a picture of `size`; patches tile it without gaps."""
+    (width, height) = size
+    left, right = (round(width * x / columns) for x in (column, column + 1))
+    top, bottom = (round(height * y / rows) for y in (row, row + 1))
+    return left, top, right, bottom
+
+
+def _ask_again(
+    model: "AnswerModel", images: list[Image.Image], question: str, first: str
+) -> Iterable[tuple[str, float]]:
+    """(answer, probability of the first answer) of each picture.
+
+    Where that probability is above a half no other answer can be written, so only the others are written out.
+    """
+    features = model.encode(images)
+    found = model.likelihoods(features, [[(question, (first,))]] * len(images))
+    chances = [exp(candidates[0][0].log_probability) for candidates in found]
+    unsure = [number for number, chance in enumerate(chances) if chance <= 0.5]
+    answers = [first] * len(images)
+    for number, given in zip(unsure, model.answer_encoded(features[unsure], [[question]] * len(unsure)), strict=True):
+        answers[number] = given[0].text
+    return zip(answers, chances, strict=True)
+
+
+def describe(found: OcclusionMap, view: View) -> str:
+    """What the map shows, in words."""
+    n, changing, strongest = len(found.patches), found.changing, found.by_effect[0]
+    answer = f"“{found.answer or '(nothing)'}” ({found.probability:.0%})"
+    if not changing:
+        fall = f"{_place(strongest, found, view)} takes it down most, to {strongest.probability:.0%}"
+        return f"No single patch of {n} changes the answer {answer}; {fall}."
+    told = "; ".join(f"{_place(p, found, view)} makes it “{p.answer or '(nothing)'}”" for p in changing[:3])
+    if len(changing) == 1:
+        return f"One patch of {n} changes the answer {answer} when it is covered: {told}."
+    more = f"; and {len(changing) - 3} more" if len(changing) > 3 else ""
+    return f"{len(changing)} of {n} patches change the answer {answer} when one of them is covered: {told}{more}."
+
+
+def _place(patch: Patch, found: OcclusionMap, view: View) -> str:
+    """E.g. `row 3, column 5 (on gnu and tux)`, rows from the top, columns from the left."""
+    left, top, right, bottom = patch_box(patch.row, patch.column, found.rows, found.columns, IMAGE_SIZE)
+    on = [
+        kart.name
+        for kart in read_scene(view).karts
+        if min(kart.box[2], right) - max(kart.box[0], left) > 1 and min(kart.box[3], bottom) - max(kart.box[1], top) > 1
+    ]
+    where = f" (on {' and '.join(on)})" if on else ""
+    return f"row {patch.row + 1}, column {patch.column + 1}{where}"
+
+
+def draw_occlusion(image: Image.Image, found: OcclusionMap) -> Image.Image:
+    """A map over an enlarged picture: the redder a patch the more probability it takes, with how much from a tenth on;
+    framed where it changes the answer, with the answer given then."""
+    boxes = {p: patch_box(p.row, p.column, found.rows, found.columns, image.size) for p in found.patches}
+    tint = Image.new("L", image.size)
+    for patch, box in boxes.items():
+        tint.paste(round(170 * found.drop(patch)), box)
+    result = Image.composite(Image.new("RGB", image.size, VERMILLION), image, tint)
+    drawing, changing, stroke = ImageDraw.Draw(result, "RGBA"), set(found.changing), max(1, image.width // 500)
+    font = font_of(round(image.width * 0.014))
+    for patch, (left, top, right, bottom) in boxes.items():
+        drawing.rectangle((left, top, right, bottom), outline=(255, 255, 255, 40))
+        if patch not in changing and found.drop(patch) >= 0.1:
+            _write(drawing, (left, top, right, bottom), [f"−{found.drop(patch):.0%}"], font)
+    for patch in found.changing:
+        left, top, right, bottom = boxes[patch]
+        for inset, colour in ((0, BLACK), (stroke, "#FFFFFF"), (3 * stroke, BLACK)):
+            frame = left + inset, top + inset, right - inset, bottom - inset
+            drawing.rectangle(frame, outline=colour, width=2 * stroke if inset == stroke else stroke)
+        _write(drawing, boxes[patch], _lines(patch.answer or "(nothing)", right - left - 8 * stroke, font), font)
+    return result
+
+
+def _write(drawing: ImageDraw.ImageDraw, box: tuple, lines: list[str], font: ImageFont.FreeTypeFont) -> None:
+    """Lines of white text in the middle of a box."""
+    middle = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    style = {"anchor": "mm", "align": "center", "spacing": 0, "stroke_width": font.size // 6, "stroke_fill": BLACK}
+    drawing.text(middle, "\n".join(lines), "#FFFFFF", font, **style)
+
+
+def _lines(text: str, width: float, font: ImageFont.FreeTypeFont) -> list[str]:
+    """A text broken after spaces and underscores where a line would be wider than so many px."""
+    lines = [""]
+    for part in re.findall(r"[^ _]+[ _]?", text):
+        if lines[-1] and font.getlength(lines[-1] + part.strip()) > width:
+            lines.append("")
+        lines[-1] += part
+    return [line.strip() for line in lines]

@@ -1,0 +1,1 @@
+"""What people look at in notebooks and reports: tables, pictures, plots."""

@@ -1,0 +1,230 @@
+"""The folder into which a set is rendered: what it holds, what was skipped, and its manifest.
+
+A frame is held when its info file is there, which is written after its pictures. Skipped frames lie with their reasons
+in `.races/` until the manifest has them.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from stkvlm_lib.data.frames import FLAT_SPLIT, INFO_SUFFIX, VIEW_NAME
+from stkvlm_lib.files import read_json, write_json
+from stkvlm_lib.game.race_plans import PlanError, PlannedRace, Recipes, as_json, read_recipes
+from stkvlm_lib.game.race_process import remove_frame
+
+MANIFEST = "manifest.json"
+_STATE = ".races"
+_LOCK = ".rendering"
+
+
+class CollectError(RuntimeError):
+    """A set that cannot be rendered or gone on with; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Pictures: held, wanted when nothing is skipped, and lost with skipped frames."""
+
+    held: int
+    wanted: int
+    skipped: int
+
+    @property
+    def left(self) -> int:
+        return max(0, self.wanted - self.held - self.skipped)
+
+
+@dataclass
+class RenderFolder:
+    """held: race number -> frames; skipped: race number -> {frame: why}."""
+
+    root: Path
+    recipes: Recipes
+    races: list[PlannedRace]
+    versions: dict[str, str]
+    held: dict[int, set[int]] = field(default_factory=lambda: defaultdict(set))
+    skipped: dict[int, dict[int, str]] = field(default_factory=lambda: defaultdict(dict))
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Make the folder and hold it for this process; the lock goes with the process, however it ends."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise CollectError(f"{self.root}: is not a folder; name another") from None
+        try:
+            lock = FileLock(self.root / _LOCK, blocking=False).acquire()
+        except Timeout:
+            raise CollectError(f"{self.root}: another process is rendering into it; wait for it, or stop it") from None
+        with lock:
+            yield
+            (self.root / _LOCK).unlink(missing_ok=True)
+
+    def begin(self) -> None:
+        """Start the manifest, or see that the folder was begun with the same recipe and versions (CollectError)."""
+        if not (self.root / MANIFEST).exists():
+            if any(path.name != _LOCK for path in self.root.iterdir()):
+                raise CollectError(f"{self.root}: is not empty and has no {MANIFEST}; choose an empty or new folder")
+            self.write_manifest()
+            return
+        found = read_json(self.root / MANIFEST, "choose a new folder")
+        if changes := self._differences(found):
+            raise CollectError(
+                f"{self.root}: was begun with another recipe ({changes}); give the same again to go on, or a new folder"
+            )
+        before = found.get("versions", {})
+        changed = [
+            f"{name} {before[name]}, now {now}" for name, now in self.versions.items() if before.get(name, now) != now
+        ]
+        if changed:
+            raise CollectError(
+                f"{self.root}: was begun with other versions ({'; '.join(changed)}); choose a new folder"
+            )
+
+    def look(self, retry: bool = False) -> None:
+        """Find out what is held and skipped; pictures of frames without info are removed. retry: forget all skips."""
+        self.held.clear()
+        self.skipped.clear()
+        for split in self.splits:
+            folder = self.of(split)
+            folder.mkdir(exist_ok=True)
+            names = os.listdir(folder)
+            infos = {name.removesuffix(INFO_SUFFIX) for name in names if _is_info(name)}
+            for frame_id in infos:
+                self.held[int(frame_id[:4], 16)].add(int(frame_id[4:], 16))
+            for name in names:
+                match = VIEW_NAME.match(name)
+                if name.endswith(".part") or (match and match["frame"] not in infos):
+                    (folder / name).unlink(missing_ok=True)
+        if retry:
+            self.forget_skips()
+        else:
+            self._read_skips()
+
+    def _read_skips(self) -> None:
+        recorded = {int(race["number"], 16): race["skipped"] for race in read_json(self.root / MANIFEST)["races"]}
+        for race in self.races:
+            state = self.state(race)
+            skipped = recorded.get(race.number, {}) | (read_json(state) if state.is_file() else {})
+            for frame, reason in skipped.items():
+                if int(frame) not in self.held[race.number]:
+                    self.skipped[race.number][int(frame)] = reason
+
+    def forget_skips(self) -> None:
+        """From now on only what the manifest says counts as skipped."""
+        shutil.rmtree(self.root / _STATE, ignore_errors=True)
+
+    def replay(self, manifest: Path) -> None:
+        """Skip what another run of the same recipe has skipped; remove it where it is held. Raises CollectError."""
+        other = read_json(manifest, "give the manifest.json of a rendered set")
+        if changes := self._differences(other):
+            raise CollectError(f"{manifest}: is of another recipe ({changes}); replay it with its own")
+        splits = {race.number: race.split for race in self.races}
+        for race in other["races"]:
+            number = int(race["number"], 16)
+            for frame, reason in race["skipped"].items():
+                self.skipped[number][int(frame)] = reason
+                if int(frame) in self.held[number]:
+                    self.held[number].remove(int(frame))
+                    remove_frame(self.of(splits[number]), f"{number:04x}{int(frame):02x}")
+
+    @property
+    def splits(self) -> list[str]:
+        return list(self.recipes)
+
+    def of(self, split: str) -> Path:
+        return self.root if split == FLAT_SPLIT else self.root / split
+
+    def state(self, race: PlannedRace) -> Path:
+        """The file in which a race's skips are kept while it is rendered: {frame: why}."""
+        return self.root / _STATE / f"{race.number:04x}.json"
+
+    def is_done(self, race: PlannedRace) -> bool:
+        return len(self.held[race.number]) + len(self.skipped[race.number]) >= race.plan.frames
+
+    def counts(self) -> Counts:
+        """As the files are now, whoever writes them."""
+        views = {f"{race.number:04x}": race.plan.views for race in self.races}
+        names = [name for split in self.splits for name in os.listdir(self.of(split)) if _is_info(name)]
+        skipped = {f"{number:04x}": len(frames) for number, frames in self.skipped.items()}
+        skipped |= {state.stem: len(read_json(state)) for state in (self.root / _STATE).glob("*.json")}
+        return Counts(
+            held=sum(views.get(name[:4], 0) for name in names),
+            wanted=sum(race.plan.frames * race.plan.views for race in self.races),
+            skipped=sum(n * views[number] for number, n in skipped.items()),
+        )
+
+    def write_manifest(self) -> dict[str, Any]:
+        """Recipe, versions, every race, and hashes of the truth: of info files in the order of their ids."""
+        overall, rows = hashlib.sha256(), []
+        for race in self.races:
+            own = hashlib.sha256()
+            for frame in sorted(self.held[race.number]):
+                truth = (self.of(race.split) / f"{race.frame_id(frame)}{INFO_SUFFIX}").read_bytes()
+                own.update(truth)
+                overall.update(truth)
+            rows.append(self._row(race) | {"truth_sha256": own.hexdigest()})
+        manifest = {
+            "recipe": as_json(self.recipes),
+            "versions": self.versions,
+            "complete": all(self.is_done(race) for race in self.races),
+            "images": sum(len(self.held[race.number]) * race.plan.views for race in self.races),
+            "frames": sum(len(frames) for frames in self.held.values()),
+            "skipped_frames": sum(len(frames) for frames in self.skipped.values()),
+            "truth_sha256": overall.hexdigest(),
+            "races": rows,
+        }
+        write_json(self.root / MANIFEST, manifest)
+        return manifest
+
+    def _row(self, race: PlannedRace) -> dict[str, Any]:
+        skipped = self.skipped[race.number]
+        return {
+            "number": f"{race.number:04x}",
+            "split": race.split,
+            "seed": race.plan.seed,
+            "track": race.plan.track,
+            "reverse": race.plan.reverse,
+            "karts": list(race.plan.karts),
+            "frames": sorted(self.held[race.number]),
+            "skipped": {str(frame): skipped[frame] for frame in sorted(skipped)},
+        }
+
+    def _differences(self, manifest: dict[str, Any]) -> str:
+        """What a manifest's recipe has otherwise; settings that it does not name have their defaults."""
+        try:
+            before = as_json(read_recipes(manifest.get("recipe")))
+        except PlanError as error:
+            return str(error)
+        now = as_json(self.recipes)
+        if set(before) != set(now):
+            return f"splits {', '.join(before)}, now {', '.join(now)}"
+        return "; ".join(
+            f"{split}: {name}={before[split][name]!r}, now {value!r}"
+            for split in now
+            for name, value in now[split].items()
+            if before[split][name] != value
+        )
+
+
+def _is_info(name: str) -> bool:
+    return name.endswith(INFO_SUFFIX) and name[0] != "."
+
+
+def package_version(package: str) -> str:
+    """The version of an installed Debian package, empty where there is none."""
+    try:
+        found = subprocess.run(["dpkg-query", "-W", "-f", "${Version}", package], capture_output=True, text=True)
+    except OSError:
+        return ""
+    return found.stdout.strip()

@@ -1,0 +1,1 @@
+"""What a view shows, and what can be asked of it: scenes, families of questions, captions."""

@@ -1,0 +1,158 @@
+"""What a family of questions is: its wordings, its possible answers, why it declines a scene, and how it asks one."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property, partial
+from hashlib import blake2b
+
+from stkvlm_lib.grammar.scene import Kart, Reason, Scene
+
+COURSE, EXTENDED = "course", "extended"
+"""Groups of families: the course's ten, and those beside them."""
+EGO_REASONS = (Reason.NO_KART, Reason.EGO_UNCLEAR, Reason.EGO_TIED, Reason.EGO_NOT_FOLLOWED)
+ANY_FAMILY = (Reason.UNCLEAR, Reason.SAME_NAME, Reason.UNKNOWN, Reason.ABSENT, Reason.ITSELF)
+"""Reasons for which every family may decline a question."""
+
+Subject = tuple[Kart, ...]
+Pick = Callable[..., int]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question with its answer. wording: 0 is the family's template, then its paraphrases."""
+
+    family: str
+    wording: int
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class Declined:
+    """A question that is not asked of a scene, and why."""
+
+    family: str
+    reason: Reason
+
+
+def pick(n: int, *key: object) -> int:
+    """A number from 0 to n - 1 that depends on the key alone: the same in any order, process or version of Python."""
+    text = "\x1f".join(map(str, key)).encode()
+    return int.from_bytes(blake2b(text, digest_size=8).digest(), "big") % n
+
+
+def nobody(scene: Scene, pick: Pick) -> Iterable[Subject]:
+    """The subjects of a family that asks about the scene as a whole: one question, no kart named."""
+    return ((),)
+
+
+@dataclass(frozen=True)
+class Family:
+    """One kind of question.
+
+    template: the wording of the files; paraphrases: others, the last of which is held out from training. `{kart}`
+    (or `{a}` and `{b}`) stands for the name of a kart asked about.
+    answers: every answer it may give. answer: (scene, *karts asked about) -> one of them, or the reason for none.
+    declines: the reasons that `answer` gives. subjects: (scene, pick) -> the karts to ask about, a tuple a question.
+    needs_ego: it is asked only where there is an ego kart, and never about that kart by name.
+    asks_absent: it may be asked about a kart that is not in view.
+    """
+
+    name: str
+    template: str
+    paraphrases: tuple[str, ...]
+    answers: tuple[str, ...]
+    answer: Callable[..., str | Reason]
+    declines: tuple[Reason, ...] = ()
+    subjects: Callable[[Scene, Pick], Iterable[Subject]] = nobody
+    needs_ego: bool = False
+    asks_absent: bool = False
+    group: str = EXTENDED
+
+    @cached_property
+    def wordings(self) -> tuple[str, ...]:
+        return (self.template, *self.paraphrases)
+
+    @property
+    def held_out(self) -> int:
+        """The number of the wording that training never draws."""
+        return len(self.paraphrases)
+
+    @property
+    def reasons(self) -> tuple[Reason, ...]:
+        """Every reason for which it may decline."""
+        return tuple(dict.fromkeys((*(EGO_REASONS if self.needs_ego else ()), *self.declines, *ANY_FAMILY)))
+
+    @cached_property
+    def slots(self) -> tuple[str, ...]:
+        """Names of the places for karts in its wordings: () or (kart,) or (a, b)."""
+        return tuple(re.findall(r"\{(\w+)\}", self.template))
+
+    @property
+    def about_kart(self) -> bool:
+        return bool(self.slots)
+
+    @cached_property
+    def patterns(self) -> tuple[re.Pattern, ...]:
+        """One a wording."""
+        return tuple(re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>\\S+)", re.escape(w))) for w in self.wordings)
+
+    def read(self, question: str) -> tuple[int, tuple[str, ...]] | None:
+        """(number of the wording, names of the karts asked about) of a question of this family, else None."""
+        for number, pattern in enumerate(self.patterns):
+            if match := pattern.fullmatch(question.strip()):
+                return number, tuple(match[slot] for slot in self.slots)
+        return None
+
+    def write(self, wording: int, names: Iterable[str]) -> str:
+        text = self.wordings[wording]
+        return text.format(**dict(zip(self.slots, names, strict=True))) if self.slots else text
+
+    def answer_about(self, scene: Scene, subject: Subject) -> str | Reason:
+        """What a scene answers, or why it does not."""
+        if self.needs_ego and scene.ego is None:
+            return scene.no_ego
+        if not scene.rules.declines:
+            return self.answer(scene, *subject)
+        return self._doubt(scene, subject) or self._closed(self.answer(scene, *subject))
+
+    def _doubt(self, scene: Scene, subject: Subject) -> Reason | None:
+        names = [kart.name for kart in subject]
+        if any(scene.line_up.count(name) > 1 for name in names):
+            return Reason.SAME_NAME
+        if any(kart in scene.unclear or kart in scene.specks for kart in subject):
+            return Reason.UNCLEAR
+        if not self.asks_absent and any(kart not in scene.karts for kart in subject):
+            return Reason.ABSENT
+        if len(set(names)) < len(names) or (self.needs_ego and scene.ego in subject):
+            return Reason.ITSELF
+        return None
+
+    def _closed(self, answer: str | Reason) -> str | Reason:
+        return answer if isinstance(answer, Reason) or answer in self.answers else Reason.UNKNOWN
+
+    def ask(self, scene: Scene, key: str, seed: int, held_out: bool = False) -> Iterator[Asked | Declined]:
+        """Every question of this family about a scene, each in one wording, and what it declines.
+
+        key: names the scene (its image file). Of the course's families only paraphrases are drawn: the files of the
+        ten forms hold the template. held_out: draw from all of them; else the last one is left out, as in training.
+        The wording follows from seed, key, family and subject alone.
+        """
+        first = 1 if self.group == COURSE else 0
+        number = self.held_out + held_out - first
+        if self.needs_ego and scene.ego is None:
+            yield Declined(self.name, scene.no_ego)
+            return
+        for subject in self.subjects(scene, partial(_picked, (seed, key, self.name))):
+            answer = self.answer_about(scene, subject)
+            if isinstance(answer, Reason):
+                yield Declined(self.name, answer)
+                continue
+            names = tuple(kart.name for kart in subject)
+            wording = first + pick(number, "wording", seed, key, self.name, *names)
+            yield Asked(self.name, wording, self.write(wording, names), answer)
+
+
+def _picked(start: tuple, n: int, *key: object) -> int:
+    return pick(n, *start, *key)

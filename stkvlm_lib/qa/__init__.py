@@ -1,0 +1,1 @@
+"""Questions made, balanced, checked and written; what is drawn for training."""

@@ -1,0 +1,170 @@
+"""A check of the labels by eye: questions drawn from the written files, marks made on them, and the label error.
+
+Nothing here asks a scene or knows a rule: a mark says whether an answer, as it was written, is what the picture shows.
+Marks are a JSON-lines file, a line a mark, appended at once; where a question was marked twice, the later mark counts.
+"""
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import zip_longest
+from math import sqrt
+from pathlib import Path
+
+from stkvlm_lib.files import read_rows
+from stkvlm_lib.grammar.families import pick
+from stkvlm_lib.qa.qa_sets import Record, question_files, stream_records
+
+MARKS_FILE = "label_marks.jsonl"
+"""The name of the file with the marks: in `qa/` of a run, and beside the bundled frames those made on them."""
+RIGHT, WRONG = "right", "wrong"
+_Z95 = 1.959964
+
+
+Key = tuple[str, str, str]
+"""image_file, question, answer: with another answer it is another label"""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What a person found: whether `answer` is what the picture shows. verdict: `right` or `wrong`."""
+
+    image_file: str
+    question: str
+    answer: str
+    family: str
+    rules: str
+    verdict: str
+    note: str = ""
+
+    def __post_init__(self):
+        if self.verdict not in (RIGHT, WRONG):
+            raise ValueError(f"verdict {self.verdict!r} of {self.image_file}: must be {RIGHT} or {WRONG}")
+
+    @property
+    def key(self) -> Key:
+        """The label it is about. A mark does not outlive a rule that changes the answer."""
+        return self.image_file, self.question, self.answer
+
+
+def mark(record: Record, verdict: str, note: str = "") -> Mark:
+    """A mark on a question."""
+    asked = (record.image_file, record.question, record.answer, record.family, record.rules)
+    return Mark(*asked, verdict, note)
+
+
+def key_of(record: Record) -> Key:
+    """The label of a question."""
+    return record.image_file, record.question, record.answer
+
+
+def marks_on(sample: Iterable[Record], marks: Iterable[Mark]) -> list[Mark]:
+    """The marks on the labels of a sample."""
+    keys = set(map(key_of, sample))
+    return [found for found in marks if found.key in keys]
+
+
+@dataclass(frozen=True)
+class LabelError:
+    """The share of wrong labels among the marked ones, with its 95 % Wilson interval (all 0..1)."""
+
+    what: str
+    n: int
+    wrong: int
+    rate: float
+    low: float
+    high: float
+
+    def row(self) -> dict:
+        """A line of a table."""
+        interval = f"{self.low:.1%} to {self.high:.1%}" if self.n else "–"
+        rate = f"{self.rate:.1%}" if self.n else "–"
+        return {"labels": self.what, "marked": self.n, "wrong": self.wrong, "error": rate, "95 % interval": interval}
+
+
+def draw_sample(qa_folder: Path, n: int, seed: int) -> list[Record]:
+    """n questions from the files of a run's `qa/`, each family under each rule set in turn, so that none is missing.
+
+    The same for any order of the lines; the files are read through once, and only what is drawn is kept.
+    """
+    piles: dict[tuple[str, str], list[tuple[int, Record]]] = defaultdict(list)
+    for path in question_files(qa_folder):
+        for record in stream_records(path):
+            pile = piles[record.family, record.rules]
+            pile.append((pick(1 << 64, "labels", seed, record.image_file, record.question), record))
+            if len(pile) > 2 * n:
+                _keep_first(pile, n)
+    for pile in piles.values():
+        _keep_first(pile, n)
+    turns = zip_longest(*(pile for _, pile in sorted(piles.items())))
+    return [found[1] for turn in turns for found in turn if found][:n]
+
+
+def _keep_first(pile: list[tuple[int, Record]], n: int) -> None:
+    pile.sort(key=lambda found: found[0])
+    del pile[n:]
+
+
+def add_mark(path: str | Path, new: Mark) -> None:
+    """Append a mark as one whole line, on the disk when this returns."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    line = json.dumps(asdict(new), ensure_ascii=False) + "\n"
+    with path.open("ab+") as file:
+        if file.tell() and not _ends_in_newline(file):
+            line = "\n" + line  # what a killed process left of its line must not swallow this one
+        os.write(file.fileno(), line.encode())
+        os.fsync(file.fileno())
+
+
+def _ends_in_newline(file) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
+
+
+def read_marks(*paths: str | Path) -> list[Mark]:
+    """The last mark of every label over all files, in the order in which they were first made; files may be missing."""
+    remedy = "remove that line, and mark the question again"
+    marks = (found for path in paths if Path(path).exists() for found in read_rows(path, Mark, remedy))
+    return list({found.key: found for found in marks}.values())
+
+
+def label_error(marks: Iterable[Mark], what: str = "all") -> LabelError:
+    """The measured share of wrong labels with its 95 % interval."""
+    verdicts = [found.verdict for found in marks]
+    wrong, n = verdicts.count(WRONG), len(verdicts)
+    low, high = wilson(wrong, n)
+    return LabelError(what, n, wrong, wrong / n if n else 0.0, low, high)
+
+
+def label_errors(marks: Sequence[Mark]) -> list[LabelError]:
+    """All labels, then those of each rule set."""
+    rules = sorted({found.rules for found in marks})
+    return [
+        label_error(marks),
+        *(label_error([m for m in marks if m.rules == name], f"{name} rules") for name in rules),
+    ]
+
+
+def family_errors(marks: Sequence[Mark]) -> list[dict]:
+    """Marked and wrong labels of each family under each rule set, those with errors first."""
+    groups = defaultdict(list)
+    for found in marks:
+        groups[found.family, found.rules].append(found.verdict)
+    rows = [
+        {"family": family, "rules": rules, "marked": len(verdicts), "wrong": verdicts.count(WRONG)}
+        for (family, rules), verdicts in groups.items()
+    ]
+    return sorted(rows, key=lambda row: (-row["wrong"], row["family"], row["rules"]))
+
+
+def wilson(hits: int, n: int) -> tuple[float, float]:
+    """The 95 % Wilson score interval of a share: unlike the usual one, it says something when there are no hits."""
+    if not n:
+        return 0.0, 1.0
+    share, z2 = hits / n, _Z95**2
+    middle, half = share + z2 / (2 * n), _Z95 * sqrt(share * (1 - share) / n + z2 / (4 * n * n))
+    scale = 1 + z2 / n
+    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)

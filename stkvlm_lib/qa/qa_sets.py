@@ -1,0 +1,154 @@
+"""Question-answer records with their provenance: made of scenes, written, read and counted.
+
+Files of a run, in `qa/`: `<split>_qa_pairs.json` and `<split>.jsonl` hold the course's ten forms, complete and under
+the course rule; `<split>_extended.jsonl` all families in varied wordings under the strict rules, balanced.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from stkvlm_lib.data.frame_sets import FrameSet
+from stkvlm_lib.data.frames import FLAT_SPLIT, SPLITS, View
+from stkvlm_lib.files import read_json, stream_rows, write_json, write_jsonl
+from stkvlm_lib.grammar.questions import COURSE_FAMILIES, FAMILIES, ask_all, family_of
+from stkvlm_lib.grammar.scene import COURSE_RULES, read_scene
+
+CUSTOM_SPLIT = "custom"
+"""The split's name for questions that a user brought."""
+TRAIN = "train"
+"""The split whose questions never have a held-out wording."""
+COURSE_JSON, COURSE, EXTENDED = "{}_qa_pairs.json", "{}.jsonl", "{}_extended.jsonl"
+MULTIPLE_CHOICE, CONTRAST = "{}_mc.json", "{}_contrast.jsonl"
+FILES = (COURSE_JSON, COURSE, EXTENDED, MULTIPLE_CHOICE, CONTRAST)
+"""Names of the files of a split."""
+
+Composition = dict[str, dict[str, int]]
+"""{family: {answer: number of questions}}, the most frequent answer first."""
+
+
+class QaError(ValueError):
+    """A question file that cannot be used; the message names the file, the item and the remedy."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One question about one picture, with where it comes from. `image_file` is relative to the data folder.
+
+    rules: the rule set that gave the answer. wording: 0 is the family's template, then its paraphrases.
+    """
+
+    image_file: str
+    question: str
+    answer: str
+    family: str
+    split: str
+    race: str
+    frame: str
+    view: int
+    track: str
+    rules: str = COURSE_RULES.name
+    wording: int = 0
+
+    @property
+    def held_out(self) -> bool:
+        """Whether its wording is the one that training never sees."""
+        return self.family in FAMILIES and self.wording == FAMILIES[self.family].held_out
+
+
+def make_records(folder: FrameSet, split: str) -> list[Record]:
+    """Every question of the ten forms about a split: complete, unbalanced, under the course rule."""
+    return [record for view in folder.views(split) for record in course_records(view, split)]
+
+
+def course_records(view: View, split: str) -> Iterator[Record]:
+    """The ten forms about a view."""
+    for family, question, answer in ask_all(read_scene(view)):
+        yield _record(view, question, answer, family, split)
+
+
+def _record(view: View, question: str, answer: str, family: str, split: str) -> Record:
+    frame = view.frame
+    return Record(view.image_file, question, answer, family, split, frame.race, frame.frame_id, view.index, frame.track)
+
+
+def write_course_json(records: Iterable[Record], path: Path) -> None:
+    """The course's format: a JSON list of question, answer, image_file."""
+    write_json(path, [{"question": r.question, "answer": r.answer, "image_file": r.image_file} for r in records])
+
+
+def write_records(records: Iterable[Record], path: Path) -> None:
+    write_jsonl(path, map(asdict, records))
+
+
+def read_records(path: Path) -> list[Record]:
+    """Raises QaError for rows that are not records."""
+    return list(stream_records(path))
+
+
+def stream_records(path: Path) -> Iterator[Record]:
+    """The records of a file one by one, for files larger than memory. Raises QaError for rows that are not records."""
+    try:
+        yield from stream_rows(path, Record, "write it again with notebook 02")
+    except ValueError as error:
+        raise QaError(str(error)) from None
+
+
+def question_files(folder: Path) -> list[Path]:
+    """The files of records that a run's `qa/` holds; those of `all` only where they are not drawn into splits."""
+    drawn = any((folder / COURSE.format(split)).exists() for split in SPLITS)
+    names = [form.format(split) for split in (SPLITS if drawn else (FLAT_SPLIT,)) for form in (COURSE, EXTENDED)]
+    return [folder / name for name in names if (folder / name).exists()]
+
+
+def read_course_qa(path: Path, folder: FrameSet) -> list[Record]:
+    """Read any file in the course's QA format, in its order; pictures must lie in `folder`. Raises QaError."""
+    items = read_json(path, "give a JSON list of question, answer, image_file")
+    if not isinstance(items, list) or not items:
+        what = "an empty list" if items == [] else "not a list of questions"
+        raise QaError(f"{path}: {what}; give a JSON list of question, answer, image_file")
+    records = []
+    for number, item in enumerate(items):
+        if not isinstance(item, dict) or not all(isinstance(item.get(k), str) for k in ("question", "image_file")):
+            raise QaError(f"{path}: item {number} lacks the text keys question and image_file")
+        answer = item.get("answer")
+        if isinstance(answer, bool) or not isinstance(answer, str | int | float) or not str(answer).strip():
+            raise QaError(f"{path}: item {number} has no answer (a text or a number)")
+        view = folder.by_image_file.get(item["image_file"])
+        if view is None:
+            raise QaError(
+                f"{path}: item {number}: no picture {item['image_file']!r} in {folder.root} "
+                f"(which has splits {', '.join(folder.splits)}); image_file counts from FRAMES_DIR"
+            )
+        question = item["question"]
+        records.append(_record(view, question, str(answer), family_of(question), CUSTOM_SPLIT))
+    return records
+
+
+def composition(records: Iterable[Record]) -> Composition:
+    """How often each answer of each family is the right one."""
+    return ordered(Counter((record.family, record.answer) for record in records))
+
+
+def ordered(counts: dict[tuple[str, str], int]) -> Composition:
+    """{(family, answer): number} by family, the most frequent answer first, without those that never occur."""
+    families: dict[str, Counter] = defaultdict(Counter)
+    for (family, answer), n in counts.items():
+        if n:
+            families[family][answer] = n
+    return {family: dict(counter.most_common()) for family, counter in families.items()}
+
+
+def family_rows(sets: dict[str, Composition], families: Iterable[str] = tuple(COURSE_FAMILIES)) -> list[dict]:
+    """A table of the number of questions: a row a family and one for all, a column a set."""
+    rows = [{"family": name, **{s: sum(c.get(name, {}).values()) for s, c in sets.items()}} for name in families]
+    return [*rows, {"family": "all", **{s: sum(sum(a.values()) for a in c.values()) for s, c in sets.items()}}]
+
+
+def by_picture(records: Iterable[Record]) -> dict[str, list[Record]]:
+    """Records of each picture, in their order."""
+    groups: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        groups[record.image_file].append(record)
+    return dict(groups)

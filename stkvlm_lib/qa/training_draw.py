@@ -1,0 +1,166 @@
+"""What is drawn for training: pictures, and of each the questions that are packed with it."""
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from sys import intern
+
+from stkvlm_lib.config import FinetuneConfig
+from stkvlm_lib.data.frame_sets import FrameSet
+from stkvlm_lib.data.frames import View
+from stkvlm_lib.files import write_jsonl
+from stkvlm_lib.grammar.families import pick
+from stkvlm_lib.grammar.questions import answer, ask_all, family_of
+from stkvlm_lib.grammar.scene import STRICT_RULES, Reason, mirror_box, read_scene
+from stkvlm_lib.qa.qa_sets import (
+    COURSE,
+    EXTENDED,
+    TRAIN,
+    Composition,
+    QaError,
+    Record,
+    ordered,
+    read_records,
+    stream_records,
+)
+
+Pairs = list[tuple[str, str]]
+"""(question, answer)"""
+
+
+@dataclass(frozen=True)
+class TrainingPicture:
+    """A picture drawn for training with its questions; `mirrored` flips it and its answers left to right."""
+
+    image_file: str
+    mirrored: bool
+    questions: tuple[str, ...]
+    answers: tuple[str, ...]
+
+
+def draw_pictures(image_files: Iterable[str], n: int, seed: int) -> list[str]:
+    """n picture names (all for n = 0), the same for any order; names may repeat."""
+    names = sorted(set(image_files))
+    random.Random(f"pictures-{seed}").shuffle(names)
+    return sorted(names[: n or None])
+
+
+def draw_training(
+    records: Iterable[Record],
+    folder: FrameSet,
+    *,
+    views: int,
+    per_view: int,
+    mirror: bool,
+    seed: int,
+    extended: Iterable[Record] = (),
+    extended_per_view: int = 0,
+) -> list[TrainingPicture]:
+    """Pictures and questions for training, seeded per picture.
+
+    records: of the ten forms, of which a picture keeps at most `per_view`. extended: of all families, of which it keeps
+    at most `extended_per_view`, its families in turn. mirror: each picture comes a second time, mirrored, with the
+    answers that the mirrored boxes give. Raises QaError for an extended question in a held-out wording.
+    """
+    groups = _pairs_by_picture(records)
+    more = _trainable_pairs(extended) if extended_per_view else {}
+    drawn = []
+    for name in draw_pictures(groups, views, seed):
+        view = folder.by_image_file[name]
+        sides = [(False, groups[name], more.get(name, []))]
+        if mirror:
+            sides.append((True, _mirrored(view), _mirrored_answers(view, more.get(name, []))))
+        for mirrored, pairs, others in sides:
+            chosen = _draw(pairs, per_view, f"questions-{seed}-{name}-{mirrored}")
+            chosen += _in_turn(others, extended_per_view, seed, name, mirrored)
+            questions, answers = zip(*chosen, strict=True)
+            drawn.append(TrainingPicture(name, mirrored, questions, answers))
+    return drawn
+
+
+def _pairs_by_picture(records: Iterable[Record]) -> dict[str, Pairs]:
+    """Question and answer alone, each text kept once, so that a million of them fit into memory."""
+    groups: dict[str, Pairs] = defaultdict(list)
+    for record in records:
+        groups[record.image_file].append((intern(record.question), intern(record.answer)))
+    return groups
+
+
+def _trainable_pairs(records: Iterable[Record]) -> dict[str, Pairs]:
+    def checked(record: Record) -> Record:
+        if record.held_out:
+            raise QaError(f"{record.image_file}: {record.question!r} has a wording that training must not see")
+        return record
+
+    return _pairs_by_picture(map(checked, records))
+
+
+def _mirrored(view: View) -> Pairs:
+    return [(question, told) for _, question, told in ask_all(read_scene(view, mirror_box))]
+
+
+def _mirrored_answers(view: View, pairs: Pairs) -> Pairs:
+    """The same questions with what the mirrored boxes answer, without those that they leave in doubt."""
+    scene = read_scene(view, mirror_box, STRICT_RULES) if pairs else None
+    told = ((question, answer(question, scene)) for question, _ in pairs)
+    return [(question, said) for question, said in told if not isinstance(said, Reason)]
+
+
+def _draw(pairs: Pairs, n: int, key: str) -> Pairs:
+    return list(pairs) if len(pairs) <= n else random.Random(key).sample(pairs, n)
+
+
+def _in_turn(pairs: Pairs, n: int, seed: int, name: str, mirrored: bool) -> Pairs:
+    """n of them, one of each family before a second of any: families that ask much do not crowd out the others."""
+    ranked = sorted(
+        (pick(1 << 64, "extended", seed, name, mirrored, question), question, told) for question, told in pairs
+    )
+    seen: Counter = Counter()
+    turns = []
+    for rank, question, told in ranked:
+        family = family_of(question)
+        turns.append((seen[family], rank, question, told))
+        seen[family] += 1
+    return [(question, told) for _, _, question, told in sorted(turns)[:n]]
+
+
+def read_questions(config: FinetuneConfig, folder: FrameSet) -> tuple[list[TrainingPicture], list[Record]]:
+    """What notebook 03 trains on and chooses the checkpoint by, drawn from the run's qa/train.jsonl and qa/valid.jsonl.
+
+    Without valid questions, or where valid is the only held-out split and so must stay unseen for scoring, the second
+    is empty and the last checkpoint is kept.
+    """
+    written = config.run_path / "qa"
+    train, valid, test = (written / COURSE.format(split) for split in (TRAIN, "valid", "test"))
+    if not train.exists():
+        raise QaError(
+            f"{written}: no train questions (a folder of under three races, or without train/); nothing to train"
+        )
+    drawn = draw_training(
+        stream_records(train),
+        folder,
+        views=config.train_views,
+        per_view=config.questions_per_view,
+        mirror=config.mirror,
+        seed=config.seed,
+        extended=stream_records(written / EXTENDED.format(TRAIN)),
+        extended_per_view=config.extended_per_view,
+    )
+    if not (valid.exists() and test.exists()):
+        return drawn, []
+    records = read_records(valid)
+    names = set(draw_pictures((r.image_file for r in records), config.valid_views, config.seed))
+    return drawn, [record for record in records if record.image_file in names]
+
+
+def write_drawn(pictures: Iterable[TrainingPicture], path: Path) -> None:
+    """What was drawn for training, a picture a line."""
+    write_jsonl(path, map(asdict, pictures))
+
+
+def drawn_composition(pictures: Sequence[TrainingPicture]) -> Composition:
+    """How often each answer of each family was drawn."""
+    pairs = ((q, a) for p in pictures for q, a in zip(p.questions, p.answers, strict=True))
+    return ordered(Counter((family_of(question), told) for question, told in pairs))

@@ -1,0 +1,232 @@
+"""The sections of a report: a heading with a sentence, figures and tables, each only where a run has what it shows."""
+
+import base64
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from stkvlm_lib.figures.galleries import typical_errors, worst_errors
+from stkvlm_lib.number_text import count, interval, percent, points
+from stkvlm_lib.reports.artefacts import Artefacts
+from stkvlm_lib.scores.score_tables import (
+    Rows,
+    choice_rows,
+    consistency_rows,
+    family_rows,
+    unseen_rows,
+    wording_rows,
+)
+
+if TYPE_CHECKING:
+    from stkvlm_lib.scores.scoring import Prediction
+
+FIGURES = {
+    "Scores as figures": ("score_families", "score_confusion"),
+    "Errors": ("score_worst", "score_typical"),
+    "Training": ("train_",),
+    "Data": ("data_", "qa_"),
+}
+"""Section -> how the names of its figures begin, in the order in which they are shown; others come under `More`."""
+CAPTIONS = {
+    "score_families": "Questions answered exactly right, by family, with 95% intervals and the three baselines.",
+    "score_confusion": "What was answered (columns) where each answer was true (rows); framed cells are right.",
+    "score_extended": "Extended questions answered exactly right, by family, with 95% intervals and two baselines.",
+    "score_worst": "Wrong answers of which the model was most sure; the ego kart is yellow.",
+    "score_typical": "The most frequent confusions, one picture each, with how often they happened.",
+    "train_curve": "Training loss, and the share of valid questions answered exactly right, over the training steps.",
+    "data_line_ups": "Which karts drive which track in each split, and how much of it held-out races share with train.",
+    "data_contact": "Pictures with their track and number of visible karts.",
+    "data_overlays": "Karts by their place relative to the ego kart, under the rule that makes the answers.",
+    "data_statistics": "Brightness, visible karts and kart sizes of the splits.",
+    "data_visibility": "How much of each kart one sees in rendered frames: share not covered, pixels, distance.",
+    "qa_composition": "How often each answer is the right one, by family; dark: the most frequent answer.",
+    "qa_samples_extended": "Questions of the families beside the ten forms, on their pictures.",
+    "qa_samples": "Questions and answers drawn from every family, on their pictures.",
+    "qa_alike": "The pictures of two splits that look most alike; no race, frame or identical picture is in two.",
+    "qa_declined": "Extended questions of each family that stay, are left out to balance, or are declined, and why.",
+    "qa_balance": "The most frequent answer's share of each extended family before and after balancing.",
+    "qa_guesses": "What each family can be guessed at without the picture, by guesses that learn from train.",
+    "qa_contrast": "One question, two pictures, two answers: mirrored, or the same moment from behind another kart.",
+}
+
+
+@dataclass
+class Table:
+    """Rows of text with the same columns. title: of a table that opens on a click."""
+
+    rows: Rows
+    title: str = ""
+    columns: list[str] = field(init=False)
+
+    def __post_init__(self):
+        self.columns = list(self.rows[0]) if self.rows else []
+
+
+@dataclass
+class Section:
+    """What stands under a heading: a sentence, figures, a table, and tables behind a click."""
+
+    title: str
+    text: str = ""
+    figures: list[dict] = field(default_factory=list)
+    table: Table | None = None
+    details: list[Table] = field(default_factory=list)
+    note: str = ""
+
+
+def sections(found: Artefacts) -> list[Section]:
+    """All sections of a run, in their order."""
+    left = dict(found.figures)
+    listed = list(score_sections(found, left))
+    for title, starts in FIGURES.items():
+        names = [name for start in starts for name in left if name.startswith(start)]
+        figures = [figure(name, left.pop(name), found) for name in names]
+        details = error_tables(found.predictions) if title == "Errors" else []
+        if figures or details:
+            listed.append(Section(title, figures=figures, details=details))
+    if left:
+        listed.append(Section("More", figures=[figure(name, data, found) for name, data in left.items()]))
+    return listed
+
+
+def score_sections(found: Artefacts, figures: dict[str, bytes]) -> Iterator[Section]:
+    """Tables of scores, with the figures that belong to them taken out of `figures`."""
+    metrics, extended = found.metrics, figures.pop("score_extended", None)
+    if rows := family_rows(metrics):
+        yield Section("Scores by question family", table=Table(rows), note=_family_note(rows[0]))
+    if rows := family_rows(metrics.get("extended")):
+        shown = [figure("score_extended", extended, found)] if extended else []
+        yield Section("Extended questions", _extended_text(metrics["extended"]), shown, Table(rows))
+    if rows := wording_rows(metrics):
+        text = _wording_text(metrics["held_out_wordings"])
+        yield Section("Wordings that training never saw", text, table=Table(rows))
+    if rows := consistency_rows(metrics):
+        kinds = [(kind, consistency_rows(metrics, kind)) for kind in metrics["consistency"]]
+        details = [Table(more, f"By family: {kind.replace('_', ' ')}") for kind, more in kinds if more]
+        yield Section("Consistency", CONSISTENCY, table=Table(rows), details=details)
+    if rows := choice_rows(metrics):
+        yield Section("Multiple choice", _choice_text(metrics["mc"]), table=Table(rows))
+    for split in metrics.get("other_splits") or {}:
+        if rows := unseen_rows(metrics, split):
+            yield Section(*_unseen_text(metrics, split), table=Table(rows))
+
+
+NOTES = {
+    "exact": "the whole answer is right",
+    "prefix": "the course's looser match",
+    "closed": "the likeliest of the family's answers instead of a written one, never part of the score",
+    "majority": "always the family's most frequent answer",
+    "blind": "the same adapter without seeing the picture",
+    "base": "the base model without the adapter",
+}
+CONSISTENCY = (
+    "One question about two pictures that answer it differently: a picture and its mirror image, and the same moment "
+    "from behind another kart. A model that looks has both right; one that guesses from the words gives both the same "
+    "answer. Were its errors on the two pictures independent, both would be right as often as the last column says."
+)
+
+
+def _family_note(row: dict[str, str]) -> str:
+    return " ".join(f"{name}: {text}." for name, text in NOTES.items() if name in row)
+
+
+def _extended_text(figures: dict) -> str:
+    return (
+        "Questions of families beside the course's ten, under the strict rules and balanced; no part of the scores "
+        f"above. {percent(figures.get('exact'))} of {count(figures.get('n'))} are answered exactly right (95% interval "
+        f"{interval(figures.get('exact_ci95'))}), {percent(figures.get('macro_exact'))} in the mean over the families."
+    )
+
+
+def _wording_text(figures: dict) -> str:
+    return (
+        f"Each of {count(figures.get('n'))} questions was asked twice: in a wording that training draws from, and in "
+        f"the one that it never has. The difference is {points(figures.get('difference'))} points (95% interval "
+        f"{interval(figures.get('difference_ci95'), points)}); {percent(figures.get('same_answer'))} get the same "
+        "answer in both wordings."
+    )
+
+
+def _choice_text(figures: dict) -> str:
+    return (
+        "Which of five sentences about a picture is true, each weighed by the likelihood of the answer that it states: "
+        f"{percent(figures.get('exact'))} of {count(figures.get('n'))} items are right (95% interval "
+        f"{interval(figures.get('exact_ci95'))}). Chance is {percent(figures.get('chance'))}, the same adapter without "
+        f"seeing the picture {percent(figures.get('blind'))}."
+    )
+
+
+def _unseen_text(metrics: dict, split: str) -> tuple[str, str]:
+    """Title and text."""
+    figures = metrics["other_splits"][split]
+    races = f" of {count(figures.get('n_clusters'))} races" if figures.get("clusters") == "race" else ""
+    text = (
+        f"Pictures{races} in which no kart drives a track that it drives in training, so that the track does not give "
+        f"it away: {percent(figures.get('exact'))} of {count(figures.get('n'))} questions of the ten forms are "
+        f"answered exactly right (95% interval {interval(figures.get('exact_ci95'))})."
+    )
+    return ("Line-ups never seen" if split == "test_unseen" else f"Split {split}"), text
+
+
+def figure(name: str, data: bytes, found: Artefacts) -> dict:
+    """A figure re-encoded as WebP, which keeps a page of pictures a fifth as large."""
+    buffer = io.BytesIO()
+    with Image.open(io.BytesIO(data)) as image:
+        width, height = image.size
+        image.convert("RGB").save(buffer, "WEBP", quality=88)
+    text = base64.b64encode(buffer.getvalue()).decode()
+    size = {"width": width, "height": height, "broad": width > 900}
+    return {**size, "data": text, "alt": alternative(name, found), "caption": _caption(name)}
+
+
+def _caption(name: str) -> str:
+    words = name.replace("_", " ").capitalize()
+    for start, caption in CAPTIONS.items():
+        if name.startswith(start):
+            rest = name.removeprefix(start).strip("_").replace("_", " ")
+            return f"{rest.capitalize()}: {caption[0].lower()}{caption[1:]}" if rest else caption
+    return f"{words}."
+
+
+def alternative(name: str, found: Artefacts) -> str:
+    """What a figure shows, with its numbers where they are few, for readers who cannot see it."""
+    parts = {"score_families": found.metrics, "score_extended": found.metrics.get("extended")}
+    if name in parts and (rows := family_rows(parts[name])):
+        listed = ", ".join(f"{row['family']} {row['exact']}" for row in rows)
+        return f"Dot plot of the share answered exactly right: {listed}."
+    if name in ("score_worst", "score_typical") and found.predictions:
+        return f"{_caption(name)} The tables below list them as text."
+    return _caption(name)
+
+
+def error_tables(predictions: Sequence["Prediction"]) -> list[Table]:
+    """The errors of the galleries as text."""
+    if all(p.correct for p in predictions):
+        return []
+    worst = [
+        {
+            "question": p.question,
+            "truth": p.answer,
+            "answered": p.prediction,
+            "confidence": percent(p.confidence),
+            "picture": p.image_file,
+        }
+        for p in worst_errors(predictions, 12)
+    ]
+    typical = [
+        {
+            "how often": f"{n} times",
+            "family": p.family,
+            "truth": p.answer,
+            "answered": p.prediction,
+            "example": p.image_file,
+        }
+        for p, n in typical_errors(predictions, 12)
+    ]
+    return [
+        Table(worst, "Most confident wrong answers as text"),
+        Table(typical, "Most frequent confusions as text"),
+    ]

@@ -1,0 +1,128 @@
+"""The figures of metrics.json as tables of text, for notebook 04 and the report. A row is a dictionary of its columns.
+
+Whatever the metrics do not have is left out: a column without a figure, or a whole table.
+"""
+
+from typing import Any
+
+from stkvlm_lib.figures.plots import in_order
+from stkvlm_lib.grammar.questions import FAMILIES
+from stkvlm_lib.number_text import NOTHING, count, interval, percent, points
+
+Rows = list[dict[str, str]]
+_STATES = {"ego": "the ego kart", "count": "how many karts", "track": "the track", "left_right": "left or right"}
+_STATES |= {"front_back": "in front or behind", "other": "something else"}
+
+
+def family_rows(figures: Any) -> Rows:
+    """Scores by family, all questions first. figures: metrics.json itself, or one of its parts with `families`."""
+    overall = {**figures, "base": figures.get("base_exact")} if isinstance(figures, dict) else None
+    return _filled(
+        {
+            "family": name,
+            "question": FAMILIES[name].template if name in FAMILIES else "",
+            "n": count(row.get("n")),
+            "exact": percent(row.get("exact")),
+            "95% interval": interval(row.get("exact_ci95")),
+            "prefix": percent(row.get("prefix")),
+            "closed": percent(row.get("closed_exact")),
+            "majority": percent(row.get("majority")),
+            "blind": percent(row.get("blind")),
+            "base": percent(row.get("base")),
+        }
+        for name, row in _rows(figures, overall)
+    )
+
+
+def wording_rows(metrics: dict) -> Rows:
+    """The same questions in trained and in held-out wordings, by family."""
+    figures = metrics.get("held_out_wordings")
+    return _filled(
+        {
+            "family": name,
+            "held-out wording": FAMILIES[name].wordings[-1] if name in FAMILIES else "",
+            "n": count(row.get("n")),
+            "trained": percent(row.get("trained_exact")),
+            "held out": percent(row.get("exact")),
+            "difference, points": points(row.get("difference")),
+            "95% interval": interval(row.get("difference_ci95"), points),
+            "same answer": percent(row.get("same_answer")),
+        }
+        for name, row in _rows(figures, figures)
+    )
+
+
+def consistency_rows(metrics: dict, kind: str = "") -> Rows:
+    """Pairs of each kind and their controls; with a kind, its families."""
+    figures = metrics.get("consistency")
+    figures = figures if isinstance(figures, dict) else {}
+    if kind:
+        part = figures.get(kind)
+        rows = [(name, row) for name, row in _rows(part, part) if name != "all"]
+    else:
+        rows = [(name.replace("_", " "), row) for name, row in figures.items() if isinstance(row, dict)]
+        same = [(f"{name}, same answer", row.get("same")) for name, row in rows]
+        rows += [(name, row) for name, row in same if isinstance(row, dict)]
+    return _filled(
+        {
+            "family" if kind else "pairs": name,
+            "n": count(row.get("n")),
+            "both right": percent(row.get("both")),
+            "95% interval": interval(row.get("both_ci95")),
+            "first right": percent(row.get("first")),
+            "second right": percent(row.get("second")),
+            "both, if independent": percent(row.get("independent")),
+        }
+        for name, row in rows
+    )
+
+
+def choice_rows(metrics: dict) -> Rows:
+    """The multiple choice by what the true sentence states."""
+    figures = metrics.get("mc")
+    return _filled(
+        {
+            "true sentence states": _STATES.get(name, name),
+            "n": count(row.get("n")),
+            "exact": percent(row.get("exact")),
+            "95% interval": interval(row.get("exact_ci95")),
+            "chance": percent(row.get("chance")),
+            "blind": percent(row.get("blind")),
+        }
+        for name, row in _rows(figures, figures)
+    )
+
+
+def unseen_rows(metrics: dict, split: str) -> Rows:
+    """A further split beside the one of the headline, by family."""
+    further = metrics.get("other_splits")
+    figures = further.get(split) if isinstance(further, dict) else None
+    usual = dict(_rows(metrics, metrics))
+    return _filled(
+        {
+            "family": name,
+            "n": count(row.get("n")),
+            "exact": percent(row.get("exact")),
+            "95% interval": interval(row.get("exact_ci95")),
+            f"{metrics.get('split', 'headline')}": percent(usual.get(name, {}).get("exact")),
+            "majority": percent(row.get("majority")),
+            "blind": percent(row.get("blind")),
+        }
+        for name, row in _rows(figures, figures)
+    )
+
+
+def _rows(figures: Any, overall: Any) -> list[tuple[str, dict]]:
+    """(`all` or a family, its figures); nothing where the figures have no families."""
+    families = figures.get("families") if isinstance(figures, dict) else None
+    if not isinstance(families, dict):
+        return []
+    rows = [("all", overall), *((name, families[name]) for name in in_order(families))]
+    return [(name, row) for name, row in rows if isinstance(row, dict)]
+
+
+def _filled(rows) -> Rows:
+    """Without the columns in which nothing stands."""
+    rows = list(rows)
+    empty = {name for name in (rows[0] if rows else {}) if all(row[name] in (NOTHING, "") for row in rows)}
+    return [{name: value for name, value in row.items() if name not in empty} for row in rows]

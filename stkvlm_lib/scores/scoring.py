@@ -1,0 +1,199 @@
+"""Answers against the truth: every question asked with the adapter, of the base alone, blind, and by closed set."""
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from stkvlm_lib.config import ScoreConfig, resolve
+from stkvlm_lib.data.frame_sets import FrameSet
+from stkvlm_lib.data.frames import FLAT_SPLIT
+from stkvlm_lib.figures.display import progress
+from stkvlm_lib.files import read_rows, write_jsonl
+from stkvlm_lib.grammar.questions import FAMILIES, normalise
+from stkvlm_lib.qa.qa_sets import (
+    COURSE,
+    CUSTOM_SPLIT,
+    QaError,
+    Record,
+    by_picture,
+    make_records,
+    read_course_qa,
+    read_records,
+)
+from stkvlm_lib.vlm.answering import Answer, AnswerModel, ranked
+
+HELD_OUT = ("test", "valid", FLAT_SPLIT)
+"""Splits that are scored, the first that is there."""
+Picture = tuple[str, bool]
+"""A picture's image_file, and whether it is mirrored."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One scored question. confidence: probability of the generated answer with its stop token.
+
+    blind_: with the mean image instead of the picture. base_: of the base without the adapter. closed_: the likeliest
+    of the family's answers, generated or not. These are None where they were not asked for.
+    """
+
+    image_file: str
+    question: str
+    answer: str
+    prediction: str
+    family: str
+    correct: bool
+    prefix_correct: bool
+    confidence: float
+    race: str
+    track: str
+    base_prediction: str | None = None
+    base_correct: bool | None = None
+    blind_prediction: str | None = None
+    blind_correct: bool | None = None
+    closed_prediction: str | None = None
+    closed_correct: bool | None = None
+    wording: int = 0
+
+
+def is_exact(prediction: str, answer: str) -> bool:
+    """Strict match: the whole answer, lower-cased and stripped."""
+    return normalise(prediction) == normalise(answer)
+
+
+def is_prefix(prediction: str, answer: str) -> bool:
+    """The course grader's match: the prediction is cut to the answer's length first ("12" passes for "1")."""
+    return normalise(prediction)[: len(normalise(answer))] == normalise(answer)
+
+
+def records_to_score(config: ScoreConfig, folder: FrameSet) -> tuple[str, list[Record]]:
+    """(split, records): QA_FILE if given, else the run's own test split, else the held-out split of the folder."""
+    if config.qa_file:
+        return CUSTOM_SPLIT, read_course_qa(resolve(config.qa_file), folder)
+    for split in HELD_OUT:
+        written = config.run_path / "qa" / COURSE.format(split)
+        if written.exists():
+            return split, read_known(written, folder)
+    for split in HELD_OUT:
+        if split in folder.splits:
+            return split, make_records(folder, split)
+    raise QaError(
+        f"{folder.root}: no held-out split (it has {', '.join(folder.splits)}); name the questions in QA_FILE"
+    )
+
+
+def read_known(path: Path, folder: FrameSet) -> list[Record]:
+    """A run's records, whose pictures must lie in the folder. Raises QaError naming the first that does not."""
+    records = read_records(path)
+    strange = next((r.image_file for r in records if r.image_file not in folder.by_image_file), None)
+    if strange:
+        raise QaError(f"{path}: {strange} is not in {folder.root}; run notebook 02 with this FRAMES_DIR again")
+    return records
+
+
+def encoded(
+    answerer: AnswerModel, folder: FrameSet, pictures: Sequence[Picture], batch_size: int, label: str
+) -> Iterator[tuple[Sequence[Picture], torch.Tensor]]:
+    """Pictures in batches with their image tokens, with progress."""
+    for start in progress(range(0, len(pictures), batch_size), label):
+        chunk = pictures[start : start + batch_size]
+        yield chunk, answerer.encode([folder.by_image_file[name].image(mirrored) for name, mirrored in chunk])
+
+
+def predict(
+    answerer: AnswerModel,
+    folder: FrameSet,
+    records: Sequence[Record],
+    blind_image: Image.Image,
+    batch_size: int,
+    *,
+    base_too: bool = True,
+    label: str = "answer",
+) -> tuple[list[Prediction], float]:
+    """Answer every record with the adapter, blind and from its family's closed set, in their order.
+
+    Each picture is encoded once. base_too: ask the base alone as well.
+    -> predictions, questions per second with the adapter (encoding included).
+    """
+    groups = by_picture(records)
+    blind = answer_blind(answerer, {r.question for r in records}, blind_image)
+    ours: dict[tuple[str, str], Answer] = {}
+    base: dict[tuple[str, str], Answer] = {}
+    closed: dict[tuple[str, str], Answer] = {}
+    seconds, begin = 0.0, time.monotonic()
+    for chunk, features in encoded(answerer, folder, [(name, False) for name in groups], batch_size, label):
+        asked = [groups[name] for name, _ in chunk]
+        questions = [[record.question for record in group] for group in asked]
+        _collect(ours, asked, answerer.answer_encoded(features, questions))
+        seconds += time.monotonic() - begin
+        closed |= _answer_closed(answerer, features, asked)
+        if base_too:
+            with answerer.without_adapter():
+                _collect(base, asked, answerer.answer_encoded(features, questions))
+        begin = time.monotonic()
+    rows = []
+    for r in records:
+        key = r.image_file, r.question
+        rows.append(_prediction(r, ours[key], blind[r.question], base.get(key), closed.get(key)))
+    return rows, len(records) / seconds
+
+
+def _collect(store: dict, asked: Sequence[list[Record]], answers: Sequence[Sequence[Answer]]) -> None:
+    for group, given in zip(asked, answers, strict=True):
+        store.update({(r.image_file, r.question): answer for r, answer in zip(group, given, strict=True)})
+
+
+def _answer_closed(
+    answerer: AnswerModel, features: torch.Tensor, asked: Sequence[list[Record]]
+) -> dict[tuple[str, str], Answer]:
+    """The likeliest answer of each question's family; questions of no family are left out."""
+    known = [[r for r in group if r.family in FAMILIES] for group in asked]
+    likely = answerer.likelihoods(features, [[(r.question, FAMILIES[r.family].answers) for r in g] for g in known])
+    best: dict[tuple[str, str], Answer] = {}
+    _collect(best, known, [[ranked(candidates)[0] for candidates in group] for group in likely])
+    return best
+
+
+def answer_blind(answerer: AnswerModel, questions: Iterable[str], image: Image.Image, n: int = 64) -> dict[str, Answer]:
+    """With one mean image for all, the answer follows from the question alone: ask each wording once, n at a time."""
+    features, left = answerer.encode([image]), sorted(questions)
+    answers: dict[str, Answer] = {}
+    for start in range(0, len(left), n):
+        chunk = left[start : start + n]
+        answers.update(zip(chunk, answerer.answer_encoded(features, [chunk])[0], strict=True))
+    return answers
+
+
+def _prediction(record: Record, ours: Answer, blind: Answer, base: Answer | None, closed: Answer | None) -> Prediction:
+    truth = record.answer
+    return Prediction(
+        image_file=record.image_file,
+        question=record.question,
+        answer=truth,
+        prediction=ours.text,
+        family=record.family,
+        correct=is_exact(ours.text, truth),
+        prefix_correct=is_prefix(ours.text, truth),
+        confidence=round(ours.confidence, 6),
+        race=record.race,
+        track=record.track,
+        base_prediction=base.text if base else None,
+        base_correct=is_exact(base.text, truth) if base else None,
+        blind_prediction=blind.text,
+        blind_correct=is_exact(blind.text, truth),
+        closed_prediction=closed.text if closed else None,
+        closed_correct=is_exact(closed.text, truth) if closed else None,
+        wording=record.wording,
+    )
+
+
+def write_predictions(predictions: Iterable[Prediction], path: Path) -> None:
+    write_jsonl(path, map(asdict, predictions))
+
+
+def read_predictions(path: Path) -> list[Prediction]:
+    """Raises ValueError for rows of another form."""
+    return read_rows(path, Prediction, "score again with notebook 04_error_analysis")

@@ -1,0 +1,174 @@
+"""The base model in NF4 with its processor, and how a question is laid out for it.
+
+A base is `embedded` (models/embedded), a local folder, or a hub id. All three load through the same Auto classes onto
+the same layers, on a CPU as on a GPU.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from huggingface_hub import snapshot_download
+from torch import nn
+from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig
+from transformers.utils.logging import disable_progress_bar
+
+from stkvlm_lib.config import EMBEDDED, ROOT, resolve
+from stkvlm_lib.files import sha256
+from stkvlm_lib.vlm.packing import Options, Segment
+
+FULL_PRECISION = ["model.vision_model", "model.connector", "lm_head"]
+"""Modules that are not quantized, named from the start of the path (see `_check_layers`)."""
+
+
+class ModelError(ValueError):
+    """A base model or adapter that cannot be used; the message says which and what to do."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """Which base: its recorded name (never a path), the folder its files lie in, revision and hash of the weights."""
+
+    name: str
+    folder: Path
+    revision: str
+    sha256: str
+
+    def record(self) -> dict:
+        return {"name": self.name, "revision": self.revision, "sha256": self.sha256}
+
+
+def find_base(name: str = "", revision: str = "") -> Base:
+    """Resolve a base to files on disk, downloading a hub id once. Raises ModelError when it cannot be had."""
+    if name in ("", EMBEDDED):
+        folder = ROOT / "models" / EMBEDDED
+        if not (folder / "config.json").exists():
+            raise ModelError(
+                f"{folder}: the embedded base is missing; restore it, or make it with stkvlm_lib.vlm.pretrain"
+            )
+        return _local_base(EMBEDDED, folder)
+    if resolve(name).is_dir():
+        return _local_base(resolve(name).name, resolve(name))
+    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise ModelError(f"BASE_MODEL={name!r}: no such folder, and not a hub id (owner/name)")
+    try:
+        folder = Path(
+            snapshot_download(
+                name, revision=revision or None, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja"]
+            )
+        )
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(
+            f"base model {name!r} is not in the local cache and cannot be had ({type(error).__name__}: {reason}); "
+            f"connect to the hub with HF_HUB_OFFLINE=0, give a local folder, or use BASE_MODEL={EMBEDDED}"
+        ) from error
+    return Base(name, folder, folder.name, _hash_weights(folder))
+
+
+def _local_base(name: str, folder: Path) -> Base:
+    return Base(name, folder, "", _hash_weights(folder))
+
+
+def _hash_weights(folder: Path) -> str:
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        raise ModelError(f"{folder}: no *.safetensors there; give a folder in the Hugging Face layout")
+    return sha256(weights)
+
+
+def pick_device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def compute_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the GPU computes in it, float16 on older ones, float32 on a CPU."""
+    if device.type != "cuda":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
+def load_base(base: Base, quantization: str = "nf4") -> nn.Module:
+    """The base with its text model in NF4 (or as it is, for `none`), in eval mode, everything frozen."""
+    disable_progress_bar()  # the weights load in a second; the bar only clutters notebooks
+    device = pick_device()
+    dtype = compute_dtype(device)
+    nf4 = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=FULL_PRECISION,
+    )
+    model = AutoModelForImageTextToText.from_pretrained(
+        base.folder,
+        dtype=dtype,
+        attn_implementation="sdpa",
+        device_map={"": device},
+        quantization_config=nf4 if quantization == "nf4" else None,
+    )
+    if quantization == "nf4":
+        _check_layers(model)
+    return model.requires_grad_(False).eval()
+
+
+def _check_layers(model: nn.Module) -> None:
+    """Assert that the text model's linear layers, and they alone, are 4-bit, and keep them fit for training.
+
+    On CPUs with AVX512-BF16 bitsandbytes repacks a layer's weights in place at its first evaluation, after which
+    gradients through it are wrong; switching that off keeps one layer type for evaluation and training.
+    """
+    import bitsandbytes as bnb
+
+    for name, module in model.named_modules():
+        if not isinstance(module, nn.Linear):
+            continue
+        wanted = name.startswith("model.text_model.")
+        if isinstance(module, bnb.nn.Linear4bit) != wanted:
+            state = "not 4-bit" if wanted else "4-bit"
+            raise ModelError(f"layer {name} is {state}; this base's layers are not named as in Idefics3")
+        if wanted:
+            module.support_avx512bf16_for_cpu = False
+
+
+def load_processor(base: Base) -> AutoProcessor:
+    """The base's processor, set to one square crop a picture: splitting would cut a small frame into 13 crops."""
+    processor = AutoProcessor.from_pretrained(base.folder)
+    pictures = processor.image_processor
+    pictures.do_image_splitting = False
+    pictures.size = {"longest_edge": dict(pictures.max_image_size)["longest_edge"]}
+    return processor
+
+
+class Prompt:
+    """Token ids of the chat format, cut so that image prefix, question and answer can be laid out apart."""
+
+    def __init__(self, processor):
+        self.tokenizer = processor.tokenizer
+        self._template = processor.apply_chat_template(
+            [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "{question}"}]}],
+            add_generation_prompt=True,
+        )
+        head, _, self._tail = self._template.partition(processor.image_token)
+        fake, tag = processor.fake_image_token, processor.global_image_tag
+        self.prefix: list[int] = self._ids(f"{head}{fake}{tag}{processor.image_token * processor.image_seq_len}{fake}")
+        self.stop_id: int = self._ids("<end_of_utterance>")[0]
+
+    def question(self, question: str) -> list[int]:
+        """Ids from the end of the image to `Assistant:`."""
+        return self._ids(self._tail.replace("{question}", question.strip()))
+
+    def answer(self, answer: str) -> list[int]:
+        """Ids of the answer and the stop token, the part that is learnt."""
+        return [*self._ids(f" {answer}"), self.stop_id]
+
+    def segment(self, question: str, answer: str) -> Segment:
+        learnt = self.answer(answer)
+        return Segment((*self.question(question), *learnt), len(learnt))
+
+    def options(self, question: str, candidates: Sequence[str]) -> Options:
+        return Options(tuple(self.question(question)), tuple(tuple(self.answer(text)) for text in candidates))
+
+    def _ids(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text, add_special_tokens=False)

@@ -1,0 +1,150 @@
+"""The embedded base: a small Idefics3 (the class of SmolVLM-256M-Instruct) with its own tokenizer and processor.
+
+It exists so that a machine without a hub or a GPU runs the same code on a model that can really see. `pretrain` makes
+it.
+"""
+
+from collections.abc import Iterable, Iterator
+from itertools import product
+
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import Idefics3Config, Idefics3ForConditionalGeneration, Idefics3Processor, PreTrainedTokenizerFast
+from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
+
+from stkvlm_lib.grammar.questions import FAMILIES, KARTS, TRACKS
+from stkvlm_lib.grammar.scene import IMAGE_SIZE, Kart, Scene, depth, side
+
+INPUT_SIZE = 192
+"""Side in px of the square that a picture is stretched to."""
+PATCH_SIZE = 12
+GRID = INPUT_SIZE // PATCH_SIZE
+PIXEL_SHUFFLE = 2
+IMAGE_TOKENS = (GRID // PIXEL_SHUFFLE) ** 2
+PLACES = 16
+"""Captions name a place as a column and a row of a 16 x 16 grid over the picture."""
+
+CHAT_TEMPLATE = (
+    "<|im_start|>{% for message in messages %}{{ message['role'] | capitalize }}"
+    "{% if message['content'][0]['type'] == 'image' %}{{ ':' }}{% else %}{{ ': ' }}{% endif %}"
+    "{% for line in message['content'] %}{% if line['type'] == 'text' %}{{ line['text'] }}"
+    "{% elif line['type'] == 'image' %}{{ '<image>' }}{% endif %}{% endfor %}<end_of_utterance>\n{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
+)
+"""The chat format of SmolVLM-256M-Instruct, so that prompts look the same for both bases."""
+SPECIAL_TOKENS = ("<|im_start|>", "<end_of_utterance>", "<pad>", "<fake_token_around_image>", "<global-img>", "<image>")
+
+
+def caption(scene: Scene) -> Iterator[str]:
+    """The dense caption of a scene, sentence by sentence: every visible kart with its place, then count, ego, track."""
+    for kart in scene.karts:
+        column, row = place(kart)
+        if kart is scene.ego:
+            yield f"{kart.name} is the ego car, at column {column} and row {row}"
+        else:
+            where = f"{depth(kart, scene.ego)} and {side(kart, scene.ego)}"
+            yield f"{kart.name} is {where} relative to the ego car, at column {column} and row {row}"
+    if scene.ego:
+        yield f"There are {len(scene.karts)} karts in the scenario"
+        yield f"The ego car is {scene.ego.name}"
+        left = sum(side(kart, scene.ego) == "left" for kart in scene.others)
+        front = sum(depth(kart, scene.ego) == "front" for kart in scene.others)
+        n = len(scene.others)
+        yield f"There are {left} karts to the left and {n - left} to the right of the ego car"
+        yield f"There are {front} karts in front of and {n - front} behind the ego car"
+    yield f"The track is {scene.track}"
+
+
+def place(kart: Kart) -> tuple[int, int]:
+    """Column and row (0..15) of a kart's centre."""
+    x, y = kart.centre
+    return min(PLACES - 1, int(x * PLACES / IMAGE_SIZE[0])), min(PLACES - 1, int(y * PLACES / IMAGE_SIZE[1]))
+
+
+def build_processor() -> Idefics3Processor:
+    """Tokenizer, picture settings (one square crop, no splitting) and chat template; the same on every machine."""
+    return Idefics3Processor(
+        image_processor=Idefics3ImageProcessorPil(
+            size={"longest_edge": INPUT_SIZE},
+            max_image_size={"longest_edge": INPUT_SIZE},
+            do_image_splitting=False,
+            resample=2,  # bilinear, as pretraining crops are sampled
+        ),
+        tokenizer=_tokenizer(),
+        image_seq_len=IMAGE_TOKENS,
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def _tokenizer() -> PreTrainedTokenizerFast:
+    """Byte-level BPE in which every word of captions and questions is one token and any other text still encodes."""
+    tokenizer = Tokenizer(models.BPE())
+    words = pre_tokenizers.Split(Regex(r" ?[A-Za-z0-9_]+| ?[^\sA-Za-z0-9_]+|\s+"), "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [words, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=2048,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_vocabulary_text(), trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<|im_start|>",
+        eos_token="<end_of_utterance>",
+        pad_token="<pad>",
+        additional_special_tokens=list(SPECIAL_TOKENS[3:]),
+    )
+
+
+def _vocabulary_text() -> Iterable[str]:
+    names = [*KARTS, *TRACKS, *map(str, range(PLACES + 5))]
+    yield from (f" {name} {name}" for name in names)
+    yield from (f"{name}" for name in names)
+    for family in FAMILIES.values():
+        for wording in family.wordings:
+            yield from (wording, f"User: {wording}\nAssistant:")
+        yield from (f" {answer}" for answer in family.answers)
+    box = (0, 0, 10, 10)
+    for name, ahead in product(("tux", "gnu"), (0, 20)):
+        ego, other = Kart(0, "wilber", box), Kart(1, name, (ahead, 0, ahead + 10, 10))
+        yield from (f" {sentence}" for sentence in caption(Scene("abyss", (ego, other), ego)))
+
+
+def build_model(processor: Idefics3Processor) -> Idefics3ForConditionalGeneration:
+    """The untrained model, under 10 M parameters; seed torch before calling."""
+    tokenizer = processor.tokenizer
+    special = {
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+    config = Idefics3Config(
+        vision_config={
+            "hidden_size": 256,
+            "intermediate_size": 1024,
+            "num_hidden_layers": 6,
+            "num_attention_heads": 4,
+            "image_size": INPUT_SIZE,
+            "patch_size": PATCH_SIZE,
+        },
+        text_config={
+            "model_type": "llama",
+            "hidden_size": 256,
+            "intermediate_size": 704,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 4,
+            "vocab_size": len(tokenizer),
+            "max_position_embeddings": 1024,
+            "tie_word_embeddings": True,
+            **special,
+        },
+        scale_factor=PIXEL_SHUFFLE,
+        image_token_id=processor.image_token_id,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return Idefics3ForConditionalGeneration(config)
