@@ -118,13 +118,13 @@ class ScoreConfig(ModelConfig):
     adapter_dir: str = ""
     qa_file: str = ""
     mc_file: str = ""
-    extended_per_family: int = 100
+    extended_scored: int = 100
     bootstrap: int = 1000
 
     def __post_init__(self):
         super().__post_init__()
-        most = self.extended_per_family
-        _require(most >= 0, "EXTENDED_PER_FAMILY", most, "a number of questions, 0 for all")
+        most = self.extended_scored
+        _require(most >= 0, "EXTENDED_SCORED", most, "a number of questions, 0 for all")
         _require(self.bootstrap >= 100, "BOOTSTRAP", self.bootstrap, "a number of resamples from 100")
 
     @property
@@ -199,7 +199,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "EPOCHS": 1,
         "EVALUATIONS": 1,
         "MIRROR": False,
-        "EXTENDED_PER_FAMILY": 10,
+        "EXTENDED_SCORED": 10,
         "BOOTSTRAP": 200,
     },
     "cpu": {},

@@ -57,7 +57,7 @@ def test_each_picture_of_a_pair_is_asked_as_it_is_shown(answerer, bundled, pairs
 
 
 def test_so_many_pairs_of_each_kind_and_family_are_drawn(pairs):
-    drawn = draw_pairs(pairs, ScoreConfig(extended_per_family=1))
+    drawn = draw_pairs(pairs, ScoreConfig(extended_scored=1))
     kinds = [(first.kind, first.family) for first, _ in drawn]
     assert len(set(kinds)) == len(kinds) > 2
     assert set(kinds) == {(first.kind, first.family) for first, _ in pairs}
@@ -65,7 +65,7 @@ def test_so_many_pairs_of_each_kind_and_family_are_drawn(pairs):
 
 def test_the_pairs_of_a_run_are_scored_and_written(answerer, bundled, written, tmp_path):
     shutil.copytree(written[0], tmp_path / "qa")
-    config = ScoreConfig(run_dir=str(tmp_path), extended_per_family=1, bootstrap=100)
+    config = ScoreConfig(run_dir=str(tmp_path), extended_scored=1, bootstrap=100)
     figures = score_consistency(answerer, bundled, config, "test")["consistency"]
     rows = [json.loads(line) for line in (tmp_path / "predictions_consistency.jsonl").read_text().splitlines()]
     assert set(figures) == set(KINDS)

@@ -103,4 +103,4 @@ def test_the_pages_template_fetches_nothing_from_elsewhere():
         (TEMPLATES / "voila" / "templates" / "explorer" / "conf.json").read_text()
     ) == {"base_template": "lab"}
     for name in ("explorer.js", "explorer.css"):
-        assert "http" not in (ROOT / "stkvlm_lib" / name).read_text(encoding="utf-8")
+        assert "http" not in (ROOT / "stkvlm_lib" / "explore" / name).read_text(encoding="utf-8")

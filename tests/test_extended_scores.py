@@ -31,7 +31,7 @@ def config(written, tmp_path_factory):
     """A run that has its questions, of which two a family are scored."""
     run = tmp_path_factory.mktemp("run")
     shutil.copytree(written[0], run / "qa")
-    return ScoreConfig(run_dir=str(run), extended_per_family=2, bootstrap=100)
+    return ScoreConfig(run_dir=str(run), extended_scored=2, bootstrap=100)
 
 
 @pytest.fixture(scope="module")
@@ -40,14 +40,14 @@ def records(written):
 
 
 def test_the_draw_takes_so_many_of_each_family_and_the_same_from_any_order(records):
-    config = ScoreConfig(extended_per_family=3)
+    config = ScoreConfig(extended_scored=3)
     drawn = draw(records, config)
     counts = {name: sum(r.family == name for r in drawn) for name in FAMILIES}
     assert counts == {name: min(3, sum(r.family == name for r in records)) for name in FAMILIES}
     assert draw(list(reversed(drawn)), ScoreConfig()) == list(reversed(drawn))
     assert sorted(map(str, draw(list(reversed(records)), config))) == sorted(map(str, drawn))
     assert draw(records, replace(config, seed=1)) != drawn
-    assert draw(records, ScoreConfig(extended_per_family=0)) == records
+    assert draw(records, ScoreConfig(extended_scored=0)) == records
 
 
 def test_a_question_keeps_its_meaning_in_another_wording(records):

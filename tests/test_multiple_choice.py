@@ -92,7 +92,7 @@ def test_figures_by_what_the_true_sentence_states(bundled, answerer, tmp_path):
 
 def test_a_file_of_the_user_is_scored_whole_and_the_run_s_own_is_drawn_from(answerer, bundled, written, tmp_path):
     shutil.copytree(written[0], tmp_path / "qa")
-    settings = {"run_dir": str(tmp_path), "extended_per_family": 2, "bootstrap": 100}
+    settings = {"run_dir": str(tmp_path), "extended_scored": 2, "bootstrap": 100}
     own = score_choices(answerer, bundled, ScoreConfig(**settings), "test", pictures(1)[0])
     assert own["mc_exact"] == own["mc"]["exact"]
     assert {part["n"] for part in own["mc"]["families"].values()} == {2}

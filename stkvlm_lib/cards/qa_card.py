@@ -14,14 +14,15 @@ from stkvlm_lib.grammar.scene import COURSE_RULES, STRICT_RULES
 from stkvlm_lib.markdown import table
 from stkvlm_lib.qa.blind import Guess
 from stkvlm_lib.qa.generate import Plan, Tally
-from stkvlm_lib.qa.label_check import Mark, label_errors
+from stkvlm_lib.qa.label_check import Mark, label_error, label_errors
 from stkvlm_lib.qa.leaks import Comparison
 from stkvlm_lib.qa.qa_sets import Composition
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a card tells. shown: the split of which balance and guesses are told."""
+    """What a card tells. shown: the split of which balance and guesses are told; outdated: marks on labels that the
+    files no longer hold."""
 
     tallies: dict[str, Tally]
     plan: Plan
@@ -30,6 +31,7 @@ class Facts:
     guesses: Sequence[Guess] = ()
     extended_guesses: Sequence[Guess] = ()
     marks: Sequence[Mark] = field(default_factory=tuple)
+    outdated: Sequence[Mark] = field(default_factory=tuple)
 
 
 def make_card(facts: Facts, title: str, command: str) -> str:
@@ -65,7 +67,8 @@ def make_card(facts: Facts, title: str, command: str) -> str:
         blind=table((guess.row() for guess in facts.guesses), right=True),
         blind_extended=table((guess.row() for guess in facts.extended_guesses), right=True),
         marks=label_errors(facts.marks) if facts.marks else (),
-        label_errors=table((found.row() for found in label_errors(facts.marks)), right=True),
+        label_errors=table((found.row() for found in label_errors(facts.marks, facts.outdated)), right=True),
+        outdated=label_error(facts.outdated),
         leaks=table((found.row() for found in facts.comparisons), right=True) or "There is only one split.",
     )
 

@@ -66,6 +66,12 @@ def marks_on(sample: Iterable[Record], marks: Iterable[Mark]) -> list[Mark]:
     return [found for found in marks if found.key in keys]
 
 
+def marks_not_on(sample: Iterable[Record], marks: Iterable[Mark]) -> list[Mark]:
+    """The marks on labels that a sample no longer holds, because a rule has changed since they were made."""
+    keys = set(map(key_of, sample))
+    return [found for found in marks if found.key not in keys]
+
+
 @dataclass(frozen=True)
 class LabelError:
     """The share of wrong labels among the marked ones, with its 95 % Wilson interval (all 0..1)."""
@@ -139,12 +145,13 @@ def label_error(marks: Iterable[Mark], what: str = "all") -> LabelError:
     return LabelError(what, n, wrong, wrong / n if n else 0.0, low, high)
 
 
-def label_errors(marks: Sequence[Mark]) -> list[LabelError]:
-    """All labels, then those of each rule set."""
+def label_errors(marks: Sequence[Mark], outdated: Sequence[Mark] = ()) -> list[LabelError]:
+    """All labels, then those of each rule set; last the marks on labels that are no longer asked, if there are any."""
     rules = sorted({found.rules for found in marks})
     return [
         label_error(marks),
         *(label_error([m for m in marks if m.rules == name], f"{name} rules") for name in rules),
+        *([label_error(outdated, "no longer asked")] if outdated else []),
     ]
 
 

@@ -39,7 +39,7 @@ class PairPrediction:
 
 
 def score_consistency(answerer: AnswerModel, folder: FrameSet, config: ScoreConfig, split: str) -> dict:
-    """`consistency`: the run's contrast pairs, EXTENDED_PER_FAMILY of each kind and family; {} where it has none."""
+    """`consistency`: the run's contrast pairs, EXTENDED_SCORED of each kind and family; {} where it has none."""
     written, (file,) = config.run_path / "qa" / CONTRAST.format(split), fresh(config, "consistency")
     if split == CUSTOM_SPLIT or not written.exists():
         return {}
@@ -55,7 +55,7 @@ def score_consistency(answerer: AnswerModel, folder: FrameSet, config: ScoreConf
 
 
 def draw_pairs(pairs: Sequence[Pair], config: ScoreConfig) -> list[Pair]:
-    """EXTENDED_PER_FAMILY pairs of each kind and family."""
+    """EXTENDED_SCORED pairs of each kind and family."""
     by_name = {first.pair: (first, second) for first, second in pairs}
     firsts = [[first for first, _ in pairs if first.kind == kind] for kind in KINDS]
     return [by_name[item.pair] for mine in firsts for item in draw(mine, config)]

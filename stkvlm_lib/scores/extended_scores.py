@@ -33,7 +33,7 @@ FURTHER_SPLITS = ("test_unseen",)
 def score_extended(
     answerer: AnswerModel, folder: FrameSet, config: ScoreConfig, split: str, blind_image: Image.Image
 ) -> dict:
-    """`extended` and `held_out_wordings`: the run's extended questions of a split, EXTENDED_PER_FAMILY of each family.
+    """`extended` and `held_out_wordings`: the run's extended questions of a split, EXTENDED_SCORED of each family.
 
     Each question is asked in a wording that training draws from, and again in the one it never has.
     """
@@ -63,11 +63,11 @@ def fresh(config: ScoreConfig, *names: str) -> list[Path]:
 
 
 def draw(items: Iterable[T], config: ScoreConfig) -> list[T]:
-    """EXTENDED_PER_FAMILY items of each family in the order of `items`, the same ones for any order."""
+    """EXTENDED_SCORED items of each family in the order of `items`, the same ones for any order."""
     items, families = list(items), defaultdict(list)
     for number, item in enumerate(items):
         families[item.family].append((pick(1 << 64, "scored", config.seed, str(item)), number))
-    kept = {number for ranks in families.values() for _, number in sorted(ranks)[: config.extended_per_family or None]}
+    kept = {number for ranks in families.values() for _, number in sorted(ranks)[: config.extended_scored or None]}
     return [item for number, item in enumerate(items) if number in kept]
 
 

@@ -121,7 +121,7 @@ def _item(path: Path, number: int, row: object, folder: FrameSet) -> Item:
 def score_choices(
     answerer: AnswerModel, folder: FrameSet, config: ScoreConfig, split: str, blind_image: Image.Image
 ) -> dict:
-    """`mc_exact` and `mc`: the items of MC_FILE, or EXTENDED_PER_FAMILY of each kind of the run's own."""
+    """`mc_exact` and `mc`: the items of MC_FILE, or EXTENDED_SCORED of each kind of the run's own."""
     items, (file,) = _items_to_score(folder, config, split), fresh(config, "mc")
     if not items:
         return {}
