@@ -42,7 +42,7 @@ CAPTIONS = {
     "data_overlays": "Karts by their place relative to the ego kart, under the rule that makes the answers.",
     "data_statistics": "Brightness, visible karts and kart sizes of the splits.",
     "data_visibility": "How much of each kart one sees in rendered frames: share not covered, pixels, distance.",
-    "data_colours": "Which colour each kart has, with the median of its views; those without one clear colour are named.",
+    "data_colours": "Which colour each kart has, with the median of its views; those without one clear are named.",
     "qa_composition": "How often each answer is the right one, by family; dark: the most frequent answer.",
     "qa_samples_extended": "Questions of the families beside the ten forms, on their pictures.",
     "qa_samples": "Questions and answers drawn from every family, on their pictures.",
