@@ -167,6 +167,8 @@ def start_slow_run(out, workers=2):
         [sys.executable, "-c", script.format(out=str(out), workers=workers)],
         env=environment,
         start_new_session=True,
+        # a test run in the background of a shell ignores Ctrl-C, and so would its children
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         stderr=subprocess.PIPE,
         text=True,
     )
