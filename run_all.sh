@@ -15,6 +15,9 @@ Fine-tune a small vision-language model on questions about SuperTuxKart frames, 
   ./run_all.sh test [PYTEST ARGUMENTS]                                      run the tests
   ./run_all.sh ask IMAGE "QUESTION" [--adapter DIR]                         answer a question about a picture
   ./run_all.sh explore [RUN]                                                look at a run in the browser
+  ./run_all.sh report [RUN]                                                 write the report of a run again
+  ./run_all.sh compare RUN RUN                                              two runs on the questions that both answered
+  ./run_all.sh push ADAPTER_DIR OWNER/NAME [--private]                      upload an adapter with its card to the hub
   ./run_all.sh render OUT [--images N] [--seed N] [--recipe FILE]           render frames from the game (assets: once before)
   ./run_all.sh fetch [ZIP OR URL]                                           download and unpack the course's data
   ./run_all.sh card DIR                                                     write the card of a data folder
@@ -48,6 +51,8 @@ fail() {
     echo "error: $*" >&2
     exit 1
 }
+
+check_run() { [ -d "$1" ] || [ -d "$ROOT/outputs/$1" ] || wrong_usage "there is no run $1"; }
 
 # stkvlm PYTHON ARGUMENTS...: the command line of the library; -P keeps a stkvlm_lib in the caller's folder out
 stkvlm() {
@@ -193,10 +198,24 @@ render | assets | fetch | card)
     COMMAND="$1"
     shift
     ;;
-explore)
-    COMMAND=explore
+explore | report)
+    COMMAND="$1"
     shift
-    case "${1:--}" in -*) ;; *) [ -d "$1" ] || [ -d "$ROOT/outputs/$1" ] || wrong_usage "there is no run $1" ;; esac
+    case "${1:--}" in -*) ;; *) check_run "$1" ;; esac
+    ;;
+compare)
+    COMMAND=compare
+    shift
+    [ $# -ge 2 ] || wrong_usage "compare takes two runs"
+    for run in "$1" "$2"; do
+        case "$run" in -*) ;; *) check_run "$run" ;; esac
+    done
+    ;;
+push)
+    COMMAND=push
+    shift
+    [ $# -ge 2 ] || wrong_usage "push takes ADAPTER_DIR OWNER/NAME [--private]"
+    case "$1" in -*) ;; *) [ -d "$1" ] || wrong_usage "there is no folder $1" ;; esac
     ;;
 *)
     COMMAND=run

@@ -9,10 +9,11 @@ from contextlib import nullcontext
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
+from stkvlm_lib import markdown
 from stkvlm_lib.config import EMBEDDED, PROFILES, ROOT, ConfigError
 from stkvlm_lib.files import read_json
 from stkvlm_lib.pipeline import Request, StepFailed, check_request, run_pipeline
-from stkvlm_lib.runs import OUTPUTS, set_up_hub
+from stkvlm_lib.runs import OUTPUTS, find_run, set_up_hub
 
 USAGE_ERROR, FAILED, INTERRUPTED = 2, 1, 130
 COURSE_DATA = (
@@ -66,6 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
     explorer.add_argument("--adapter", default="", metavar="DIR", help="default: the run's own")
     explorer.add_argument("--port", type=int, default=8866, help="default: 8866, or another where that is in use")
     explorer.set_defaults(call=_explore)
+    _add_looking_back(commands)
     fetch = commands.add_parser("fetch", help="download and unpack the course's data", description=COURSE_DATA)
     fetch.add_argument("source", nargs="?", metavar="PATH_OR_URL", help="default: the address that the course gives")
     fetch.add_argument("--to", type=Path, metavar="DIR", help="default: data/course in the repository (git ignores it)")
@@ -83,6 +85,22 @@ def build_parser() -> argparse.ArgumentParser:
     pins.add_argument("--test", action="store_true", help="also those of the tests")
     pins.set_defaults(call=_pins)
     return parser
+
+
+def _add_looking_back(commands: argparse._SubParsersAction) -> None:
+    report = commands.add_parser("report", help="write the report of a run again, from its artefacts alone")
+    report.add_argument("run", nargs="?", metavar="RUN", help="a name in outputs/ or a folder; default: the newest")
+    report.set_defaults(call=_report)
+    compare = commands.add_parser("compare", help="two runs on the questions that both answered")
+    compare.add_argument("runs", nargs=2, metavar="RUN", help="a name in outputs/ or a folder")
+    compare.add_argument("--bootstrap", type=int, default=1000, metavar="N", help="resamples behind each interval")
+    compare.add_argument("--seed", type=int, default=0)
+    compare.set_defaults(call=_compare)
+    push = commands.add_parser("push", help="upload an adapter with its card to the Hugging Face hub")
+    push.add_argument("folder", type=Path, metavar="ADAPTER_DIR")
+    push.add_argument("name", metavar="OWNER/NAME")
+    push.add_argument("--private", action="store_true", help="where the repository has to be made: not public")
+    push.set_defaults(call=_push)
 
 
 def _add_render(commands: argparse._SubParsersAction) -> None:
@@ -133,7 +151,7 @@ def _ask(options: argparse.Namespace) -> None:
 
 
 def _explore(options: argparse.Namespace) -> None:
-    from stkvlm_lib.explore.explorer_page import find_run, serve
+    from stkvlm_lib.explore.explorer_page import serve
 
     given = {"FRAMES_DIR": options.frames, "ADAPTER_DIR": options.adapter}
     parameters = {name: str(Path(folder).absolute()) for name, folder in given.items() if folder}
@@ -141,6 +159,29 @@ def _explore(options: argparse.Namespace) -> None:
         if not Path(folder).is_dir():
             raise FileNotFoundError(f"{folder}: no such folder for {name}; give one that is there")
     serve(find_run(options.run, OUTPUTS), parameters, options.port)
+
+
+def _report(options: argparse.Namespace) -> None:
+    from stkvlm_lib.reports.report import write_report
+
+    print(write_report(find_run(options.run, OUTPUTS)))
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from stkvlm_lib.scores import comparison, score_tables
+
+    folders = [find_run(name, OUTPUTS) for name in options.runs]
+    shared = comparison.share(*map(comparison.read_answers, folders))
+    figures = comparison.compare(shared, resamples=options.bootstrap, seed=options.seed)
+    ours, other = (folder.resolve().name for folder in folders)
+    print(score_tables.comparison_text(figures, ours, other))
+    print(f"\n{markdown.table(score_tables.comparison_rows(figures, ours, other), right=True)}")
+
+
+def _push(options: argparse.Namespace) -> None:
+    from stkvlm_lib.vlm.hub import push_adapter
+
+    print(push_adapter(options.folder, options.name, private=options.private))
 
 
 def _fetch(options: argparse.Namespace) -> None:

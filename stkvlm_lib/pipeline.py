@@ -144,9 +144,11 @@ def preflight(profile: str, name: str, configs: dict[str, RunConfig]) -> None:
         raise ConfigError(
             f"FRAMES_DIR: no folder {', '.join(missing)}; give one with frames, or restore the bundled `frames/`"
         )
-    for name, file in (("QA_FILE", config.qa_file), ("MC_FILE", config.mc_file)):
+    for parameter, file in (("QA_FILE", config.qa_file), ("MC_FILE", config.mc_file)):
         if file and not runs.resolve(file).is_file():
-            raise ConfigError(f"{name}: no file {runs.resolve(file)}; give one in the course's format, or none")
+            raise ConfigError(f"{parameter}: no file {runs.resolve(file)}; give one in the course's format, or none")
+    if config.compare_run:
+        runs.compared_run(config.compare_run)
     base = describe_base(config)
     memory, disk = psutil.virtual_memory().available / 1e9, shutil.disk_usage(ROOT).free / 1e9
     print(f"run     {name} (profile {profile}, seed {config.seed})")

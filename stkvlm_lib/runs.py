@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stkvlm_lib import __version__
-from stkvlm_lib.config import EMBEDDED, ROOT, STEPS, RunConfig, resolve, upper
+from stkvlm_lib.config import EMBEDDED, ROOT, STEPS, ConfigError, RunConfig, resolve, upper
 from stkvlm_lib.files import read_json, sha256, write_json
 
 if TYPE_CHECKING:
@@ -174,6 +174,31 @@ def run_id(profile: str, seed: int) -> str:
     return f"{time.strftime('%Y%m%d-%H%M%S')}-{profile}-s{seed}-{commit().removesuffix(', dirty')}"
 
 
+def find_run(name: str | None, outputs: Path) -> Path:
+    """A run by its name in outputs/ or by its path; None: the newest, which need not be there yet.
+
+    Raises FileNotFoundError for a run that is not there.
+    """
+    if name is None:
+        return outputs / "latest"
+    found = next((path for path in (outputs / name, Path(name).absolute()) if path.is_dir()), None)
+    if found is None:
+        there = sorted(path.name for path in outputs.glob("*") if path.is_dir())
+        raise FileNotFoundError(f"{name}: no such run; there are {', '.join(there) or 'none yet'}")
+    return found
+
+
+def compared_run(name: str) -> Path:
+    """The folder of COMPARE_RUN: a name in outputs/, or a path counted from the repository.
+
+    Raises ConfigError where no scored run is.
+    """
+    folder = OUTPUTS / name if (OUTPUTS / name).is_dir() else resolve(name)
+    if not (folder / "predictions.jsonl").is_file():
+        raise ConfigError(f"COMPARE_RUN: no predictions.jsonl in {folder}; name a run in outputs/ that was scored")
+    return folder
+
+
 def stamp_path(folder: Path, step: str) -> Path:
     return folder / "stamps" / f"{step}.json"
 
@@ -238,9 +263,11 @@ def peak_memory_mb() -> float:
 
 
 def hash_of(path: Path) -> str:
-    """SHA-256 of a file, or of all files of a folder in the order of their names."""
+    """SHA-256 of a file, or of all files of a folder in the order of their names, its card (README.md) left out."""
     path = Path(path)
-    return sha256(path if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file()))
+    if path.is_file():
+        return sha256(path)
+    return sha256(sorted(file for file in path.rglob("*") if file.is_file() and file != path / "README.md"))
 
 
 def _git(*arguments: str) -> str:

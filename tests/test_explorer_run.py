@@ -8,7 +8,7 @@ from run_folder import make_run
 
 from stkvlm_lib import __main__ as cli
 from stkvlm_lib.config import ROOT, ConfigError, ExplorerConfig, upper
-from stkvlm_lib.explore.explorer_page import NOTEBOOK, TEMPLATES, find_run, write_page
+from stkvlm_lib.explore.explorer_page import NOTEBOOK, TEMPLATES, write_page
 from stkvlm_lib.explore.explorer_run import explore_run, frames_of, model_of, read_answers
 from stkvlm_lib.qa.label_check import MARKS_FILE
 
@@ -73,16 +73,6 @@ def test_the_page_is_notebook_05_with_the_run_and_without_its_preface(run, tmp_p
     compile("\n".join(cell.source for cell in page.cells if cell.cell_type == "code"), "page", "exec")
     bare = nbformat.read(write_page(tmp_path, tmp_path / "absent", {}), 4)
     assert "no run yet" in bare.cells[0].source and 'RUN_DIR = "/' not in str(bare)
-
-
-def test_a_run_is_found_by_name_or_folder(run, tmp_path, monkeypatch):
-    outputs = run.parent
-    assert find_run(None, outputs) == outputs / "latest"
-    assert find_run("a-run", outputs) == find_run(str(run), outputs) == run
-    monkeypatch.chdir(outputs)
-    assert find_run("a-run/", tmp_path).samefile(run)
-    with pytest.raises(FileNotFoundError, match="b-run: no such run; there are a-run"):
-        find_run("b-run", outputs)
 
 
 @pytest.mark.parametrize("arguments", [["b-run"], ["--frames", "absent"], ["--adapter", "absent"], ["--port", "many"]])

@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from stkvlm_lib import __main__ as cli
 from stkvlm_lib.config import ROOT, STEPS, upper
 from stkvlm_lib.figures import plots
 from stkvlm_lib.files import write_json, write_jsonl
@@ -89,11 +90,28 @@ def test_complete_run_says_all(run_dir):
     assert "Not all of this run could be read" not in page.said
     assert "With the adapter, 75.0% of 12 questions on pictures of 3 races in the test set" in page.said
     assert "The gain over the base is +75.0 points" in page.said
-    for heading in ("Scores by question family", "Errors", "Data and model", "How to reproduce", "Known limits"):
-        assert heading in page.said
+    headings = ("Scores by question family", "What is taken for what", "Errors", "How to reproduce", "Known limits")
+    assert all(heading in page.said for heading in headings)
     assert "1.5 minutes, 50.0 questions per second" in page.said and "2.50 MB" in page.said
-    assert "torch 2.0, commit abc1234" in page.said and "0123abcd" in page.said
-    assert "12 pictures, 3 races, 1 tracks" in page.said
+    assert "seed 3 commit abc1234 versions torch 2.0 device CPU" in page.said and "0123abcd" in page.said
+    assert "12 pictures, 3 races, 1 track" in page.said and "12 of the test split" in page.said
+    for group in ("What was asked", "Of what data", "By which model"):
+        assert group in page.said
+
+
+def test_the_headline_stands_beside_its_baselines_with_its_interval_before_anything_else(run_dir):
+    said = read_page(run_dir).said
+    first = said[: said.index("With the adapter")]
+    assert re.search(r"fine-tuned model 75.0% [\d.]+% to [\d.]+% always the most frequent answer", first)
+    assert "the same model, blind 0.0%" in first and "base model, not fine-tuned 0.0%" in first
+
+
+def test_every_link_of_the_contents_leads_somewhere(beside):
+    source = write_report(beside).read_text(encoding="utf-8")
+    links, anchors = (re.findall(pattern, source) for pattern in (r'href="#([^"]+)"', r'<h2 id="([^"]+)"'))
+    assert links == anchors and len(set(anchors)) == len(anchors) > 8
+    assert anchors[:3] == ["scores-by-question-family", "what-is-taken-for-what", "errors"]
+    assert anchors[-2:] == ["how-to-reproduce", "known-limits"]
 
 
 def test_page_is_one_file_with_described_pictures(run_dir):
@@ -105,7 +123,7 @@ def test_page_is_one_file_with_described_pictures(run_dir):
         assert len(picture["alt"]) > 5
     assert "ego 75.0%" in page.pictures[0]["alt"]
     source = (run_dir / "report.html").read_text()
-    assert not re.search(r"""(src|href)=["'](?!data:)""", source), "nothing is loaded from elsewhere"
+    assert not re.search(r"""(src|href)=["'](?!data:|#)""", source), "nothing is loaded from elsewhere"
 
 
 def test_figures_of_the_notebooks_have_captions():
@@ -185,7 +203,9 @@ def test_markdown_twin(run_dir):
     write_report(run_dir)
     text = (run_dir / "report.md").read_text()
     assert "| all | 12 | 75.0% |" in text and "](figures/score_families.png)" in text
-    assert "./run_all.sh smoke -p SEED 3" in text and "commit abc1234" in text
+    assert "./run_all.sh smoke -p SEED 3" in text and "- commit: abc1234" in text and "- seed: 3" in text
+    assert "## Of what data" in text and "- scored on: 12 pictures, 3 races, 1 track" in text
+    assert "qa/train.jsonl: 0123abcd" in text.replace("\\", "") and str(run_dir) not in text
 
 
 def test_empty_and_absent_folders(tmp_path):
@@ -193,6 +213,11 @@ def test_empty_and_absent_folders(tmp_path):
     assert "no readable score" in page.said and "predictions.jsonl: not there" in page.said
     with pytest.raises(FileNotFoundError, match="no such run folder"):
         write_report(tmp_path / "nowhere")
+
+
+def test_pictures_are_described_with_their_numbers(run_dir):
+    alts = " ".join(picture["alt"] for picture in read_page(run_dir).pictures)
+    assert "Table of counts for the family ego. Most frequent mistakes: tux taken for <b>gnu: 3." in alts
 
 
 def part(**changes):
@@ -212,13 +237,37 @@ def beside(run_dir):
         "consistency": {"mirror": {**pairs, "same": {**pairs, "n": 7}, "families": {"left_right": {**pairs, "n": 17}}}},
         "mc_exact": 0.61,
         "mc": {**choice, "families": {"ego": choice, "other": choice}},
+        "comparison": {
+            **{"run": "old-run", "n": 9, "exact": 0.7, "other_exact": 0.6, "difference": 0.1, "won": 2, "lost": 1},
+            **{"difference_ci95": [-0.1, 0.3], "clusters": "race", "n_clusters": 3, "only_other": 4},
+            "families": {"ego": {"n": 9, "exact": 0.7, "difference": 0.1, "won": 2, "lost": 1}},
+        },
         "other_splits": {
             "test_unseen": {**part(), "clusters": "race", "n_clusters": 9, "families": {"ego": part(exact=0.2)}}
         },
     }
     write_json(run_dir / "metrics.json", metrics)
-    plots.save(plots.message("score_extended"), run_dir / "figures" / "score_extended.png")
+    for name in ("score_extended", "score_comparison", "score_won", "score_lost"):
+        plots.save(plots.message(name), run_dir / "figures" / f"{name}.png")
+    asked = {"question": "Who?", "answer": "tux", "prediction": "tux", "other_prediction": "gnu", "image_file": "a.jpg"}
+    write_jsonl(run_dir / "comparison.jsonl", [{"change": "won", **asked}])
     return run_dir
+
+
+def test_a_comparison_has_a_section_with_figures_and_questions(beside):
+    page = read_page(beside)
+    assert "Against old-run" in page.said and "neither better nor worse beyond chance" in page.said
+    assert "Left out: 4 that only old-run answered" in page.said
+    assert "ego 9 70.0%" in page.said and "Who? tux tux gnu a.jpg" in page.said
+    alts = [picture["alt"] for picture in page.pictures]
+    assert any("percentage points: all +10.0, ego +10.0" in alt for alt in alts)
+    (beside / "comparison.jsonl").unlink()
+    assert "comparison.jsonl: not there" in read_page(beside).said
+
+
+def test_figures_of_a_comparison_that_was_not_made_are_not_shown(run_dir):
+    plots.save(plots.message("none"), run_dir / "figures" / "score_won.png")
+    assert len(read_page(run_dir).pictures) == len(FIGURES)
 
 
 def test_what_is_scored_beside_the_headline_has_sections_of_its_own(beside):
@@ -236,7 +285,7 @@ def test_what_is_scored_beside_the_headline_has_sections_of_its_own(beside):
         "61.0% of 40 items are right (95% interval 40.0% to 60.0%). Chance is 20.0%",
         "Pictures of 9 races in which no kart drives a track that it drives in training",
         "ego 40 20.0% 40.0% to 60.0% 75.0%",
-        "likeliest of the family's answers 80.0%",
+        "closed answers 80.0% taking the likeliest answer of each kind",
         "follow stricter rules",
     ):
         assert words in page.said
@@ -260,6 +309,19 @@ def test_a_part_that_is_not_there_has_no_section(run_dir, beside):
         said = read_page(run_dir).said
         assert f"{title} " not in said.replace("Extended questions, wordings", "")
         assert all(other in said for other in parts.values() if other != title)
+
+
+@pytest.mark.browser
+def test_in_print_nothing_is_folded_or_cut(beside, page):
+    """What opens on a click on the screen stands open on paper, and nothing is wider than the paper."""
+    page.set_viewport_size({"width": 700, "height": 990})  # A4 with margins, at 96 px an inch
+    page.goto(write_report(beside).as_uri())
+    shown = "[...document.querySelectorAll('details table')].map(table => table.checkVisibility())"
+    assert page.evaluate(shown) and not any(page.evaluate(shown))
+    page.emulate_media(media="print")
+    assert all(page.evaluate(shown))
+    assert page.evaluate("document.documentElement.scrollWidth") <= 700
+    page.emulate_media(media="screen")
 
 
 @pytest.mark.browser
@@ -290,6 +352,13 @@ def test_headline_says_what_seeing_is_worth_and_which_families_gain_nothing():
     assert "Seeing the picture is worth +25.0 points (95% interval +20.0 to +30.0)" in text
     assert text.endswith("No better than the most frequent answer: count_left.")
     assert "of one race" in text
+
+
+def test_a_run_is_reported_again_by_one_command(run_dir, capsys):
+    assert cli.main(["report", str(run_dir)]) == 0
+    assert capsys.readouterr().out.strip() == str(run_dir / "report.html")
+    assert cli.main(["report", str(run_dir.parent / "nowhere")]) == 2
+    assert "no such run" in capsys.readouterr().err
 
 
 def test_command_of_a_scoring_alone_is_the_notebook(run_dir):

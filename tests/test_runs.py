@@ -319,7 +319,18 @@ def test_the_preflight_shows_what_will_be_used(monkeypatch, capsys, tmp_path):
     pipeline.preflight("cpu", "a", configs)
     shown = capsys.readouterr().out
     assert all(f"\n{label} " in "\n" + shown for label in ("run", "device", "memory", "disk", "frames", "base", "time"))
-    assert pipeline.EXPECTED_TIME["cpu"] in shown
+    assert pipeline.EXPECTED_TIME["cpu"] in shown and "run     a (profile cpu" in shown
+
+
+def test_a_run_is_found_by_name_or_folder(tmp_path, monkeypatch):
+    outputs, run = tmp_path / "outputs", tmp_path / "outputs" / "a-run"
+    run.mkdir(parents=True)
+    assert runs.find_run(None, outputs) == outputs / "latest"
+    assert runs.find_run("a-run", outputs) == runs.find_run(str(run), outputs) == run
+    monkeypatch.chdir(outputs)
+    assert runs.find_run("a-run/", tmp_path).samefile(run)
+    with pytest.raises(FileNotFoundError, match="b-run: no such run; there are a-run"):
+        runs.find_run("b-run", outputs)
 
 
 @pytest.mark.parametrize(
@@ -328,6 +339,7 @@ def test_the_preflight_shows_what_will_be_used(monkeypatch, capsys, tmp_path):
         ("FRAMES_DIR", "absent/frames"),
         ("QA_FILE", "absent.json"),
         ("MC_FILE", "absent.json"),
+        ("COMPARE_RUN", "absent"),
         ("BASE_MODEL", "absent"),
         ("BASE_MODEL", "a/b/c"),
     ],

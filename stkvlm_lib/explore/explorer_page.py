@@ -19,20 +19,6 @@ ADDRESS = "127.0.0.1"
 PORT = 8866
 
 
-def find_run(name: str | None, outputs: Path) -> Path:
-    """A run by its name in outputs/ or by its path; None: the newest, which need not be there yet.
-
-    Raises FileNotFoundError for a run that is not there.
-    """
-    if name is None:
-        return outputs / "latest"
-    found = next((path for path in (outputs / name, Path(name).absolute()) if path.is_dir()), None)
-    if found is None:
-        there = sorted(path.name for path in outputs.glob("*") if path.is_dir())
-        raise FileNotFoundError(f"{name}: no such run; there are {', '.join(there) or 'none yet'}")
-    return found
-
-
 def write_page(folder: Path, run: Path, parameters: dict[str, str]) -> Path:
     """Notebook 05 with these parameters, without what only its readers need; RUN_DIR only where the run is there."""
     notebook = load_notebook_node(str(NOTEBOOK))

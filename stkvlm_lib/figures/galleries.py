@@ -23,6 +23,7 @@ from stkvlm_lib.grammar.scene import read_scene
 from stkvlm_lib.qa.qa_sets import Record
 
 if TYPE_CHECKING:
+    from stkvlm_lib.scores.comparison import Pair
     from stkvlm_lib.scores.scoring import Prediction
 
 TILE = 3.1
@@ -156,6 +157,15 @@ def error_gallery(predictions: Sequence["Prediction"], folder: FrameSet, n: int,
     lines = "{}\ntruth: {}\nanswered: {}  ({})".format
     captions = [(p, lines(_wrap(p.question), p.answer, p.prediction or "(nothing)", note)) for p, note in errors]
     return _question_tiles(folder, captions)
+
+
+def changed_gallery(pairs: Sequence["Pair"], folder: FrameSet) -> Figure:
+    """Questions that one of two runs answered right and the other wrong, on their pictures."""
+    if not pairs:
+        return message("No question of this kind.")
+    lines = "{}\ntruth: {}\nthis run: {}\nother run: {}".format
+    given = [(p.ours, p.ours.prediction or "(nothing)", p.other.prediction or "(nothing)") for p in pairs]
+    return _question_tiles(folder, [(o, lines(_wrap(o.question), o.answer, mine, other)) for o, mine, other in given])
 
 
 def _question_tiles(folder: FrameSet, captioned: Sequence[tuple["Record | Prediction", str]]) -> Figure:

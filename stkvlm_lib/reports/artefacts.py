@@ -19,7 +19,11 @@ EXPECTED = ("score_families", "score_worst", "score_typical")
 
 @dataclass
 class Artefacts:
-    """What a run folder holds; `problems` names what could not be read."""
+    """What a run folder holds; `problems` names what could not be read.
+
+    training: facts of the run's own training. adapter: what its adapter records of base and settings. changed:
+    questions won and lost against another run. These are empty where the run has none.
+    """
 
     folder: Path
     metrics: dict = field(default_factory=dict)
@@ -27,6 +31,9 @@ class Artefacts:
     config: dict = field(default_factory=dict)
     predictions: list["Prediction"] = field(default_factory=list)
     log: list[dict] = field(default_factory=list)
+    training: dict = field(default_factory=dict)
+    adapter: dict = field(default_factory=dict)
+    changed: list[dict] = field(default_factory=list)
     figures: dict[str, bytes] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
@@ -59,6 +66,11 @@ def read_artefacts(folder: Path) -> Artefacts:
     found.config = read(read_json, "config.json", {})
     if found.metrics.get("train_seconds") is not None or (folder / "train_log.jsonl").exists():
         found.log = read(read_jsonl, "train_log.jsonl", [])
+    for name, kind in (("training.json", "training"), ("adapter/stkvlm.json", "adapter")):
+        if (folder / name).exists():
+            setattr(found, kind, read(read_json, name, {}))
+    if found.metrics.get("comparison"):
+        found.changed = read(read_jsonl, "comparison.jsonl", [])
     for path in sorted((folder / "figures").glob("*.png")):
         if data := read(_read_picture, f"figures/{path.name}", b""):
             found.figures[path.stem] = data

@@ -4,15 +4,17 @@ What is missing or broken is named in the report, and the rest is shown.
 """
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import jinja2
 
 from stkvlm_lib.files import write_text
-from stkvlm_lib.number_text import NOTHING, interval, is_number, percent, points
+from stkvlm_lib.markdown import folded
+from stkvlm_lib.number_text import interval, is_number, is_pair, percent
 from stkvlm_lib.reports.artefacts import EXPECTED, Artefacts, read_artefacts
 from stkvlm_lib.reports.report_sections import Section, alternative, score_sections, sections
-from stkvlm_lib.reports.report_text import command, facts, hashes, headline, limits, versions
+from stkvlm_lib.reports.report_text import command, facts, hashes, headline, limits, origin
 from stkvlm_lib.scores.score_tables import Rows
 
 TITLE = "Answering questions about SuperTuxKart frames"
@@ -41,16 +43,15 @@ def html_page(found: Artefacts) -> str:
     return pages.get_template("report_template.html").render(
         title=TITLE,
         run_id=found.run_id,
-        device=found.manifest.get("device", ""),
         headline=headline(found.metrics),
         problems=found.problems,
-        cards=_cards(found.metrics),
+        scores=_scores(found.metrics),
         sections=sections(found),
         words=_WORDS,
         left=_LEFT,
         facts=facts(found),
         command=command(found),
-        versions=versions(found.manifest),
+        origin=origin(found),
         hashes=hashes(found.manifest),
         limits=limits(found),
     )
@@ -61,18 +62,26 @@ def markdown(found: Artefacts) -> str:
     parts = [f"# {TITLE}", headline(found.metrics)]
     if found.problems:
         parts.append("Not all of this run could be read:\n\n" + "\n".join(f"- {_plain(p)}" for p in found.problems))
+    parts += [f"## {title}\n\n{_list(rows)}" for title, rows in facts(found).items()]
     first, *others = [*score_sections(found, {}), None]
-    if first:
-        parts.append(_table(first.table.rows))
-    parts += [f"![{alternative(name, found)}](figures/{name}.png)" for name in EXPECTED if name in found.figures]
+    parts += [_part(first)] if first else []
+    shown = [name for name in EXPECTED if name in found.figures]
+    parts += [f"![{_plain(alternative(name, found))}](figures/{name}.png)" for name in shown]
     parts += [_part(section) for section in others if section]
-    parts.append(f"Reproduce: `{command(found)}`, commit {found.manifest.get('commit', NOTHING)}.")
-    parts.append("Known limits:\n\n" + "\n".join(f"- {limit}" for limit in limits(found)))
+    parts.append(f"## How to reproduce\n\n```bash\n{command(found)}\n```\n\n{_list(origin(found))}")
+    if listed := hashes(found.manifest):
+        named = [(f"{step} {name}", value) for step, name, value in listed]
+        parts.append(folded("SHA-256 of what was read and written", _list(named)))
+    parts.append("## Known limits\n\n" + "\n".join(f"- {limit}" for limit in limits(found)))
     return "\n\n".join(parts) + "\n"
 
 
 def _part(section: Section) -> str:
-    return "\n\n".join((f"## {section.title}", section.text, _table(section.table.rows)))
+    return "\n\n".join(filter(None, (f"## {section.title}", section.text, _table(section.table.rows))))
+
+
+def _list(rows: Iterable[tuple[str, str]]) -> str:
+    return "\n".join(f"- {_plain(name)}: {_plain(value)}" for name, value in rows)
 
 
 def _table(rows: Rows) -> str:
@@ -87,14 +96,25 @@ def _plain(text: str) -> str:
     return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", " ".join(text.split()))
 
 
-def _cards(metrics: dict) -> list[tuple[str, str]]:
+def _scores(metrics: dict) -> list[dict]:
+    """The headline and its baselines as bars: name, value in words, share and interval from 0 to 1."""
     if not is_number(metrics.get("exact")):
         return []
+    names = {
+        "exact": "fine-tuned model",
+        "majority": "always the most frequent answer",
+        "blind": "the same model, blind",
+        "base_exact": "base model, not fine-tuned",
+    }
     return [
-        (percent(metrics["exact"]), f"exactly right, {interval(metrics.get('exact_ci95'))}"),
-        (percent(metrics.get("majority")), "most frequent answer"),
-        (percent(metrics.get("blind")), "without seeing the picture"),
-        (percent(metrics.get("base_exact")), "base without adapter"),
-        (points(metrics.get("gain_over_base")),
-         f"points gained by fine-tuning, {interval(metrics.get('gain_over_base_ci95'), points)}"),
-    ]  # fmt: skip
+        {
+            "name": words,
+            "text": percent(metrics[key]),
+            "range": interval(given) if is_pair(given := metrics.get(f"{key}_ci95")) else "",
+            "share": metrics[key],
+            "low": given[0] if is_pair(given) else None,
+            "high": given[1] if is_pair(given) else None,
+        }
+        for key, words in names.items()
+        if is_number(metrics.get(key))
+    ]

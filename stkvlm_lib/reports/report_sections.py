@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -9,11 +10,14 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from stkvlm_lib.figures.galleries import typical_errors, worst_errors
-from stkvlm_lib.number_text import count, interval, percent, points
+from stkvlm_lib.figures.plots import most_confused
+from stkvlm_lib.number_text import NOTHING, count, interval, number, percent, points
 from stkvlm_lib.reports.artefacts import Artefacts
 from stkvlm_lib.scores.score_tables import (
     Rows,
     choice_rows,
+    comparison_rows,
+    comparison_text,
     consistency_rows,
     family_rows,
     unseen_rows,
@@ -24,16 +28,22 @@ if TYPE_CHECKING:
     from stkvlm_lib.scores.scoring import Prediction
 
 FIGURES = {
-    "Scores as figures": ("score_families", "score_confusion"),
+    "What is taken for what": ("score_confusion",),
     "Errors": ("score_worst", "score_typical"),
     "Training": ("train_",),
     "Data": ("data_", "qa_"),
 }
 """Section -> how the names of its figures begin, in the order in which they are shown; others come under `More`."""
+FIRST = ("Scores by question family", *list(FIGURES)[:2])
+LAST = ("Training", "Data", "More")
+"""Sections at the beginning and at the end; all others stand between them, in the order in which they are made."""
 CAPTIONS = {
     "score_families": "Questions answered exactly right, by family, with 95% intervals and the three baselines.",
     "score_confusion": "What was answered (columns) where each answer was true (rows); framed cells are right.",
     "score_extended": "Extended questions answered exactly right, by family, with 95% intervals and two baselines.",
+    "score_comparison": "Difference to the other run on the same questions, by family, with 95% intervals.",
+    "score_won": "Questions that the other run answered wrong and this one right; the ego kart is yellow.",
+    "score_lost": "Questions that the other run answered right and this one wrong; the ego kart is yellow.",
     "score_worst": "Wrong answers of which the model was most sure; the ego kart is yellow.",
     "score_typical": "The most frequent confusions, one picture each, with how often they happened.",
     "train_curve": "Training loss, and the share of valid questions answered exactly right, over the training steps.",
@@ -77,6 +87,11 @@ class Section:
     details: list[Table] = field(default_factory=list)
     note: str = ""
 
+    @property
+    def anchor(self) -> str:
+        """What a link to it names."""
+        return re.sub(r"\W+", "-", self.title.lower()).strip("-")
+
 
 def sections(found: Artefacts) -> list[Section]:
     """All sections of a run, in their order."""
@@ -90,17 +105,30 @@ def sections(found: Artefacts) -> list[Section]:
             listed.append(Section(title, figures=figures, details=details))
     if left:
         listed.append(Section("More", figures=[figure(name, data, found) for name, data in left.items()]))
-    return listed
+    return sorted(listed, key=_place)
+
+
+def _place(section: Section) -> int:
+    """Sorts sections as FIRST and LAST say."""
+    if section.title in FIRST:
+        return FIRST.index(section.title) - len(FIRST)
+    return LAST.index(section.title) + 1 if section.title in LAST else 0
 
 
 def score_sections(found: Artefacts, figures: dict[str, bytes]) -> Iterator[Section]:
     """Tables of scores, with the figures that belong to them taken out of `figures`."""
-    metrics, extended = found.metrics, figures.pop("score_extended", None)
+    metrics = found.metrics
+
+    def take(*names: str) -> list[dict]:
+        return [figure(name, data, found) for name in names if (data := figures.pop(name, None))]
+
+    families, extended, compared = take("score_families"), take("score_extended"), take(*COMPARED)
     if rows := family_rows(metrics):
-        yield Section("Scores by question family", table=Table(rows), note=_family_note(rows[0]))
+        yield Section(FIRST[0], figures=families, table=Table(rows), note=_family_note(rows[0]))
+    elif families:
+        yield Section(FIRST[0], figures=families)
     if rows := family_rows(metrics.get("extended")):
-        shown = [figure("score_extended", extended, found)] if extended else []
-        yield Section("Extended questions", _extended_text(metrics["extended"]), shown, Table(rows))
+        yield Section("Extended questions", _extended_text(metrics["extended"]), extended, Table(rows))
     if rows := wording_rows(metrics):
         text = _wording_text(metrics["held_out_wordings"])
         yield Section("Wordings that training never saw", text, table=Table(rows))
@@ -113,8 +141,14 @@ def score_sections(found: Artefacts, figures: dict[str, bytes]) -> Iterator[Sect
     for split in metrics.get("other_splits") or {}:
         if rows := unseen_rows(metrics, split):
             yield Section(*_unseen_text(metrics, split), table=Table(rows))
+    if rows := comparison_rows(metrics.get("comparison")):
+        other = metrics["comparison"].get("run", "another run")
+        text = comparison_text(metrics["comparison"], "this run", str(other))
+        yield Section(f"Against {other}", text, compared, Table(rows), changed_tables(found.changed))
 
 
+COMPARED = ("score_comparison", "score_won", "score_lost")
+"""The figures of the comparison with another run."""
 NOTES = {
     "exact": "the whole answer is right",
     "prefix": "the course's looser match",
@@ -180,7 +214,10 @@ def figure(name: str, data: bytes, found: Artefacts) -> dict:
         image.convert("RGB").save(buffer, "WEBP", quality=88)
     text = base64.b64encode(buffer.getvalue()).decode()
     size = {"width": width, "height": height, "broad": width > 900}
-    return {**size, "data": text, "alt": alternative(name, found), "caption": _caption(name)}
+    listed = {"score_worst": found.predictions, "score_typical": found.predictions}
+    listed |= {"score_won": found.changed, "score_lost": found.changed}
+    alt = alternative(name, found) + (" The tables below list them as text." if listed.get(name) else "")
+    return {**size, "data": text, "alt": alt, "caption": _caption(name)}
 
 
 def _caption(name: str) -> str:
@@ -198,9 +235,47 @@ def alternative(name: str, found: Artefacts) -> str:
     if name in parts and (rows := family_rows(parts[name])):
         listed = ", ".join(f"{row['family']} {row['exact']}" for row in rows)
         return f"Dot plot of the share answered exactly right: {listed}."
-    if name in ("score_worst", "score_typical") and found.predictions:
-        return f"{_caption(name)} The tables below list them as text."
+    if name == "score_comparison" and (rows := comparison_rows(found.metrics.get("comparison"))):
+        listed = ", ".join(f"{row['family']} {row['difference, points']}" for row in rows)
+        return f"Dot plot of the difference to the other run in percentage points: {listed}."
+    if name == "train_curve" and found.log:
+        return f"{_caption(name)} {_curve(found.log)}"
+    family = name.partition("score_confusion_")[2]
+    if family and (confused := most_confused(found.predictions, family, 3)):
+        listed = ", ".join(f"{row['truth']} taken for {row['prediction'] or 'nothing'}: {row['n']}" for row in confused)
+        return f"Table of counts for the family {family}. Most frequent mistakes: {listed}."
     return _caption(name)
+
+
+def _curve(log: Sequence[dict]) -> str:
+    """The first and last values of a training's log in words."""
+    kinds = {"loss": ("Loss", number), "valid_exact": ("Exact match on valid", percent)}
+    parts = []
+    for name, (words, show) in kinds.items():
+        if values := [row[name] for row in log if name in row]:
+            parts.append(f"{words} from {show(values[0])} to {show(values[-1])} over {len(values)} logged steps.")
+    return " ".join(parts)
+
+
+def changed_tables(changed: Sequence[dict]) -> list[Table]:
+    """The questions won and lost of the galleries, and more, as text."""
+    names = {
+        "question": "question",
+        "answer": "truth",
+        "prediction": "this run",
+        "other_prediction": "other run",
+        "image_file": "picture",
+    }
+    tables = []
+    for change in ("won", "lost"):
+        rows = [{show: str(row.get(n, NOTHING)) for n, show in names.items()} for row in changed if _is(row, change)]
+        if rows:
+            tables.append(Table(rows, f"Questions {change}, as text"))
+    return tables
+
+
+def _is(row: dict, change: str) -> bool:
+    return isinstance(row, dict) and row.get("change") == change
 
 
 def error_tables(predictions: Sequence["Prediction"]) -> list[Table]:

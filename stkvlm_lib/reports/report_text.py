@@ -1,12 +1,16 @@
 """What a report says of a run, in words: headline, data and model, how to repeat it, known limits."""
 
+import os
 import re
 import shlex
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from stkvlm_lib.config import PROFILES, STEPS
+from stkvlm_lib.grammar.questions import FAMILIES
 from stkvlm_lib.grammar.scene import MIN_SIDE
-from stkvlm_lib.number_text import NOTHING, count, interval, is_number, number, percent, points
+from stkvlm_lib.number_text import count, interval, is_number, number, percent, points
 from stkvlm_lib.reports.artefacts import Artefacts
 
 EXTENDED_LIMITS = (
@@ -45,26 +49,92 @@ def headline(metrics: dict) -> str:
     return text
 
 
-def facts(found: Artefacts) -> list[tuple[str, str]]:
-    """Data and model in rows of name and value."""
-    metrics, scored = found.metrics, found.predictions
-    pictures, races, tracks = ({getattr(p, name) for p in scored} for name in ("image_file", "race", "track"))
-    rows = [
-        ("questions scored", f"{count(metrics.get('n'))} of split {metrics.get('split', NOTHING)}"),
-        ("of", f"{len(pictures):,} pictures, {len(races)} races, {len(tracks)} tracks" if scored else NOTHING),
-        ("data folder", _parameter(found.config, "FRAMES_DIR") or "the bundled frames"),
-        ("base model", metrics.get("base_model", NOTHING)),
-        ("adapter", f"{number(metrics.get('adapter_mb'), 2)} MB"),
-        ("mean over families", percent(metrics.get("macro_exact"))),
-        ("prefix match", percent(metrics.get("prefix"))),
-        ("likeliest of the family's answers", percent(metrics.get("closed_exact"))),
-        ("training", _training(metrics)),
-        ("answering", f"{number(metrics.get('qa_per_second_eval'))} questions per second"),
-        ("peak memory", f"{number(metrics.get('peak_memory_mb'), 0)} MB"),
-        ("device", found.manifest.get("device", NOTHING)),
-        ("seed", metrics.get("seed", NOTHING)),
-    ]  # fmt: skip
-    return [(name, str(value)) for name, value in rows]
+Facts = list[tuple[str, str]]
+"""Rows of name and value."""
+
+
+def facts(found: Artefacts) -> dict[str, Facts]:
+    """What was asked, of what data, by which model: a few rows each; rows without a value are left out."""
+    groups = {
+        "What was asked": asked(found.metrics),
+        "Of what data": data(found),
+        "By which model": model(found),
+    }
+    known = {title: [(name, str(value)) for name, value in rows if value] for title, rows in groups.items()}
+    return {title: rows for title, rows in known.items() if rows}
+
+
+def asked(metrics: dict) -> list[tuple[str, Any]]:
+    families = metrics.get("families") if isinstance(metrics.get("families"), dict) else {}
+    known = [name for name in families if name in FAMILIES]
+    return [
+        ("questions", f"{count(metrics['n'])} of the {metrics.get('split')} split" if "n" in metrics else ""),
+        ("kinds", f"{len(families)}: {', '.join(name.replace('_', ' ') for name in families)}" if known else ""),
+        ("counted as right", "the whole answer, word for word" if families else ""),
+        ("looser match", _shown(metrics, "prefix", "with the answer cut to the truth's length, as the course grades")),
+        ("mean over kinds", _shown(metrics, "macro_exact")),
+        ("closed answers", _shown(metrics, "closed_exact", "taking the likeliest answer of each kind")),
+    ]
+
+
+def data(found: Artefacts) -> list[tuple[str, Any]]:
+    scored, trained = found.predictions, found.training
+    parts = {"picture": "image_file", "race": "race", "track": "track"}
+    sizes = [counted(len({getattr(p, name) for p in scored}), noun) for noun, name in parts.items()]
+    learnt = [counted(trained[name], name.removesuffix("s")) for name in ("pictures", "questions") if name in trained]
+    return [
+        ("frames", frames_name(found.config) if found.config else ""),
+        ("scored on", ", ".join(sizes) if scored else ""),
+        ("trained on", ", ".join(learnt)),
+        ("questions from", public(_parameter(found.config, "QA_FILE") or ("the labelling rule" if scored else ""))),
+    ]
+
+
+def model(found: Artefacts) -> list[tuple[str, Any]]:
+    metrics, settings = found.metrics, settings_of(found)
+    base = found.adapter.get("base") if isinstance(found.adapter.get("base"), dict) else {}
+    revision = f", revision {base['revision'][:12]}" if base.get("revision") else ""
+    rank = f", LoRA rank {settings['lora_rank']}, alpha {settings.get('lora_alpha')}" if "lora_rank" in settings else ""
+    size = f"{metrics['adapter_mb']:.2f} MB" if is_number(metrics.get("adapter_mb")) else ""
+    rate = metrics.get("qa_per_second_eval")
+    memory = metrics.get("peak_memory_mb")
+    return [
+        ("base", f"{metrics['base_model']}{revision}" if "base_model" in metrics else ""),
+        ("stored as", {"nf4": "4 bit (NF4)", "none": "full precision"}.get(metrics.get("quantization"), "")),
+        ("adapter", f"{size}{rank}"),
+        ("training", _training(metrics) if metrics else ""),
+        ("answering", f"{number(rate)} questions per second" if is_number(rate) else ""),
+        ("peak memory", f"{number(memory, 0)} MB" if is_number(memory) else ""),
+        ("device", found.manifest.get("device")),
+    ]
+
+
+def settings_of(found: Artefacts) -> dict:
+    """The settings that the adapter was trained with, as it records them."""
+    settings = found.adapter.get("settings")
+    return settings if isinstance(settings, dict) else {}
+
+
+def counted(n: int, noun: str) -> str:
+    """`1 race`, `1,234 races`."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def frames_name(config: dict) -> str:
+    """The data folders by name; of absolute paths only the last part, as the rest means nothing elsewhere."""
+    given = _parameter(config, "FRAMES_DIR")
+    return ", ".join(public(given).split(os.pathsep)) if given else "the bundled frames"
+
+
+def public(value: Any) -> str:
+    """A parameter as it may stand in public: of absolute paths, also of several, only the last part."""
+    parts = str(value).split(os.pathsep)
+    return os.pathsep.join(Path(part).name if Path(part).is_absolute() else part for part in parts)
+
+
+def _shown(metrics: dict, name: str, words: str = "") -> str:
+    value = metrics.get(name)
+    return f"{percent(value)} {words}".strip() if is_number(value) else ""
 
 
 def _training(metrics: dict) -> str:
@@ -74,12 +144,12 @@ def _training(metrics: dict) -> str:
     return f"{seconds / 60:.1f} minutes, {number(metrics.get('qa_per_second_train'))} questions per second"
 
 
-def command(found: Artefacts) -> str:
-    """The call that repeats the run: its profile and every parameter that differs from it."""
+def command(found: Artefacts, show: Callable[[Any], str] = str) -> str:
+    """The call that repeats the run: its profile and every parameter that differs from it, as `show` writes it."""
     alone = found.config.get("04")
     if isinstance(alone, dict) and "03" not in found.config:
         given = {n: v for n, v in alone.items() if v != getattr(STEPS["04"][1], n.lower(), v)}
-        pairs = "".join(f" -p {name} {shlex.quote(str(value))}" for name, value in given.items())
+        pairs = "".join(f" -p {name} {shlex.quote(show(value))}" for name, value in given.items())
         return f"papermill -k python3 notebooks/{STEPS['04'][0]}.ipynb out.ipynb -p RUN_DIR outputs/again{pairs}"
     match = re.search(rf"-({'|'.join(PROFILES)})-", f"-{found.run_id}-")
     profile = match[1] if match else "cpu"
@@ -90,8 +160,23 @@ def command(found: Artefacts) -> str:
             if value != PROFILES[profile].get(name, getattr(kind, name.lower(), value)):
                 changed[name] = value
     return " ".join(
-        ["./run_all.sh", profile, *(f"-p {name} {shlex.quote(str(value))}" for name, value in changed.items())]
+        ["./run_all.sh", profile, *(f"-p {name} {shlex.quote(show(value))}" for name, value in changed.items())]
     )
+
+
+def origin(found: Artefacts) -> Facts:
+    """Seed, commit, versions, device, and the hash of the base's weights: what a repetition is held against."""
+    manifest, base = found.manifest, found.adapter.get("base")
+    versions = manifest.get("versions")
+    known = base if isinstance(base, dict) else {}
+    rows = [
+        ("seed", found.metrics.get("seed", manifest.get("seed"))),
+        ("commit", manifest.get("commit")),
+        ("versions", ", ".join(f"{n} {v}" for n, v in versions.items()) if isinstance(versions, dict) else ""),
+        ("device", manifest.get("device")),
+        ("base weights, SHA-256", known.get("sha256") or found.metrics.get("base_sha256")),
+    ]
+    return [(name, str(value)) for name, value in rows if value not in (None, "")]
 
 
 def hashes(manifest: dict) -> list[tuple[str, str, str]]:
@@ -114,16 +199,11 @@ def limits(found: Artefacts) -> list[str]:
         f"Labels follow the course's rule: a kart counts as visible if its box is at least {MIN_SIDE} px wide and high "
         "in the 150x100 picture, even if something hides it; the ego kart is the one nearest the middle; left, right, "
         "front and back are read off the picture, not off the track.",
+        "This is one training with one seed; another seed gives other figures, and the spread is not measured here.",
         "Results from a GPU are not bit-identical from one run to the next.",
         "The confidence is the probability of the generated answer; it is not calibrated.",
         *(EXTENDED_LIMITS if "extended" in found.metrics else ()),
     ]
-
-
-def versions(manifest: dict) -> str:
-    versions = manifest.get("versions")
-    listed = [f"{name} {value}" for name, value in versions.items()] if isinstance(versions, dict) else []
-    return ", ".join([*listed, f"commit {manifest['commit']}"] if "commit" in manifest else listed)
 
 
 def _parameter(config: dict, name: str) -> Any:

@@ -112,6 +112,43 @@ def unseen_rows(metrics: dict, split: str) -> Rows:
     )
 
 
+def comparison_rows(figures: Any, ours: str = "this run", other: str = "other run") -> Rows:
+    """Two runs on the questions that both answered, by family. figures: `comparison` of metrics.json."""
+    return _filled(
+        {
+            "family": name,
+            "n": count(row.get("n")),
+            ours: percent(row.get("exact")),
+            other: percent(row.get("other_exact")),
+            "difference, points": points(row.get("difference")),
+            "95% interval": interval(row.get("difference_ci95"), points),
+            "won": count(row.get("won")),
+            "lost": count(row.get("lost")),
+        }
+        for name, row in _rows(figures, figures)
+    )
+
+
+def comparison_text(figures: dict, ours: str = "this run", other: str = "the other run") -> str:
+    """The same in sentences, with what was left out."""
+    low, high = figures.get("difference_ci95") or (0, 0)
+    sure = "better" if low > 0 else "worse" if high < 0 else "neither better nor worse beyond chance"
+    text = (
+        f"On the {count(figures.get('n'))} questions that both answered, {ours} is right in "
+        f"{percent(figures.get('exact'))} and {other} in {percent(figures.get('other_exact'))}: "
+        f"{points(figures.get('difference'))} points (95% interval {interval(figures.get('difference_ci95'), points)}, "
+        f"paired, over {count(figures.get('n_clusters'))} {figures.get('clusters', 'race')}s), {sure}. "
+        f"{count(figures.get('won'))} questions are won, {count(figures.get('lost'))} lost."
+    )
+    left_out = {
+        "only_ours": f"that only {ours} answered",
+        "only_other": f"that only {other} answered",
+        "other_truth": "whose true answer differs between the two",
+    }
+    parts = [f"{count(figures[key])} {words}" for key, words in left_out.items() if figures.get(key)]
+    return text + (f" Left out: {', '.join(parts)}." if parts else "")
+
+
 def _rows(figures: Any, overall: Any) -> list[tuple[str, dict]]:
     """(`all` or a family, its figures); nothing where the figures have no families."""
     families = figures.get("families") if isinstance(figures, dict) else None

@@ -72,11 +72,12 @@ def trainable_parameters(answerer: AnswerModel) -> tuple[int, int]:
 def layer_summary(answerer: AnswerModel) -> list[dict]:
     """One row a part of the model: how its weights are stored and how many it has; the adapter is left out."""
     core = answerer.core
+    tied = core.lm_head.weight is core.get_input_embeddings().weight
     parts = {
         "vision tower": core.model.vision_model,
         "connector": core.model.connector,
         "text model": core.model.text_model,
-        "lm_head (tied to the token embeddings)": core.lm_head,
+        f"lm_head{' (tied to the token embeddings)' if tied else ''}": core.lm_head,
     }
     rows = []
     for name, part in parts.items():

@@ -1,0 +1,58 @@
+"""An adapter with its card on the Hugging Face hub: the one call that sends anything anywhere, and only when asked."""
+
+import os
+import re
+from pathlib import Path
+
+from stkvlm_lib.vlm.adapter import MEAN_IMAGE_FILE, RECORD_FILE, read_adapter_record
+from stkvlm_lib.vlm.base_vlm import ModelError
+
+CARD = "README.md"
+NEEDED = ("adapter_config.json", "adapter_model.safetensors", RECORD_FILE, MEAN_IMAGE_FILE, CARD)
+PROCESSOR = (
+    "chat_template.jinja",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "merges.txt",
+)
+"""Files of the processor; which of them there are depends on the base."""
+_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def push_adapter(folder: Path, name: str, *, private: bool = False) -> str:
+    """Upload an adapter to the repository owner/name, which is made where it is not there; -> its address.
+
+    Raises ModelError, naming the remedy, before anything is sent for an incomplete folder, an impossible name or a
+    missing token, and afterwards for what the hub refuses.
+    """
+    read_adapter_record(folder)
+    if missing := [file for file in NEEDED if not (folder / file).is_file()]:
+        raise ModelError(f"{folder}: no {', '.join(missing)}; give an adapter made by notebook 03")
+    if not _NAME.fullmatch(name):
+        raise ModelError(f"{name!r} is not a name on the hub; give it as owner/name")
+    if os.environ.get("HF_HUB_OFFLINE", "0").lower() in ("1", "true", "yes", "on"):
+        raise ModelError("HF_HUB_OFFLINE is set, so nothing can be sent; unset it and call again")
+
+    from huggingface_hub import HfApi, get_token
+
+    if not get_token():
+        raise ModelError("no token for the hub; run `hf auth login`, or set HF_TOKEN to one that may write, and again")
+    api = HfApi()
+    try:
+        api.create_repo(name, private=private, exist_ok=True)
+        api.upload_folder(
+            repo_id=name,
+            folder_path=folder,
+            allow_patterns=[*NEEDED, *PROCESSOR],
+            ignore_patterns=["*/*"],
+            commit_message="Upload adapter and card",
+        )
+    except (OSError, ValueError) as error:  # HfHubHTTPError and connection errors are OSErrors
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        remedy = "check the name and the token's right to write"
+        raise ModelError(f"the hub did not take {name}: {reason}; {remedy}") from error
+    return f"https://huggingface.co/{name}"

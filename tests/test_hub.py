@@ -1,0 +1,96 @@
+"""Uploading an adapter: what goes up, and what is refused before anything does. Nothing here reaches a network."""
+
+from fnmatch import fnmatchcase
+
+import huggingface_hub
+import pytest
+
+from stkvlm_lib import __main__ as cli
+from stkvlm_lib.files import write_json
+from stkvlm_lib.vlm.base_vlm import ModelError
+from stkvlm_lib.vlm.hub import NEEDED, push_adapter
+
+PROCESSOR = ("chat_template.jinja", "processor_config.json", "tokenizer.json", "tokenizer_config.json")
+PRIVATE = (".env", "optimizer.pt", "adapter_model.bin", "notes.md", "x/adapter_model.safetensors", "x/README.md")
+
+
+@pytest.fixture
+def adapter(tmp_path):
+    """An adapter folder with files that have no business on a hub."""
+    folder = tmp_path / "adapter"
+    for name in (*NEEDED, *PROCESSOR, *PRIVATE):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    write_json(folder / "stkvlm.json", {"base": {"name": "embedded", "revision": "", "sha256": "0"}})
+    return folder
+
+
+class Api:
+    """Keeps what was asked of the hub, and which files of the folder its patterns let through."""
+
+    calls: list = []
+
+    def create_repo(self, name, **options):
+        self.calls.append(("create", name, options))
+
+    def upload_folder(self, *, repo_id, folder_path, allow_patterns, ignore_patterns, **options):
+        names = [str(p.relative_to(folder_path)) for p in sorted(folder_path.rglob("*")) if p.is_file()]
+        kept = [n for n in names if any(fnmatchcase(n, pattern) for pattern in allow_patterns)]
+        sent = [n for n in kept if not any(fnmatchcase(n, pattern) for pattern in ignore_patterns)]
+        self.calls.append(("upload", repo_id, sent))
+
+
+@pytest.fixture(autouse=True)
+def hub(monkeypatch):
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: "a token")
+    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
+    monkeypatch.setattr(Api, "calls", [])
+    return Api
+
+
+def test_the_adapter_its_processor_and_its_card_go_up_and_nothing_else(adapter, hub):
+    assert push_adapter(adapter, "owner/name") == "https://huggingface.co/owner/name"
+    (made, name, options), (_, repository, sent) = hub.calls
+    assert (made, name, repository) == ("create", "owner/name", "owner/name")
+    assert options == {"private": False, "exist_ok": True}
+    assert sent == sorted((*NEEDED, *PROCESSOR))
+
+
+@pytest.mark.parametrize("name", ["owner", "owner/name/more", "../name x", ""])
+def test_an_impossible_name_is_refused(adapter, hub, name):
+    with pytest.raises(ModelError, match="owner/name"):
+        push_adapter(adapter, name)
+    assert hub.calls == []
+
+
+@pytest.mark.parametrize("missing", ["README.md", "adapter_model.safetensors", "mean_image.png"])
+def test_an_incomplete_folder_is_refused(adapter, hub, missing):
+    (adapter / missing).unlink()
+    with pytest.raises(ModelError, match=missing):
+        push_adapter(adapter, "owner/name")
+    assert hub.calls == []
+
+
+def test_without_a_token_the_remedy_is_named_in_one_line(adapter, hub, monkeypatch, capsys):
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
+    assert cli.main(["push", str(adapter), "owner/name"]) == 2
+    error = capsys.readouterr().err
+    assert "hf auth login" in error and "HF_TOKEN" in error and error.count("\n") == 1
+    assert hub.calls == []
+
+
+def test_offline_nothing_is_tried(adapter, hub, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ModelError, match="HF_HUB_OFFLINE"):
+        push_adapter(adapter, "owner/name")
+    assert hub.calls == []
+
+
+def test_what_the_hub_refuses_is_said(adapter, monkeypatch):
+    def refuse(self, name, **options):
+        raise OSError("403 Forbidden\nmore")
+
+    monkeypatch.setattr(Api, "create_repo", refuse)
+    with pytest.raises(ModelError, match="did not take owner/name: 403 Forbidden; check"):
+        push_adapter(adapter, "owner/name")
