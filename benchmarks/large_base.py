@@ -3,9 +3,10 @@
     python benchmarks/large_base.py [--base FOLDER_OR_HUB_ID] [--pictures N] [--batch-size N] [--rank N] [--out DIR]
 
 Without --base its published architecture with random weights stands in for it: the cost is the same but for answers,
-which are noise that seldom stops, so that answering takes longer than it would. One pass over N bundled training pictures, each with its questions in one sequence, goes through the functions of
-notebooks 03 and 04 with the settings of the profile `gpu`; then as many test pictures are answered. Memory is the most
-that the GPU's tensors took, or that this process took where there is no GPU.
+which are noise that seldom stops, so that answering takes longer than it would. One pass over N bundled training
+pictures, each with its questions in one sequence, goes through the functions of notebooks 03 and 04 with the settings
+of the profile `gpu`; then as many test pictures are answered. Memory is the most that the GPU's tensors took, or that
+this process took where there is no GPU.
 """
 
 import argparse

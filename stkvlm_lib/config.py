@@ -206,7 +206,7 @@ PROFILES: dict[str, dict[str, Any]] = {
     "cpu": {},
     # Others on this base, LoRA without 4 bit, the course's graded questions: 74.2 % at rate 2e-4, rank 16, alpha 64,
     # dropout 0.15, 8 questions a step, a quarter of a pass; 64 to 70 % at 5e-4, rank 8, 32 a step, a twentieth. Hence
-    # the rate and rank of the best. Steps of up to 16 x 16 packed questions are less noisy: half the alpha, less dropout.
+    # rate and rank of the best; steps of up to 16 x 16 packed questions are less noisy: half the alpha, less dropout.
     "gpu": {
         "BASE_MODEL": "HuggingFaceTB/SmolVLM-256M-Instruct",
         "EPOCHS": 3,

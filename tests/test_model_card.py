@@ -87,7 +87,9 @@ def test_the_card_goes_into_the_run_own_adapter_and_never_into_another_folder(ru
     assert {path.name: path.read_bytes() for path in other.iterdir()} == before
 
 
-@pytest.mark.parametrize("missing", ["metrics.json", "training.json", "config.json", "manifest.json", "adapter/stkvlm.json"])
+@pytest.mark.parametrize(
+    "missing", ["metrics.json", "training.json", "config.json", "manifest.json", "adapter/stkvlm.json"]
+)
 def test_what_is_missing_is_left_out_of_the_card(run, missing):
     (run / missing).unlink()
     card = ModelCard(model_card(read_artefacts(run)))

@@ -24,6 +24,8 @@ from stkvlm_lib.reports.report_text import (
 from stkvlm_lib.scores.score_tables import family_rows
 
 RECORD = "stkvlm.json"
+NO_SETTING = ("skip_broken", "eval_batch_size")
+"""What an adapter records beside the settings that made it."""
 OWN_LIMITS = (
     "It answers short questions about SuperTuxKart frames in the forms it was trained on, in English. Other games, "
     "photographs and free conversation are outside what it has seen.",
@@ -134,7 +136,8 @@ def _data_text(found: Artefacts) -> str:
 
 def _settings(found: Artefacts) -> str:
     settings, trained = settings_of(found), found.training
-    rows = [{"setting": name, "value": markdown.cell(str(value))} for name, value in sorted(settings.items())]
+    told = {name: value for name, value in sorted(settings.items()) if value != "" and name not in NO_SETTING}
+    rows = [{"setting": name, "value": str(value)} for name, value in told.items()]
     if not rows:
         return ""
     known = {

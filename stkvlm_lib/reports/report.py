@@ -11,7 +11,7 @@ import jinja2
 
 from stkvlm_lib.files import write_text
 from stkvlm_lib.markdown import folded
-from stkvlm_lib.number_text import interval, is_number, is_pair, percent
+from stkvlm_lib.number_text import count, interval, is_number, is_pair, percent
 from stkvlm_lib.reports.artefacts import EXPECTED, Artefacts, read_artefacts
 from stkvlm_lib.reports.report_sections import Section, alternative, score_sections, sections
 from stkvlm_lib.reports.report_text import command, facts, hashes, headline, limits, origin
@@ -46,6 +46,7 @@ def html_page(found: Artefacts) -> str:
         headline=headline(found.metrics),
         problems=found.problems,
         scores=_scores(found.metrics),
+        asked=count(found.metrics.get("n")),
         sections=sections(found),
         words=_WORDS,
         left=_LEFT,
@@ -102,9 +103,9 @@ def _scores(metrics: dict) -> list[dict]:
         return []
     names = {
         "exact": "fine-tuned model",
-        "majority": "always the most frequent answer",
+        "majority": "most frequent answer",
         "blind": "the same model, blind",
-        "base_exact": "base model, not fine-tuned",
+        "base_exact": "base, not fine-tuned",
     }
     return [
         {
