@@ -169,3 +169,26 @@ def test_notebook_00_makes_frames_that_notebook_01_shows(tmp_path):
     assert "PySuperTuxKart2" in (out / "README.md").read_text()
     run_notebook("01", tmp_path / "01.ipynb", tmp_path, FRAMES_DIR=out, RUN_DIR=tmp_path / "run")
     assert (tmp_path / "run" / "figures" / "data_contact.png").is_file()
+
+
+def test_the_adapter_has_a_card_of_the_run_figures(smoke_run):
+    metrics = json.loads((smoke_run / "metrics.json").read_text())
+    card = (smoke_run / "adapter" / "README.md").read_text()
+    assert f"| all | {metrics['n']:,} | {metrics['exact']:.1%} |" in card
+    assert str(ROOT) not in card and str(smoke_run.parent) not in card
+
+
+def test_notebook_04_compares_two_runs_on_the_questions_of_both(smoke_run, tmp_path):
+    """The same adapter on two frames of the same races: nothing is won or lost but for rounding."""
+    frames, run = copy_frames(tmp_path / "frames", "test", 2), tmp_path / "run"
+    before = {path.name: path.read_bytes() for path in (smoke_run / "adapter").iterdir()}
+    places = {"RUN_DIR": run, "FRAMES_DIR": frames, "ADAPTER_DIR": smoke_run / "adapter", "COMPARE_RUN": smoke_run}
+    run_notebook("04", tmp_path / "out.ipynb", tmp_path, BOOTSTRAP=100, **places)
+    metrics = json.loads((run / "metrics.json").read_text())
+    compared = metrics["comparison"]
+    assert compared["n"] == metrics["n"] and compared["run"] == smoke_run.name and compared["only_other"] > 0
+    assert abs(compared["difference"]) < 0.05
+    assert f"Against {smoke_run.name}" in (run / "report.html").read_text()
+    assert all((run / "figures" / f"score_{name}.png").is_file() for name in ("comparison", "won", "lost"))
+    assert (run / "model_card.md").is_file()
+    assert {path.name: path.read_bytes() for path in (smoke_run / "adapter").iterdir()} == before
