@@ -1,0 +1,200 @@
+"""Why each wrong answer is wrong: one cause for each, by rules in a fixed order, so that the table sums to all errors.
+
+The first rules need no picture: an answer outside the family's set, a question of no family, a wrong track. The next
+look at the question alone, before the answer, because what is hard to see is hard for any model: a truth that a pixel
+decides, a kart that is small, hidden, near level, or never met on this track in training. Such a property takes the
+error only if it can explain it: a count must be off by no more karts than are hard to tell; all others are explained.
+For each of these the budget gives all questions that have it as their first property, how many of them are right and
+how many would be if they were answered like the plain questions of their families: the measured cost of the property.
+
+What is left is plain to see, and the answers themselves tell why they are wrong:
+
+- identity: the ego kart has another name; or the kart asked about was taken for another: the ego answer of the picture
+  names it, or all answers about its place are true of one other kart in view. An answer that is true of no other kart
+  cannot come from taking one for another. (A wrong name of the ego kart alone proves nothing: it stands in the middle,
+  whatever it is called.)
+- relation: the place is wrong and no other kart explains it; or a relative count is just what the picture's own answers
+  about each kart add up to, so that it was counted right of karts put on the wrong side.
+- counting: any other wrong count.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from stkvlm_lib.grammar.questions import FAMILIES, normalise, read_question
+from stkvlm_lib.scores.entailed import Key, by_picture, is_tally, is_valid
+from stkvlm_lib.scores.metrics import mean
+from stkvlm_lib.scores.question_facts import COUNTED, SEES_ALL, Facts
+from stkvlm_lib.scores.scoring import Prediction
+from stkvlm_lib.scores.slices import family_rates
+
+Picture = dict[Key, Prediction]
+
+
+@dataclass(frozen=True)
+class Cause:
+    """what: when an error has it; lift: what would lift it. of_question: it is known before the answer."""
+
+    name: str
+    what: str
+    lift: str
+    of_question: bool = False
+
+
+CAUSES: dict[str, Cause] = {
+    cause.name: cause
+    for cause in (
+        Cause(
+            "no answer",
+            "the answer is none of the family's",
+            "Answer from the family's closed set, or train the words that are missing.",
+        ),
+        Cause("unknown question", "the wording belongs to no family", "Add the family, or reword the question."),
+        Cause("track", "another track is named", "More races and directions of the tracks that are confused."),
+        Cause(
+            "pixel",
+            "the truth hangs on one pixel of the rule",
+            "Nothing in the model: decline such questions, as the strict rules do.",
+            True,
+        ),
+        Cause("small", "a kart that matters is under 7 px", "Larger pictures, or a base with smaller patches.", True),
+        Cause(
+            "hidden",
+            "a kart that matters is mostly covered",
+            "Training pictures with covered karts; the limit is what the picture still shows.",
+            True,
+        ),
+        Cause(
+            "near level",
+            "two centres are under 3 px apart",
+            "A base that learns the places of karts to the pixel.",
+            True,
+        ),
+        Cause(
+            "unseen line-up",
+            "train has no such kart on this track",
+            "More training races with random line-ups, so that the track does not stand for the kart.",
+            True,
+        ),
+        Cause(
+            "identity",
+            "one kart is taken for another",
+            "A base that has learnt the names longer, on more line-ups, lights and distances.",
+        ),
+        Cause(
+            "counting",
+            "plain karts are miscounted",
+            "Training on counts and places together, until the count follows from the places.",
+        ),
+        Cause(
+            "relation",
+            "the kart's place is wrong, and no other kart explains it",
+            "More training on places relative to the ego kart, mirrored pictures among it.",
+        ),
+    )
+}
+"""All causes in the order of their rules."""
+OF_QUESTION = tuple(name for name, cause in CAUSES.items() if cause.of_question)
+
+
+def error_causes(predictions: Sequence[Prediction], facts: Sequence[Facts]) -> list[str | None]:
+    """The cause of every wrong answer, None where the answer is right."""
+    pictures = by_picture(predictions)
+    return [
+        None if p.correct else _cause(p, f, pictures[p.image_file]) for p, f in zip(predictions, facts, strict=True)
+    ]
+
+
+def budget(predictions: Sequence[Prediction], facts: Sequence[Facts]) -> dict:
+    """`error_budget`: errors by cause (n, their share, what each costs of all questions, by family), summing to all.
+
+    For causes that are known before the answer: touched, how many questions have them; exact, the share of these that
+    is right; expected, the share if they were answered like the plain questions of their families.
+    """
+    causes, properties = error_causes(predictions, facts), [question_property(f) for f in facts]
+    right = np.array([p.correct for p in predictions], float)
+    plain = family_rates(predictions, np.array([found is None for found in properties]))
+    total, rows = sum(cause is not None for cause in causes), {}
+    for name in CAUSES:
+        families: dict[str, int] = defaultdict(int)
+        for p, cause in zip(predictions, causes, strict=True):
+            if cause == name:
+                families[p.family] += 1
+        n = sum(families.values())
+        touched = np.array([found == name for found in properties])
+        if n or touched.any():
+            rows[name] = {"n": n, "share": n / total if total else 0.0, "cost": n / len(predictions)}
+            rows[name] |= _touched(touched, right, plain) | {"families": dict(families)}
+    return {"error_budget": {"errors": total, "n": len(predictions), "causes": rows}}
+
+
+def _touched(touched: np.ndarray, right: np.ndarray, plain: np.ndarray) -> dict:
+    if not touched.any():
+        return {}
+    known = touched & ~np.isnan(plain)
+    expected = {"expected": mean(plain[known])} if known.sum() == touched.sum() else {}
+    return {"touched": int(touched.sum()), "exact": mean(right[touched]), **expected}
+
+
+def question_property(facts: Facts) -> str | None:
+    """The first property, in the order of the causes, that makes a question hard; None for a plain one."""
+    return next((name for name in OF_QUESTION if _HAS[name](facts)), None)
+
+
+_HAS = {
+    "pixel": lambda facts: facts.pixel > 0,
+    "small": lambda facts: facts.small > 0,
+    "hidden": lambda facts: facts.hidden > 0,
+    "near level": lambda facts: facts.level > 0,
+    "unseen line-up": lambda facts: facts.known is False,
+}
+
+
+def _cause(p: Prediction, facts: Facts, picture: Picture) -> str:
+    if p.family not in FAMILIES:
+        return "unknown question"
+    if not is_valid(p):
+        return "no answer"
+    if p.family == "track":
+        return "track"
+    found = question_property(facts)
+    if found and _is_explained(p, facts):
+        return found
+    if p.family in SEES_ALL:
+        return "relation" if _follows_from_places(p, picture) else "counting"
+    return "identity" if _is_identity(p, facts, picture) else "relation"
+
+
+def _is_explained(p: Prediction, facts: Facts) -> bool:
+    """Whether the karts that are hard to tell are enough to make this answer of the truth."""
+    said, truth = p.prediction.strip(), p.answer.strip()
+    if p.family not in SEES_ALL or not (said.isdecimal() and truth.isdecimal()):
+        return True
+    return abs(int(said) - int(truth)) <= facts.hard
+
+
+def _follows_from_places(p: Prediction, picture: Picture) -> bool:
+    """Whether a wrong relative count is what the wrong answers about each kart's place add up to."""
+    if p.family not in COUNTED:
+        return False
+    keys = (p.family, ""), *(key for key in picture if key[0] == COUNTED[p.family][0])
+    truth = {key: normalise(picture[key].answer) for key in keys}
+    said = {key: normalise(picture[key].prediction) for key in keys}
+    return is_tally(truth, keys) and is_tally(said, keys)
+
+
+def _is_identity(p: Prediction, facts: Facts, picture: Picture) -> bool:
+    _, _, names = read_question(p.question)
+    if p.family not in _PLACES:
+        return len(names) < 2  # the families that name a kart, or say how it looks; those of two karts compare places
+    ego = picture.get(("ego", ""))
+    if ego and normalise(ego.prediction) == names[0]:
+        return True
+    said = [normalise(picture[family, names[0]].prediction) for family in _PLACES if (family, names[0]) in picture]
+    return any(all(answer in (zone, *zone.split(" and ")) for answer in said) for zone in facts.elsewhere)
+
+
+_PLACES = ("front_back", "left_right", "where")
