@@ -11,6 +11,7 @@ import jinja2
 from stkvlm_lib.files import write_text
 from stkvlm_lib.number_text import NOTHING, interval, is_number, percent, points
 from stkvlm_lib.reports.artefacts import EXPECTED, Artefacts, read_artefacts
+from stkvlm_lib.reports.error_sections import error_sections
 from stkvlm_lib.reports.report_sections import Section, alternative, score_sections, sections
 from stkvlm_lib.reports.report_text import command, facts, hashes, headline, limits, versions
 from stkvlm_lib.scores.score_tables import Rows
@@ -18,7 +19,10 @@ from stkvlm_lib.scores.score_tables import Rows
 TITLE = "Answering questions about SuperTuxKart frames"
 _WORDS = ("question", "held-out wording")
 """Columns of running text: left out on a narrow screen and in report.md."""
-_LEFT = (*_WORDS, "truth", "answered", "picture", "example", "how often", "family")
+_LEFT = (
+    *(*_WORDS, "truth", "answered", "picture", "example", "how often", "family"),
+    *("answers", "must hold of the answers", "an error has it if", "what would lift it"),
+)
 """Columns that are not figures."""
 
 
@@ -45,7 +49,7 @@ def html_page(found: Artefacts) -> str:
         headline=headline(found.metrics),
         problems=found.problems,
         cards=_cards(found.metrics),
-        sections=sections(found),
+        sections=sections(found, error_sections),
         words=_WORDS,
         left=_LEFT,
         facts=facts(found),
@@ -61,11 +65,11 @@ def markdown(found: Artefacts) -> str:
     parts = [f"# {TITLE}", headline(found.metrics)]
     if found.problems:
         parts.append("Not all of this run could be read:\n\n" + "\n".join(f"- {_plain(p)}" for p in found.problems))
-    first, *others = [*score_sections(found, {}), None]
+    first, *others = [*score_sections(found, {}), None, *error_sections(found, {})]
     if first:
         parts.append(_table(first.table.rows))
     parts += [f"![{alternative(name, found)}](figures/{name}.png)" for name in EXPECTED if name in found.figures]
-    parts += [_part(section) for section in others if section]
+    parts += [_part(section) for section in others if section and section.table]
     parts.append(f"Reproduce: `{command(found)}`, commit {found.manifest.get('commit', NOTHING)}.")
     parts.append("Known limits:\n\n" + "\n".join(f"- {limit}" for limit in limits(found)))
     return "\n\n".join(parts) + "\n"

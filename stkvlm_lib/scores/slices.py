@@ -73,7 +73,7 @@ _ORDER = {
 
 
 def slice_scores(predictions: Sequence[Prediction], facts: Sequence[Facts], *, resamples: int, seed: int) -> dict:
-    """`slices`: {kind: {slice: n, exact, exact_ci95, expected}}, kinds of a single slice or of none left out."""
+    """`slices`: {kind: {slice: n, exact, exact_ci95, expected}}; without kinds of one slice, but for line-ups, or none."""
     interval = Bootstrap(predictions, resamples, seed)
     right = np.array([p.correct for p in predictions], float)
     expected = family_rates(predictions)
@@ -81,7 +81,7 @@ def slice_scores(predictions: Sequence[Prediction], facts: Sequence[Facts], *, r
     for kind, label in SLICES.items():
         labels = [label(p, f) for p, f in zip(predictions, facts, strict=True)]
         members = {name: np.array([x == name for x in labels]) for name in _in_order(kind, set(labels) - {None})}
-        if len(members) > 1:
+        if len(members) > (kind != "line_up"):
             found[kind] = {
                 name: {
                     "n": int(member.sum()),
