@@ -38,7 +38,7 @@ def near_misses(predictions: Sequence["Prediction"], n: int, threshold: float | 
     """
     wrong = [p for p in predictions if not p.correct]
     second = [p for p in wrong if _is_second(p)]
-    near = [(p, f"truth second, {_behind(p):.1%} behind") for p in sorted(second, key=_behind)]
+    near = [(p, _note(p)) for p in sorted(second, key=_behind)]
     if threshold is not None:
         rest = sorted((p for p in wrong if not _is_second(p)), key=lambda p: abs(p.confidence - threshold))
         near += [(p, f"confidence {p.confidence:.0%}, threshold {threshold:.0%}") for p in rest]
@@ -48,6 +48,10 @@ def near_misses(predictions: Sequence["Prediction"], n: int, threshold: float | 
 def _is_second(p: "Prediction") -> bool:
     asked = p.closed_second is not None and p.closed_margin is not None
     return asked and normalise(p.answer) in (normalise(p.closed_second), normalise(p.closed_prediction))
+
+
+def _note(p: "Prediction") -> str:
+    return "truth likelier, but not written" if p.closed_correct else f"truth second, {_behind(p):.1%} behind"
 
 
 def _behind(p: "Prediction") -> float:
@@ -101,7 +105,7 @@ def cause_gallery(
         for axes, item in zip(tiles[3 * row : 3 * row + 3], _three(groups[name], threshold), strict=False):
             p, note = item
             show_question(axes, folder, p)
-            caption(axes, f"{name} ({len(groups[name]):,}): {_text(p, note)}")
+            caption(axes, f"{name}: {_text(p, note)}")
     return chart
 
 
@@ -136,7 +140,11 @@ def confused_gallery(predictions: Sequence["Prediction"], folder: FrameSet, fami
         left, right = tiles[2 * number : 2 * number + 2]
         show_question(left, folder, wrong)
         often = f"{pair['n']} of {round(pair['n'] / pair['share'])} times"
-        caption(left, f"is {pair['truth']},\nanswered {pair['prediction'] or '(nothing)'}\n({often})\n{wrong.image_file}", 7.5)
+        caption(
+            left,
+            f"is {pair['truth']},\nanswered {pair['prediction'] or '(nothing)'}\n({often})\n{wrong.image_file}",
+            7.5,
+        )
         _show_like(right, folder, pair["prediction"], like)
     return chart
 
@@ -150,9 +158,7 @@ def _show_like(axes: Axes, folder: FrameSet, answer: str, like: "Prediction | No
     caption(axes, f"for comparison:\nis {answer}\n\n{like.image_file}", 7.5)
 
 
-def _confused(
-    mine: Sequence["Prediction"], truth: str, said: str
-) -> tuple["Prediction", "Prediction | None"]:
+def _confused(mine: Sequence["Prediction"], truth: str, said: str) -> tuple["Prediction", "Prediction | None"]:
     """The most confident example of a confusion, and the most confident picture of which the answer is true."""
     surest = sorted(mine, key=lambda p: (-p.confidence, p.image_file))
     wrong = next(p for p in surest if (normalise(p.answer), normalise(p.prediction)) == (truth, said))

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator, MultipleLocator, PercentFormatter
 
 from stkvlm_lib.figures.drawing import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION
 from stkvlm_lib.figures.plots import Chart, in_order, message, plain
@@ -62,6 +62,7 @@ def slice_chart(slices: Any) -> Figure:
     low = _lower_end(row for kind in kinds for row in slices[kind].values())
     for kind, axes in places:
         axes.set_xlim(low, 1)
+        axes.xaxis.set_major_locator(MultipleLocator(0.1 if low >= 0.4 else 0.2))
         _slice_panel(axes, kind, slices[kind], last=kind in (kinds[-1], small[-1] if small else None))
     handles = [
         Line2D([], [], color=BLUE, marker="o", label="answered exactly right, 95% interval"),

@@ -19,18 +19,18 @@ from stkvlm_lib.scores.error_tables import (
 from stkvlm_lib.scores.score_tables import Rows
 
 BUDGET_NOTE = (
-    "The rules are tried in the order of the table, so that no error counts twice. The causes with a number of questions "
-    "are properties of a question that are known before it is answered; beside how many of these are right stands how "
-    "many would be if they were answered like the questions of the same families without any such property: the "
-    "difference is what the property costs. The other causes are read off the answers themselves."
+    "The rules are tried in the order of the table, so that no error counts twice. The causes with a number of "
+    "questions are properties of a question that are known before it is answered. Beside how many of these are right "
+    "stands how many would be if they were answered like the questions of the same families without any such "
+    "property: the difference is what the property costs. The other causes are read off the answers themselves."
 )
 AGREE = (
-    "What the answers about one picture say of each other, whatever the truth is. A count of zero is never asked, so that "
-    "a relative count that was not asked is zero. Answers can agree and be wrong; the last column has those that are right."
+    "What the answers about one picture say of each other, whatever the truth is. A count of zero is never asked, so a "
+    "relative count that was not asked is zero. Answers can agree and be wrong; the last column has those that are right."
 )
 SLICES = (
-    "Dots are the share answered exactly right, black bars what the slice would score if only the families of questions "
-    "that it holds mattered. Where a dot stands away from its bar, the slice itself is easier or harder."
+    "Dots are the share answered exactly right, black bars what the slice would score if only the families of "
+    "questions in it mattered. Where a dot stands away from its bar, the slice itself is easier or harder."
 )
 
 
@@ -47,7 +47,9 @@ def error_sections(found: Artefacts, figures: dict[str, bytes]) -> Iterator[Sect
     if rows := budget_rows(metrics):
         drawn = shown("score_budget", _listed("Bars of errors by cause", rows, "cause", "errors"))
         drawn += shown("score_causes")
-        yield Section("Why answers are wrong", _budget_text(metrics["error_budget"]), drawn, Table(rows), note=BUDGET_NOTE)
+        yield Section(
+            "Why answers are wrong", _budget_text(metrics["error_budget"]), drawn, Table(rows), note=BUDGET_NOTE
+        )
     slices = [(kind, slice_rows(metrics, kind)) for kind in SLICE_TITLES]
     if any(rows for _, rows in slices):
         alt = "Dot plots of accuracy by slice; the tables below list them as text."
@@ -72,24 +74,24 @@ def error_sections(found: Artefacts, figures: dict[str, bytes]) -> Iterator[Sect
 
 def _listed(what: str, rows: Rows, name: str, value: str) -> str:
     """An alternative text with the numbers of a figure."""
-    return f"{what}: {', '.join(f'{row[name]} {row.get(value, "")}'.strip() for row in rows)}."
+    return f"{what}: {', '.join(f'{row[name]} {row[value]}' for row in rows if value in row)}."
 
 
 def _budget_text(budget: dict) -> str:
     return (
-        f"{count(budget.get('errors'))} of {count(budget.get('n'))} answers are wrong. Each has the one cause whose rule "
-        "holds first; together they are all errors."
+        f"{count(budget.get('errors'))} of {count(budget.get('n'))} answers are wrong. Each has the one cause whose "
+        "rule holds first; together they are all errors."
     )
 
 
 def _calibration_text(figures: dict) -> str:
     text = (
-        f"The model gives its answers {percent(figures.get('confidence'))} in the mean and is right in "
-        f"{percent(figures.get('exact'))}; the expected calibration error is {percent(figures.get('ece'))}."
+        f"The mean confidence is {percent(figures.get('confidence'))}, and {percent(figures.get('exact'))} of the "
+        f"answers are right; the expected calibration error is {percent(figures.get('ece'))}."
     )
     chosen = figures.get("selective")
     if not isinstance(chosen, dict):
-        return f"{text} There are no valid races beside those scored, so that no threshold for answering could be fitted."
+        return f"{text} There are no valid races beside those scored, so no threshold for answering was fitted."
     rate = percent(chosen.get("error_rate"))
     if not is_number(chosen.get("threshold")):
         return f"{text} No confidence keeps the errors on valid races at {rate}."
@@ -104,7 +106,7 @@ def _ceiling_text(figures: dict) -> str:
     return (
         "The course's rule decides every question, also where a box of five pixels or two centres a pixel apart decide "
         f"it: {percent(pixel.get('doubtful'))} of the questions hang on one pixel, and the strict rules would decline "
-        f"{percent(strict.get('doubtful'))}. An oracle that knows all boxes, but each edge only to a pixel, would score "
-        f"{percent(figures.get('oracle'))}. Were every question right that no pixel decides and the others as they are, "
-        f"{percent(pixel.get('reach'))} would be right."
+        f"{percent(strict.get('doubtful'))}. An oracle that knows all boxes, but each edge only to a pixel, would "
+        f"score {percent(figures.get('oracle'))}. Were every question right that no pixel decides, and the others as "
+        f"they are, {percent(pixel.get('reach'))} would be right."
     )

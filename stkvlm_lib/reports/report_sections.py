@@ -40,7 +40,7 @@ CAPTIONS = {
     "score_confused": "The most frequent confusions; beside each picture one of which the given answer is true.",
     "score_budget": "Errors by cause, as shares of all questions; colours are the kinds of question.",
     "score_causes": "Of the main causes: the most confident error, a typical one, and a near miss.",
-    "score_slices": "Accuracy by what the picture is like, with 95% intervals, beside what its families alone would give.",
+    "score_slices": "Accuracy by what the picture is like, with 95% intervals, and what its families alone would give.",
     "score_calibration": "Accuracy against confidence, and errors against the share of questions answered.",
     "score_ceiling": "Accuracy of clear and of doubtful questions, and of an oracle whose boxes are a pixel off.",
     "train_curve": "Training loss, and the share of valid questions answered exactly right, over the training steps.",

@@ -1,4 +1,4 @@
-"""The error budget: every wrong answer gets the one cause that the rules of `causes` give it, so that it sums to all."""
+"""The error budget: every wrong answer gets the one cause whose rule holds first (see causes), so it sums to all."""
 
 from collections import defaultdict
 from collections.abc import Sequence

@@ -130,7 +130,9 @@ def budget_rows(metrics: dict) -> Rows:
 def ceiling_rows(metrics: dict) -> Rows:
     """Doubtful truths and what they cost, by family."""
     figures = metrics.get("ceiling")
-    listed = [(name, row, *(_part(row, kind) for kind in ("pixel", "strict"))) for name, row in by_family(figures, figures)]
+    listed = [
+        (name, row, *(_part(row, kind) for kind in ("pixel", "strict"))) for name, row in by_family(figures, figures)
+    ]
     return filled(
         {
             "family": name,

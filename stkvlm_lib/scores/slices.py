@@ -73,7 +73,7 @@ _ORDER = {
 
 
 def slice_scores(predictions: Sequence[Prediction], facts: Sequence[Facts], *, resamples: int, seed: int) -> dict:
-    """`slices`: {kind: {slice: n, exact, exact_ci95, expected}}; without kinds of one slice, but for line-ups, or none."""
+    """`slices`: {kind: {slice: n, exact, exact_ci95, expected}}; kinds of one slice are left out but for line-ups."""
     interval = Bootstrap(predictions, resamples, seed)
     right = np.array([p.correct for p in predictions], float)
     expected = family_rates(predictions)
