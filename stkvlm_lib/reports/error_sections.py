@@ -26,7 +26,7 @@ BUDGET_NOTE = (
 )
 AGREE = (
     "What the answers about one picture say of each other, whatever the truth is. A count of zero is never asked, so a "
-    "relative count that was not asked is zero. Answers can agree and be wrong; the last column has those that are right."
+    "relative count that was not asked is zero. Answers can agree and be wrong; the last column has those all right."
 )
 SLICES = (
     "Dots are the share answered exactly right, black bars what the slice would score if only the families of "

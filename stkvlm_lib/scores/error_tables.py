@@ -80,7 +80,8 @@ def entailed_rows(metrics: dict) -> Rows:
     """Answers that must agree, and last the share of answers that are one of their family's."""
     valid = _part(metrics, "validity")
     rows = [(ENTAILED.get(kind, kind), row) for kind, row in _rows_of(metrics.get("entailed"))]
-    rows += [("the answer is one of the family's", {**valid, "agree": valid.get("valid")})] if valid else []
+    if is_number(valid.get("valid")):
+        rows.append(("the answer is one of the family's", {**valid, "agree": valid["valid"]}))
     return filled(
         {
             "must hold of the answers": name,
