@@ -19,14 +19,19 @@ from stkvlm_lib.scores.error_tables import (
 from stkvlm_lib.scores.score_tables import Rows
 
 BUDGET_NOTE = (
-    "The rules are tried in the order of the table, so that no error counts twice. The causes with a number of "
-    "questions are properties of a question that are known before it is answered. Beside how many of these are right "
-    "stands how many would be if they were answered like the questions of the same families without any such "
-    "property: the difference is what the property costs. The other causes are read off the answers themselves."
+    "The rules are tried in the order of the table, so that no error counts twice; of all: of all questions. Causes "
+    "with a number under asked are properties that so many questions have before they are answered. right: what is "
+    "right of these; plain right: what would be if they were answered like the questions of the same families without "
+    "any such property. The difference is what the property costs. The other causes are read off the answers."
 )
 AGREE = (
     "What the answers about one picture say of each other, whatever the truth is. A count of zero is never asked, so a "
     "relative count that was not asked is zero. Answers can agree and be wrong; the last column has those all right."
+)
+CEILING_NOTE = (
+    "pixel: questions that one pixel of the rule decides, and what is right of them and of the clear rest; declined: "
+    "questions that the strict rules would not ask, and what is right of them and of those they would; oracle: truths "
+    "that stay when each edge of each box moves by up to a pixel."
 )
 SLICES = (
     "Dots are the share answered exactly right, black bars what the slice would score if only the families of "
@@ -66,10 +71,12 @@ def error_sections(found: Artefacts, figures: dict[str, bytes]) -> Iterator[Sect
         details = [Table(valid, "Answers of the family's set, by family")] if valid else []
         yield Section("Answers that must agree", AGREE, table=Table(rows), details=details)
     if rows := ceiling_rows(metrics):
-        drawn = shown("score_ceiling", _listed("Oracle by family", rows, "family", "oracle a pixel off"))
+        drawn = shown("score_ceiling", _listed("Oracle by family", rows, "family", "oracle"))
         reasons = reason_rows(metrics)
         details = [Table(reasons, "Why the strict rules decline, as text")] if reasons else []
-        yield Section("What can be reached", _ceiling_text(metrics["ceiling"]), drawn, Table(rows), details)
+        yield Section(
+            "What can be reached", _ceiling_text(metrics["ceiling"]), drawn, Table(rows), details, CEILING_NOTE
+        )
 
 
 def _listed(what: str, rows: Rows, name: str, value: str) -> str:

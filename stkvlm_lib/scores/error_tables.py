@@ -31,8 +31,8 @@ def slice_rows(metrics: dict, kind: str) -> Rows:
             "n": count(row.get("n")),
             "exact": percent(row.get("exact")),
             "95% interval": interval(row.get("exact_ci95")),
-            "expected of its families": percent(row.get("expected")),
-            "difference, points": points(_less(row.get("exact"), row.get("expected"))),
+            "expected": percent(row.get("expected")),
+            "points": points(_less(row.get("exact"), row.get("expected"))),
         }
         for name, row in _rows_of(slices.get(kind))
     )
@@ -67,9 +67,9 @@ def selective_rows(metrics: dict) -> Rows:
             "n": count(row.get("n")),
             "confidence from": number(chosen.get("threshold"), 3),
             "answered": percent(row.get("coverage")),
-            "of these wrong": percent(row.get("error")),
+            "wrong": percent(row.get("error")),
             "95% interval": interval(row.get("error_ci95")),
-            "chosen": percent(chosen.get("error_rate")),
+            "aim": percent(chosen.get("error_rate")),
         }
         for name, row in rows
         if isinstance(row, dict)
@@ -88,7 +88,7 @@ def entailed_rows(metrics: dict) -> Rows:
             "n": count(row.get("n")),
             "holds": percent(row.get("agree")),
             "95% interval": interval(row.get("agree_ci95")),
-            "and all are right": percent(row.get("correct")),
+            "all right": percent(row.get("correct")),
         }
         for name, row in rows
     )
@@ -98,13 +98,17 @@ def validity_rows(metrics: dict) -> Rows:
     """Share of answers in the answer set, by family."""
     figures = metrics.get("validity")
     return filled(
-        {"family": name, "n": count(row.get("n")), "an answer of the family": percent(row.get("valid"))}
+        {"family": name, "n": count(row.get("n")), "valid": percent(row.get("valid"))}
         for name, row in by_family(figures, figures)
     )
 
 
 def budget_rows(metrics: dict) -> Rows:
-    """Errors by cause in the order of the rules, with their sum."""
+    """Errors by cause in the order of the rules, with their sum.
+
+    of all: of all questions. asked, right, plain right: questions that have the cause before they are answered, what is
+    right of them, and of plain questions of the same families.
+    """
     budget = _part(metrics, "error_budget")
     rows = _rows_of(budget.get("causes"))
     if not rows:
@@ -115,13 +119,13 @@ def budget_rows(metrics: dict) -> Rows:
     return filled(
         {
             "cause": name,
-            "an error has it if": CAUSES[name].what if name in CAUSES else "",
+            "when": CAUSES[name].what if name in CAUSES else "",
             "errors": count(row.get("n")),
-            "of all errors": percent(row.get("share")),
-            "cost, of all questions": percent(row.get("cost")),
-            "questions that have it": count(row.get("touched")),
-            "of these right": percent(row.get("exact")),
-            "plain ones of the same families": percent(row.get("expected")),
+            "of errors": percent(row.get("share")),
+            "of all": percent(row.get("cost")),
+            "asked": count(row.get("touched")),
+            "right": percent(row.get("exact")),
+            "plain right": percent(row.get("expected")),
             "what would lift it": CAUSES[name].lift if name in CAUSES else "",
         }
         for name, row in [*rows, whole]
@@ -129,7 +133,11 @@ def budget_rows(metrics: dict) -> Rows:
 
 
 def ceiling_rows(metrics: dict) -> Rows:
-    """Doubtful truths and what they cost, by family."""
+    """Doubtful truths and what they cost, by family.
+
+    pixel, declined: questions that a pixel decides, that the strict rules decline; beside each what is right of them
+    and of the rest.
+    """
     figures = metrics.get("ceiling")
     listed = [
         (name, row, *(_part(row, kind) for kind in ("pixel", "strict"))) for name, row in by_family(figures, figures)
@@ -139,13 +147,13 @@ def ceiling_rows(metrics: dict) -> Rows:
             "family": name,
             "n": count(row.get("n")),
             "exact": percent(row.get("exact")),
-            "a pixel decides": percent(pixel.get("doubtful")),
-            "of these right": percent(pixel.get("exact_doubtful")),
-            "of the clear right": percent(pixel.get("exact_clear")),
-            "strict rules decline": percent(strict.get("doubtful")),
-            "of those declined right": percent(strict.get("exact_doubtful")),
-            "of those asked right": percent(strict.get("exact_clear")),
-            "oracle a pixel off": percent(row.get("oracle")),
+            "pixel": percent(pixel.get("doubtful")),
+            "right": percent(pixel.get("exact_doubtful")),
+            "clear right": percent(pixel.get("exact_clear")),
+            "declined": percent(strict.get("doubtful")),
+            "declined right": percent(strict.get("exact_doubtful")),
+            "asked right": percent(strict.get("exact_clear")),
+            "oracle": percent(row.get("oracle")),
         }
         for name, row, pixel, strict in listed
     )
