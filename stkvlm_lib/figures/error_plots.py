@@ -89,7 +89,7 @@ def _slice_panel(axes: Axes, kind: str, rows: dict[str, dict], last: bool) -> No
         if row.get("expected") is not None:
             axes.plot(row["expected"], y, "|", color=BLACK, markersize=10, markeredgewidth=1.6, zorder=3)
         axes.plot(row["exact"], y, "o", color=BLUE, markersize=5.5, zorder=4, clip_on=False)
-        axes.text(1.02, y, f"{row['exact']:.0%}", va="center", fontsize=8, transform=axes.get_yaxis_transform())
+        axes.text(1.04, y, f"{row['exact']:.0%}", va="center", fontsize=8, transform=axes.get_yaxis_transform())
     labels = [f"{name}  (n = {rows[name]['n']:,})" for name in names]
     axes.set(yticks=range(len(names)), yticklabels=labels, ylim=(len(names) - 0.4, -0.6))
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
@@ -120,7 +120,7 @@ def _reliability(axes: Axes, figures: dict) -> None:
         axes.bar(row["low"], 0.16 * row["n"] / most, width, align="edge", color="#DDDDDD", edgecolor="white", zorder=0)
         if ends := row.get("exact_ci95"):
             axes.plot([row["confidence"]] * 2, ends, color=BLUE, linewidth=4, alpha=0.4, solid_capstyle="butt")
-        axes.plot(row["confidence"], row["exact"], "o", color=BLUE, markersize=5.5)
+        axes.plot(row["confidence"], row["exact"], "o", color=BLUE, markersize=5.5, clip_on=False, zorder=4)
     axes.set(xlim=(0, 1), ylim=(0, 1))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(PercentFormatter(1, decimals=0))
@@ -186,7 +186,7 @@ def budget_chart(budget: Any) -> Figure:
             axes.barh(y, part, left=left, height=0.7, color=_colour(group), edgecolor="white", linewidth=0.7)
             left += part
             shown.add(group)
-        text = f" {rows[name]['n']:,} errors, {rows[name]['share']:.0%} of all"
+        text = f" {rows[name]['n']:,} errors, {rows[name]['share']:.0%} of them"
         axes.text(left, y, text, va="center", fontsize=8.5)
     labels = [f"{name}: {CAUSES[name].what}" if name in CAUSES else name for name in names]
     axes.set(yticks=range(len(names)), yticklabels=labels, ylim=(len(names) - 0.4, -0.6), xlim=(0, widest * 1.5))
