@@ -120,12 +120,17 @@ class ScoreConfig(ModelConfig):
     qa_file: str = ""
     mc_file: str = ""
     extended_scored: int = 100
+    calibration_views: int = 100
+    error_rate: float = 0.05
     bootstrap: int = 1000
 
     def __post_init__(self):
         super().__post_init__()
         most = self.extended_scored
         _require(most >= 0, "EXTENDED_SCORED", most, "a number of questions, 0 for all")
+        views = self.calibration_views
+        _require(views >= 0, "CALIBRATION_VIEWS", views, "a number of valid pictures, 0 for all")
+        _require(0 < self.error_rate < 1, "ERROR_RATE", self.error_rate, "a share between 0 and 1, as 0.05")
         _require(self.bootstrap >= 100, "BOOTSTRAP", self.bootstrap, "a number of resamples from 100")
 
     @property
@@ -201,6 +206,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "EVALUATIONS": 1,
         "MIRROR": False,
         "EXTENDED_SCORED": 10,
+        "CALIBRATION_VIEWS": 16,
         "BOOTSTRAP": 200,
     },
     "cpu": {},

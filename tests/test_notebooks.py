@@ -109,6 +109,20 @@ def test_what_is_scored_beside_the_headline_has_figures_and_files_of_its_own(smo
     assert metrics["closed_exact"] > metrics["exact"] - 0.05
 
 
+def test_the_errors_of_a_run_are_analysed(smoke_run):
+    metrics = json.loads((smoke_run / "metrics.json").read_text())
+    rows = [json.loads(line) for line in (smoke_run / "predictions.jsonl").read_text().splitlines()]
+    budget, wrong = metrics["error_budget"], sum(not row["correct"] for row in rows)
+    assert budget["errors"] == wrong == sum(cause["n"] for cause in budget["causes"].values())
+    assert sum(row["n"] for row in metrics["slices"]["track"].values()) == len(rows)
+    assert metrics["ceiling"]["n"] == metrics["validity"]["n"] == metrics["calibration"]["n"] == len(rows)
+    assert {"place", "left_and_right", "tally_left"} <= set(metrics["entailed"])
+    fitted = (smoke_run / "predictions_valid.jsonl").read_text().splitlines()
+    assert metrics["calibration"]["selective"]["fit"]["n"] == len(fitted)
+    for name in ("slices", "budget", "ceiling", "calibration", "causes", "near", "confused_ego", "confusion_track"):
+        assert (smoke_run / "figures" / f"score_{name}.png").is_file()
+
+
 def test_even_the_smoke_run_learns_from_the_pictures(smoke_run):
     metrics = json.loads((smoke_run / "metrics.json").read_text())
     assert metrics["exact"] > metrics["base_exact"] + 0.2

@@ -12,6 +12,7 @@ from stkvlm_lib.scores.scoring import (
     is_exact,
     is_prefix,
     predict,
+    predict_plain,
     read_known,
     read_predictions,
     write_predictions,
@@ -48,7 +49,7 @@ def test_predictions_round_trip_and_incomplete_rows_are_named(tmp_path):
 def test_predictions_of_an_older_run_are_read(tmp_path):
     """It knew neither closed sets nor wordings."""
     older = asdict(row(base_prediction="x", base_correct=False))
-    for name in ("closed_prediction", "closed_correct", "wording"):
+    for name in ("closed_prediction", "closed_correct", "closed_second", "closed_margin", "wording"):
         del older[name]
     (tmp_path / "predictions.jsonl").write_text(json.dumps(older) + "\n")
     assert read_predictions(tmp_path / "predictions.jsonl") == [row(base_prediction="x", base_correct=False)]
@@ -71,12 +72,16 @@ def test_each_question_is_answered_in_four_ways(base_folder, bundled):
         with answerer.without_adapter():
             assert p.base_prediction == answerer.answer(image, p.question).text
     first = bundled.by_image_file[rows[0].image_file].image()
-    best = answerer.rank(first, rows[0].question, FAMILIES[rows[0].family].answers)[0].text
-    assert rows[0].closed_prediction == best and rows[0].closed_correct == is_exact(best, rows[0].answer)
+    best, second, *_ = answerer.rank(first, rows[0].question, FAMILIES[rows[0].family].answers)
+    assert rows[0].closed_prediction == best.text and rows[0].closed_correct == is_exact(best.text, rows[0].answer)
+    assert rows[0].closed_second == second.text
+    assert rows[0].closed_margin == pytest.approx(best.confidence - second.confidence, abs=1e-4)
     assert rows[-1].closed_prediction is None and rows[-1].closed_correct is None
     plain, _ = predict(answerer, bundled, records, mean, 3, base_too=False)
     assert {(p.base_prediction, p.base_correct) for p in plain} == {(None, None)}
     assert [p.prediction for p in plain] == [p.prediction for p in rows]
+    alone = predict_plain(answerer, bundled, records, 3, "answer")
+    assert [p.prediction for p in alone] == [p.prediction for p in rows] and alone[0].closed_prediction is None
 
 
 def test_records_about_other_pictures_are_refused(written, tmp_path):

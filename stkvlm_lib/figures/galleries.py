@@ -113,7 +113,7 @@ def qa_samples(records: Sequence[Record], folder: FrameSet, n: int, seed: int) -
     drawn = _draw_by_family(records, n, seed)
     if not drawn:
         return message("No questions to draw from.")
-    return _question_tiles(folder, [(r, f"{_wrap(r.question)}\nanswer: {r.answer}") for r in drawn])
+    return question_tiles(folder, [(r, f"{wrapped(r.question)}\nanswer: {r.answer}") for r in drawn])
 
 
 def _draw_by_family(records: Sequence[Record], n: int, seed: int) -> list[Record]:
@@ -155,8 +155,8 @@ def error_gallery(predictions: Sequence["Prediction"], folder: FrameSet, n: int,
     if not errors:
         return message(f"No wrong answer among {len(predictions):,} predictions.")
     lines = "{}\ntruth: {}\nanswered: {}  ({})".format
-    captions = [(p, lines(_wrap(p.question), p.answer, p.prediction or "(nothing)", note)) for p, note in errors]
-    return _question_tiles(folder, captions)
+    captions = [(p, lines(wrapped(p.question), p.answer, p.prediction or "(nothing)", note)) for p, note in errors]
+    return question_tiles(folder, captions)
 
 
 def changed_gallery(pairs: Sequence["Pair"], folder: FrameSet) -> Figure:
@@ -165,18 +165,18 @@ def changed_gallery(pairs: Sequence["Pair"], folder: FrameSet) -> Figure:
         return message("No question of this kind.")
     lines = "{}\ntruth: {}\nthis run: {}\nother run: {}".format
     given = [(p.ours, p.ours.prediction or "(nothing)", p.other.prediction or "(nothing)") for p in pairs]
-    return _question_tiles(folder, [(o, lines(_wrap(o.question), o.answer, mine, other)) for o, mine, other in given])
+    return question_tiles(folder, [(o, lines(wrapped(o.question), o.answer, mine, other)) for o, mine, other in given])
 
 
-def _question_tiles(folder: FrameSet, captioned: Sequence[tuple["Record | Prediction", str]]) -> Figure:
+def question_tiles(folder: FrameSet, captioned: Sequence[tuple["Record | Prediction", str]]) -> Figure:
     chart, tiles = tile_figure(len(captioned), 3, lines=max(text.count("\n") + 1 for _, text in captioned))
     for axes, (item, text) in zip(tiles, captioned, strict=True):
-        _show_question(axes, folder, item)
+        show_question(axes, folder, item)
         caption(axes, text)
     return chart
 
 
-def _show_question(axes: Axes, folder: FrameSet, item: "Record | Prediction") -> None:
+def show_question(axes: Axes, folder: FrameSet, item: "Record | Prediction") -> None:
     """The picture of a question; named are the ego kart and the kart asked about, marked are all."""
     view = folder.by_image_file.get(item.image_file)
     if view is None:
@@ -227,7 +227,7 @@ def caption(axes: Axes, text: str, size: float = 8.5) -> None:
     )
 
 
-def _wrap(text: str) -> str:
+def wrapped(text: str) -> str:
     """At most two lines of a tile's width."""
     return "\n".join(textwrap.wrap(text, 48, max_lines=2, placeholder=" …"))
 

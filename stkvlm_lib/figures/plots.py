@@ -221,16 +221,24 @@ def _accuracy_row(axes: Axes, y: float, row: dict, weight: float) -> None:
     axes.text(1.02, y, f"{row['exact']:.1%}", va="center", fontweight="bold" if weight > 1 else "normal", fontsize=9)
 
 
-def confusion(predictions: Sequence["Prediction"], family: str) -> Figure:
-    """Truth against prediction of one family: counts, coloured by their share of the row; right answers are framed."""
+def confusion(predictions: Sequence["Prediction"], family: str, only_confused: bool = False) -> Figure:
+    """Truth against prediction of one family: counts, coloured by their share of the row; right answers are framed.
+
+    only_confused: without the truths that were always answered right, for families of many answers and few errors.
+    """
     pairs = Counter((normalise(p.answer), normalise(p.prediction)) for p in predictions if p.family == family)
     if not pairs:
         return message(f"No predictions of family {family}.")
+    right, total = sum(n for (truth, answer), n in pairs.items() if truth == answer), pairs.total()
+    if only_confused:
+        confused = {truth for truth, answer in pairs if truth != answer}
+        if not confused:
+            return message(f"{family}: all {total:,} answers are right.")
+        pairs = Counter({pair: n for pair, n in pairs.items() if pair[0] in confused})
     truths = _answers_in_order(family, {truth for truth, _ in pairs})
     given = _answers_in_order(family, {answer for pair in pairs for answer in pair})
     table = np.array([[pairs[truth, answer] for answer in given] for truth in truths])
     shares = table / table.sum(1, keepdims=True)
-    right, total = sum(n for (truth, answer), n in pairs.items() if truth == answer), table.sum()
     cell = 0.55 if len(given) <= 8 else 0.4
     chart = Chart(figsize=(2.6 + cell * len(given), 1.5 + cell * len(truths)), layout="constrained")
     axes = chart.subplots()
@@ -246,7 +254,8 @@ def confusion(predictions: Sequence["Prediction"], family: str) -> Figure:
     axes.set_yticks(
         range(len(truths)), [f"{t}  (n = {n})" for t, n in zip(truths, table.sum(1), strict=True)], fontsize=8
     )
-    plain(axes, f"{family}: {right / total:.1%} right, n = {total:,}", "prediction", "truth")
+    left_out = ", without truths never confused" if only_confused else ""
+    plain(axes, f"{family}: {right / total:.1%} right, n = {total:,}{left_out}", "prediction", "truth")
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0, labelsize=8)
     bar = chart.colorbar(mesh, ax=axes, shrink=0.7, aspect=20, format=PercentFormatter(1, decimals=0))

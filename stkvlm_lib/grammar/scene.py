@@ -179,10 +179,10 @@ def read_scene(view: View, transform: Callable[[Box], Box] | None = None, rules:
 
 def _nearest_middle(karts: Iterable[Kart]) -> Kart | None:
     """The kart whose centre is nearest the middle of the picture; ties go to the lower kart id."""
-    return min(karts, key=lambda kart: (_off_middle(kart), kart.object_id), default=None)
+    return min(karts, key=lambda kart: (off_middle(kart), kart.object_id), default=None)
 
 
-def _off_middle(kart: Kart) -> float:
+def off_middle(kart: Kart) -> float:
     """Squared distance in px of a kart's centre from the middle of the picture."""
     (cx, cy), (width, height) = kart.centre, IMAGE_SIZE
     return (cx - width / 2) ** 2 + (cy - height / 2) ** 2
@@ -197,8 +197,8 @@ def _sure_ego(karts: list[Kart], unclear: list[Kart], followed: int, rules: Rule
         return Reason.NO_KART
     if ego.object_id != followed:
         return Reason.EGO_NOT_FOLLOWED
-    reach = sqrt(_off_middle(ego)) + rules.level
-    if any(sqrt(_off_middle(kart)) < reach for kart in kept if kart is not ego):
+    reach = sqrt(off_middle(ego)) + rules.level
+    if any(sqrt(off_middle(kart)) < reach for kart in kept if kart is not ego):
         return Reason.EGO_TIED
     return ego if any(ego is kart for kart in karts) else Reason.EGO_UNCLEAR
 

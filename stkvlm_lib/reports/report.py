@@ -13,6 +13,7 @@ from stkvlm_lib.files import write_text
 from stkvlm_lib.markdown import folded
 from stkvlm_lib.number_text import count, interval, is_number, is_pair, percent
 from stkvlm_lib.reports.artefacts import EXPECTED, Artefacts, read_artefacts
+from stkvlm_lib.reports.error_sections import error_sections
 from stkvlm_lib.reports.report_sections import Section, alternative, score_sections, sections
 from stkvlm_lib.reports.report_text import command, facts, hashes, headline, limits, origin
 from stkvlm_lib.scores.score_tables import Rows
@@ -20,7 +21,10 @@ from stkvlm_lib.scores.score_tables import Rows
 TITLE = "Answering questions about SuperTuxKart frames"
 _WORDS = ("question", "held-out wording")
 """Columns of running text: left out on a narrow screen and in report.md."""
-_LEFT = (*_WORDS, "truth", "answered", "picture", "example", "how often", "family")
+_LEFT = (
+    *(*_WORDS, "truth", "answered", "picture", "example", "how often", "family"),
+    *("answers", "must hold of the answers", "an error has it if", "what would lift it"),
+)
 """Columns that are not figures."""
 
 
@@ -47,7 +51,7 @@ def html_page(found: Artefacts) -> str:
         problems=found.problems,
         scores=_scores(found.metrics),
         asked=count(found.metrics.get("n")),
-        sections=sections(found),
+        sections=sections(found, error_sections),
         words=_WORDS,
         left=_LEFT,
         facts=facts(found),
@@ -68,7 +72,7 @@ def markdown(found: Artefacts) -> str:
     parts += [_part(first)] if first else []
     shown = [name for name in EXPECTED if name in found.figures]
     parts += [f"![{_plain(alternative(name, found))}](figures/{name}.png)" for name in shown]
-    parts += [_part(section) for section in others if section]
+    parts += [_part(section) for section in (*error_sections(found, {}), *others) if section and section.table]
     parts.append(f"## How to reproduce\n\n```bash\n{command(found)}\n```\n\n{_list(origin(found))}")
     if listed := hashes(found.manifest):
         named = [(f"{step} {name}", value) for step, name, value in listed]

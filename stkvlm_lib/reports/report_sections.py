@@ -3,7 +3,7 @@
 import base64
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 FIGURES = {
     "What is taken for what": ("score_confusion",),
-    "Errors": ("score_worst", "score_typical"),
+    "Errors": ("score_worst", "score_typical", "score_near", "score_confused"),
     "Training": ("train_",),
     "Data": ("data_", "qa_"),
 }
@@ -46,6 +46,13 @@ CAPTIONS = {
     "score_lost": "Questions that the other run answered right and this one wrong; the ego kart is yellow.",
     "score_worst": "Wrong answers of which the model was most sure; the ego kart is yellow.",
     "score_typical": "The most frequent confusions, one picture each, with how often they happened.",
+    "score_near": "Wrong answers whose truth was the second likeliest answer, and by how much it was behind.",
+    "score_confused": "The most frequent confusions; beside each picture one of which the given answer is true.",
+    "score_budget": "Errors by cause, as shares of all questions; colours are the kinds of question.",
+    "score_causes": "Of the main causes: the most confident error, a typical one, and a near miss.",
+    "score_slices": "Accuracy by what the picture is like, with 95% intervals, and what its families alone would give.",
+    "score_calibration": "Accuracy against confidence, and errors against the share of questions answered.",
+    "score_ceiling": "Accuracy of clear and of doubtful questions, and of an oracle whose boxes are a pixel off.",
     "train_curve": "Training loss, and the share of valid questions answered exactly right, over the training steps.",
     "data_line_ups": "Which karts drive which track in each split, and how much of it held-out races share with train.",
     "data_contact": "Pictures with their track and number of visible karts.",
@@ -93,10 +100,14 @@ class Section:
         return re.sub(r"\W+", "-", self.title.lower()).strip("-")
 
 
-def sections(found: Artefacts) -> list[Section]:
-    """All sections of a run, in their order."""
+Sections = Callable[[Artefacts, dict[str, bytes]], Iterator[Section]]
+"""What makes sections of a run and takes the figures that belong to them."""
+
+
+def sections(found: Artefacts, *more: Sections) -> list[Section]:
+    """All sections of a run, in their order; more: what follows the main scores and the errors."""
     left = dict(found.figures)
-    listed = list(score_sections(found, left))
+    listed = [section for part in (*more, score_sections) for section in part(found, left)]
     for title, starts in FIGURES.items():
         names = [name for start in starts for name in left if name.startswith(start)]
         figures = [figure(name, left.pop(name), found) for name in names]

@@ -17,7 +17,7 @@ _STATES |= {"front_back": "in front or behind", "other": "something else"}
 def family_rows(figures: Any) -> Rows:
     """Scores by family, all questions first. figures: metrics.json itself, or one of its parts with `families`."""
     overall = {**figures, "base": figures.get("base_exact")} if isinstance(figures, dict) else None
-    return _filled(
+    return filled(
         {
             "family": name,
             "question": FAMILIES[name].template if name in FAMILIES else "",
@@ -30,14 +30,14 @@ def family_rows(figures: Any) -> Rows:
             "blind": percent(row.get("blind")),
             "base": percent(row.get("base")),
         }
-        for name, row in _rows(figures, overall)
+        for name, row in by_family(figures, overall)
     )
 
 
 def wording_rows(metrics: dict) -> Rows:
     """The same questions in trained and in held-out wordings, by family."""
     figures = metrics.get("held_out_wordings")
-    return _filled(
+    return filled(
         {
             "family": name,
             "held-out wording": FAMILIES[name].wordings[-1] if name in FAMILIES else "",
@@ -48,7 +48,7 @@ def wording_rows(metrics: dict) -> Rows:
             "95% interval": interval(row.get("difference_ci95"), points),
             "same answer": percent(row.get("same_answer")),
         }
-        for name, row in _rows(figures, figures)
+        for name, row in by_family(figures, figures)
     )
 
 
@@ -58,12 +58,12 @@ def consistency_rows(metrics: dict, kind: str = "") -> Rows:
     figures = figures if isinstance(figures, dict) else {}
     if kind:
         part = figures.get(kind)
-        rows = [(name, row) for name, row in _rows(part, part) if name != "all"]
+        rows = [(name, row) for name, row in by_family(part, part) if name != "all"]
     else:
         rows = [(name.replace("_", " "), row) for name, row in figures.items() if isinstance(row, dict)]
         same = [(f"{name}, same answer", row.get("same")) for name, row in rows]
         rows += [(name, row) for name, row in same if isinstance(row, dict)]
-    return _filled(
+    return filled(
         {
             "family" if kind else "pairs": name,
             "n": count(row.get("n")),
@@ -80,7 +80,7 @@ def consistency_rows(metrics: dict, kind: str = "") -> Rows:
 def choice_rows(metrics: dict) -> Rows:
     """The multiple choice by what the true sentence states."""
     figures = metrics.get("mc")
-    return _filled(
+    return filled(
         {
             "true sentence states": _STATES.get(name, name),
             "n": count(row.get("n")),
@@ -89,7 +89,7 @@ def choice_rows(metrics: dict) -> Rows:
             "chance": percent(row.get("chance")),
             "blind": percent(row.get("blind")),
         }
-        for name, row in _rows(figures, figures)
+        for name, row in by_family(figures, figures)
     )
 
 
@@ -97,8 +97,8 @@ def unseen_rows(metrics: dict, split: str) -> Rows:
     """A further split beside the one of the headline, by family."""
     further = metrics.get("other_splits")
     figures = further.get(split) if isinstance(further, dict) else None
-    usual = dict(_rows(metrics, metrics))
-    return _filled(
+    usual = dict(by_family(metrics, metrics))
+    return filled(
         {
             "family": name,
             "n": count(row.get("n")),
@@ -108,13 +108,13 @@ def unseen_rows(metrics: dict, split: str) -> Rows:
             "majority": percent(row.get("majority")),
             "blind": percent(row.get("blind")),
         }
-        for name, row in _rows(figures, figures)
+        for name, row in by_family(figures, figures)
     )
 
 
 def comparison_rows(figures: Any, ours: str = "this run", other: str = "other run") -> Rows:
     """Two runs on the questions that both answered, by family. figures: `comparison` of metrics.json."""
-    return _filled(
+    return filled(
         {
             "family": name,
             "n": count(row.get("n")),
@@ -125,7 +125,7 @@ def comparison_rows(figures: Any, ours: str = "this run", other: str = "other ru
             "won": count(row.get("won")),
             "lost": count(row.get("lost")),
         }
-        for name, row in _rows(figures, figures)
+        for name, row in by_family(figures, figures)
     )
 
 
@@ -149,7 +149,7 @@ def comparison_text(figures: dict, ours: str = "this run", other: str = "the oth
     return text + (f" Left out: {', '.join(parts)}." if parts else "")
 
 
-def _rows(figures: Any, overall: Any) -> list[tuple[str, dict]]:
+def by_family(figures: Any, overall: Any) -> list[tuple[str, dict]]:
     """(`all` or a family, its figures); nothing where the figures have no families."""
     families = figures.get("families") if isinstance(figures, dict) else None
     if not isinstance(families, dict):
@@ -158,7 +158,7 @@ def _rows(figures: Any, overall: Any) -> list[tuple[str, dict]]:
     return [(name, row) for name, row in rows if isinstance(row, dict)]
 
 
-def _filled(rows) -> Rows:
+def filled(rows) -> Rows:
     """Without the columns in which nothing stands."""
     rows = list(rows)
     empty = {name for name in (rows[0] if rows else {}) if all(row[name] in (NOTHING, "") for row in rows)}

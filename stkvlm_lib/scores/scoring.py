@@ -37,7 +37,8 @@ class Prediction:
     """One scored question. confidence: probability of the generated answer with its stop token.
 
     blind_: with the mean image instead of the picture. base_: of the base without the adapter. closed_: the likeliest
-    of the family's answers, generated or not. These are None where they were not asked for.
+    of the family's answers, generated or not; its second, and by how much probability that one is behind. These are
+    None where they were not asked for.
     """
 
     image_file: str
@@ -56,6 +57,8 @@ class Prediction:
     blind_correct: bool | None = None
     closed_prediction: str | None = None
     closed_correct: bool | None = None
+    closed_second: str | None = None
+    closed_margin: float | None = None
     wording: int = 0
 
 
@@ -122,7 +125,7 @@ def predict(
     blind = answer_blind(answerer, {r.question for r in records}, blind_image)
     ours: dict[tuple[str, str], Answer] = {}
     base: dict[tuple[str, str], Answer] = {}
-    closed: dict[tuple[str, str], Answer] = {}
+    closed: dict[tuple[str, str], list[Answer]] = {}
     seconds, begin = 0.0, time.monotonic()
     for chunk, features in encoded(answerer, folder, [(name, False) for name in groups], batch_size, label):
         asked = [groups[name] for name, _ in chunk]
@@ -141,19 +144,31 @@ def predict(
     return rows, len(records) / seconds
 
 
-def _collect(store: dict, asked: Sequence[list[Record]], answers: Sequence[Sequence[Answer]]) -> None:
+def predict_plain(
+    answerer: AnswerModel, folder: FrameSet, records: Sequence[Record], batch_size: int, label: str
+) -> list[Prediction]:
+    """Answer every record with the adapter alone, in their order."""
+    groups = by_picture(records)
+    ours: dict[tuple[str, str], Answer] = {}
+    for chunk, features in encoded(answerer, folder, [(name, False) for name in groups], batch_size, label):
+        asked = [groups[name] for name, _ in chunk]
+        _collect(ours, asked, answerer.answer_encoded(features, [[r.question for r in group] for group in asked]))
+    return [_prediction(r, ours[r.image_file, r.question]) for r in records]
+
+
+def _collect(store: dict, asked: Sequence[list[Record]], answers: Sequence[Sequence]) -> None:
     for group, given in zip(asked, answers, strict=True):
         store.update({(r.image_file, r.question): answer for r, answer in zip(group, given, strict=True)})
 
 
 def _answer_closed(
     answerer: AnswerModel, features: torch.Tensor, asked: Sequence[list[Record]]
-) -> dict[tuple[str, str], Answer]:
-    """The likeliest answer of each question's family; questions of no family are left out."""
+) -> dict[tuple[str, str], list[Answer]]:
+    """The two likeliest answers of each question's family; questions of no family are left out."""
     known = [[r for r in group if r.family in FAMILIES] for group in asked]
     likely = answerer.likelihoods(features, [[(r.question, FAMILIES[r.family].answers) for r in g] for g in known])
-    best: dict[tuple[str, str], Answer] = {}
-    _collect(best, known, [[ranked(candidates)[0] for candidates in group] for group in likely])
+    best: dict[tuple[str, str], list[Answer]] = {}
+    _collect(best, known, [[ranked(candidates)[:2] for candidates in group] for group in likely])
     return best
 
 
@@ -167,8 +182,14 @@ def answer_blind(answerer: AnswerModel, questions: Iterable[str], image: Image.I
     return answers
 
 
-def _prediction(record: Record, ours: Answer, blind: Answer, base: Answer | None, closed: Answer | None) -> Prediction:
-    truth = record.answer
+def _prediction(
+    record: Record,
+    ours: Answer,
+    blind: Answer | None = None,
+    base: Answer | None = None,
+    closed: Sequence[Answer] | None = None,
+) -> Prediction:
+    truth, (best, second) = record.answer, closed or (None, None)
     return Prediction(
         image_file=record.image_file,
         question=record.question,
@@ -182,10 +203,12 @@ def _prediction(record: Record, ours: Answer, blind: Answer, base: Answer | None
         track=record.track,
         base_prediction=base.text if base else None,
         base_correct=is_exact(base.text, truth) if base else None,
-        blind_prediction=blind.text,
-        blind_correct=is_exact(blind.text, truth),
-        closed_prediction=closed.text if closed else None,
-        closed_correct=is_exact(closed.text, truth) if closed else None,
+        blind_prediction=blind.text if blind else None,
+        blind_correct=is_exact(blind.text, truth) if blind else None,
+        closed_prediction=best.text if best else None,
+        closed_correct=is_exact(best.text, truth) if best else None,
+        closed_second=second.text if second else None,
+        closed_margin=round(best.confidence - second.confidence, 6) if second else None,
         wording=record.wording,
     )
 

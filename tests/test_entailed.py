@@ -1,0 +1,69 @@
+import pytest
+from hand_made import TUX, answered, make_view
+from tiny import prediction as row
+
+from stkvlm_lib.config import ScoreConfig
+from stkvlm_lib.scores.entailed import make_checks, score_entailed, validity
+
+CONFIG = ScoreConfig(bootstrap=100)
+BOXES = {"tux": TUX, "gnu": (20, 10, 40, 25), "kiki": (100, 70, 120, 88)}
+"""gnu front left, kiki back right: one on each side."""
+
+
+def agreeing(said, boxes=BOXES):
+    """{kind: [whether its checks agree]}"""
+    found = {}
+    for check in make_checks(answered(make_view(boxes), said)):
+        found.setdefault(check.kind, []).append(check.agrees)
+    return found
+
+
+def test_right_answers_agree_in_every_way():
+    assert agreeing({}) == {
+        "place": [True, True],
+        **{kind: [True] for kind in ("left_and_right", "front_and_behind")},
+        **{f"tally_{side}": [True] for side in ("left", "right", "front", "behind")},
+    }
+
+
+@pytest.mark.parametrize(
+    ("said", "broken"),
+    [
+        ({("where", "gnu"): "back and left"}, {"place"}),
+        ({"count": "4"}, {"left_and_right", "front_and_behind"}),
+        ({"count_left": "2"}, {"left_and_right", "tally_left"}),
+        ({"count": "many"}, {"left_and_right", "front_and_behind"}),
+        ({("left_right", "gnu"): "right"}, {"place", "tally_left", "tally_right"}),
+        ({"ego": "gnu", "track": "mines"}, set()),
+    ],
+)
+def test_a_contradiction_breaks_the_checks_that_it_belongs_to(said, broken):
+    assert {kind for kind, agrees in agreeing(said).items() if not all(agrees)} == broken
+
+
+def test_wrong_answers_that_agree_are_told_from_right_ones():
+    said = {("left_right", "gnu"): "right", ("where", "gnu"): "front and right"}
+    figures = score_entailed(answered(make_view(BOXES), said), CONFIG)["entailed"]
+    assert (figures["place"]["n"], figures["place"]["agree"], figures["place"]["correct"]) == (2, 1.0, 0.5)
+
+
+def test_a_count_that_is_not_asked_is_zero():
+    boxes = {"tux": TUX, "gnu": (20, 10, 40, 25)}
+    assert agreeing({}, boxes)["left_and_right"] == [True]
+    assert agreeing({"count_left": "2"}, boxes)["left_and_right"] == [False]
+    assert "left_and_right" not in agreeing({}, {"tux": TUX}), "nothing is asked that could disagree"
+
+
+def test_an_incomplete_file_is_no_contradiction():
+    rows = [p for p in answered(make_view(BOXES)) if p.family not in ("count_right", "where")]
+    rows = [p for p in rows if (p.family, p.question.split()[1]) != ("left_right", "gnu")]
+    kinds = {check.kind for check in make_checks(rows)}
+    assert kinds == {"front_and_behind", "tally_front", "tally_behind"}
+
+
+def test_validity_is_the_share_inside_the_answer_set():
+    rows = [row(prediction=" 3 "), row(prediction="left"), row(family="ego", answer="tux", prediction="TUX")]
+    figures = validity([*rows, row(family="other", prediction="?")])["validity"]
+    assert (figures["n"], figures["families"]["count"]) == (3, {"n": 2, "valid": 0.5})
+    assert figures["valid"] == pytest.approx(2 / 3, abs=1e-6)
+    assert score_entailed([row(family="other", prediction="?")], CONFIG) == {}
