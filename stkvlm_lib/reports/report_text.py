@@ -201,7 +201,7 @@ def limits(found: Artefacts) -> list[str]:
         "front and back are read off the picture, not off the track.",
         "This is one training with one seed; another seed gives other figures, and the spread is not measured here.",
         "Results from a GPU are not bit-identical from one run to the next.",
-        "The confidence is the probability of the generated answer; it is not calibrated.",
+        "The confidence is the probability of the generated answer as the model gives it; nothing corrects it.",
         *(EXTENDED_LIMITS if "extended" in found.metrics else ()),
     ]
 
