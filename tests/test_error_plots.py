@@ -61,7 +61,7 @@ def test_the_bars_of_the_budget_are_as_long_as_their_cost():
         lengths[round(bar.get_y() + bar.get_height() / 2)] = bar.get_x() + bar.get_width()
     assert lengths == {0: pytest.approx(0.1), 1: pytest.approx(0.3)}, "a cause without errors has no bar"
     said = texts(figure)
-    assert "pixel: the truth hangs on one pixel of the rule" in said and "30 errors, 75% of them" in said
+    assert "pixel: the truth hangs on one pixel of the rule" in said and "30 (75% of all errors)" in said
     assert "together 40.0%, 40" in said
     assert [t.get_text() for t in figure.legends[0].get_texts()] == ["ego kart", "total count", "other"]
 

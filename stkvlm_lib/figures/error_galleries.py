@@ -38,7 +38,7 @@ def near_misses(predictions: Sequence["Prediction"], n: int, threshold: float | 
     """
     wrong = [p for p in predictions if not p.correct]
     second = [p for p in wrong if _is_second(p)]
-    near = [(p, _note(p)) for p in sorted(second, key=_behind)]
+    near = [(p, _note(p)) for p in sorted(second, key=lambda p: (_behind(p), -p.confidence))]
     if threshold is not None:
         rest = sorted((p for p in wrong if not _is_second(p)), key=lambda p: abs(p.confidence - threshold))
         near += [(p, f"confidence {p.confidence:.0%}, threshold {threshold:.0%}") for p in rest]

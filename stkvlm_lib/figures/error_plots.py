@@ -186,7 +186,7 @@ def budget_chart(budget: Any) -> Figure:
             axes.barh(y, part, left=left, height=0.7, color=_colour(group), edgecolor="white", linewidth=0.7)
             left += part
             shown.add(group)
-        text = f" {rows[name]['n']:,} errors, {rows[name]['share']:.0%} of them"
+        text = f" {rows[name]['n']:,} ({rows[name]['share']:.0%} of all errors)"
         axes.text(left, y, text, va="center", fontsize=8.5)
     labels = [f"{name}: {CAUSES[name].what}" if name in CAUSES else name for name in names]
     axes.set(yticks=range(len(names)), yticklabels=labels, ylim=(len(names) - 0.4, -0.6), xlim=(0, widest * 1.5))
