@@ -10,7 +10,7 @@ from tiny import copy_frames
 
 from stkvlm_lib.grammar.scene import read_scene
 from stkvlm_lib.pretraining.embedded import INPUT_SIZE
-from stkvlm_lib.pretraining.pictures import SMALLEST_CROP, Crop, Pictures, draw_crop, recolour
+from stkvlm_lib.pretraining.pictures import TIGHTEST, WIDEST, Crop, Pictures, draw_crop, recolour
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +25,8 @@ CROPS = [
     Crop(0.1, 0.2, 0.7, mirrored=True),
     Crop(0.35, 0.0, 0.62, mirrored=True),
     Crop(0.15, 0.3, 0.6),
+    Crop(-0.2, -0.3, 1.5),
+    Crop(-0.4, -0.1, 1.5, mirrored=True),
 ]
 
 
@@ -71,13 +73,15 @@ def test_a_kart_outside_the_crop_is_no_longer_in_the_scene(painted):
     assert Crop(0.0, 0.0, 0.5)((180, 150, 330, 260)) == (360, 300, 599, 399)  # what is outside is cut off
 
 
-def test_drawn_crops_lie_in_the_picture():
+def test_drawn_windows_lie_in_the_picture_or_around_it():
     rng = np.random.default_rng(0)
-    crops = [draw_crop(rng) for _ in range(200)]
-    assert all(min(c.x, c.y) >= 0 and max(c.x, c.y) + c.size <= 1 + 1e-9 for c in crops)
-    assert min(c.size for c in crops) >= SMALLEST_CROP
+    crops = [draw_crop(rng) for _ in range(300)]
+    parts, wholes, wider = ([c for c in crops if np.sign(c.size - 1) == s] for s in (-1, 0, 1))
+    assert min(map(len, (parts, wholes, wider))) > 70
+    assert all(min(c.x, c.y) >= 0 and max(c.x, c.y) + c.size <= 1 + 1e-9 for c in parts)
+    assert all(max(c.x, c.y) <= 0 and min(c.x, c.y) + c.size >= 1 - 1e-9 for c in wider)
+    assert TIGHTEST <= min(c.size for c in crops) < max(c.size for c in crops) <= WIDEST
     assert {c.mirrored for c in crops} == {True, False}
-    assert 0.3 < np.mean([c.size == 1.0 for c in crops]) < 0.7
 
 
 def test_recolour_keeps_the_range_and_leaves_grey_grey():

@@ -15,13 +15,15 @@ from stkvlm_lib.data.frames import BOX_FRAME, View
 from stkvlm_lib.grammar.scene import COURSE_RULES, Box, RuleSet, Scene, mirror_box, read_scene
 from stkvlm_lib.pretraining.embedded import INPUT_SIZE
 
-SMALLEST_CROP = 0.5
-"""Side of the tightest crop: karts in it are twice as large, as those of the course's frames are beside the game's."""
+TIGHTEST, WIDEST = 0.5, 1.7
+"""Sides of windows in those of the picture. Karts are up to twice as large, as those of the course's frames are beside
+the game's, or as small as the farthest, which are hard to tell; what a wide window shows beyond the picture repeats its
+border."""
 
 
 @dataclass(frozen=True)
 class Crop:
-    """A window of the picture in shares of its width and height, mirrored or not; maps 600x400 boxes into it."""
+    """A window in shares of the picture's width and height, mirrored or not; maps 600x400 boxes into it."""
 
     x: float = 0.0
     y: float = 0.0
@@ -39,11 +41,12 @@ class Crop:
 
 
 def draw_crop(rng: np.random.Generator) -> Crop:
-    mirrored = bool(rng.random() < 0.5)
-    if rng.random() < 0.5:
+    """A third of the windows is the picture, a third a part of it, and a third reaches beyond it."""
+    mirrored, kind = bool(rng.random() < 0.5), rng.integers(3)
+    if kind == 0:
         return Crop(mirrored=mirrored)
-    size = float(rng.uniform(SMALLEST_CROP, 1.0))
-    x, y = rng.uniform(0, 1 - size, 2)
+    size = float(rng.uniform(TIGHTEST, 1.0) if kind == 1 else rng.uniform(1.0, WIDEST))
+    x, y = rng.uniform(min(0, 1 - size), max(0, 1 - size), 2)
     return Crop(float(x), float(y), size, mirrored)
 
 

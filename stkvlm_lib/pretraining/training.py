@@ -126,9 +126,10 @@ class StageTraining:
             if self.step % every == 0 or last:
                 line = {"stage": name, "step": self.step, "minutes": round(self.seconds / 60, 1)}
                 line |= _rounded(self.stage.summary(mean.take()))
+                if self.step % (every * 3) == 0 or last:
+                    self.save(checkpoint)
                 if self.step % (every * 10) == 0 or last:
                     line["valid"] = _rounded(self.stage.summary(self.evaluate(valid)))
-                    self.save(checkpoint)
                 print(json.dumps(line), flush=True)
                 with (work / "log.jsonl").open("a") as log:
                     log.write(json.dumps(line) + "\n")
