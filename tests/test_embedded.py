@@ -9,18 +9,16 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, Idefics3For
 
 from stkvlm_lib.data.frame_sets import read_frames
 from stkvlm_lib.grammar.questions import FAMILIES, KARTS, TRACKS
-from stkvlm_lib.grammar.scene import Kart, Scene, read_scene
-from stkvlm_lib.vlm.embedded import (
+from stkvlm_lib.grammar.scene import STRICT_RULES, read_scene
+from stkvlm_lib.pretraining.embedded import (
     GRID,
     IMAGE_TOKENS,
     INPUT_SIZE,
-    PLACES,
     SPECIAL_TOKENS,
     build_model,
     build_processor,
-    caption,
-    place,
 )
+from stkvlm_lib.pretraining.prompts import draw_tasks
 
 FRAMES = Path(__file__).parent.parent / "frames"
 ONE_WORD_ANSWERS = sorted(
@@ -79,10 +77,12 @@ def test_words_of_questions_are_one_token_each(tokenizer, family):
         assert len(encode(tokenizer, question)) == len(question.split()) + marks
 
 
-def test_words_of_captions_are_one_token_each(tokenizer):
-    ego, other = Kart(0, "wilber", (70, 45, 80, 55)), Kart(1, "gnu", (0, 0, 10, 10))
-    for sentence in caption(Scene("mines", (ego, other), ego)):
-        assert len(encode(tokenizer, f" {sentence}")) == len(sentence.split()) + sentence.count(",")
+def test_words_of_prompts_and_their_answers_are_one_token_each(tokenizer):
+    """For every task of some bundled views; a name in pieces could not be told by one look."""
+    for view in read_frames(FRAMES).views("train")[::40]:
+        for task in draw_tasks(read_scene(view), read_scene(view, rules=STRICT_RULES), 99, seed=0):
+            assert len(encode(tokenizer, task.prompt)) == len(task.prompt.split())
+            assert len(encode(tokenizer, f" {task.answer}")) == len(task.answer.split())
 
 
 @pytest.mark.parametrize(
@@ -159,40 +159,6 @@ def test_the_whole_picture_is_stretched_over_the_square(processor):
     assert (channel[52:, 68:] == 2).all()
 
 
-# Captions
-
-
-def test_caption_of_a_hand_made_scene():
-    ego = Kart(0, "tux", (70, 45, 80, 55))
-    others = (Kart(1, "gnu", (130, 80, 150, 100)), Kart(2, "kiki", (0, 80, 10, 90)), Kart(3, "xue", (90, 80, 100, 90)))
-    assert list(caption(Scene("abyss", (others[0], ego, *others[1:]), ego))) == [
-        "gnu is back and right relative to the ego car, at column 14 and row 14",
-        "tux is the ego car, at column 8 and row 8",
-        "kiki is back and left relative to the ego car, at column 0 and row 13",
-        "xue is back and right relative to the ego car, at column 10 and row 13",
-        "There are 4 karts in the scenario",
-        "The ego car is tux",
-        "There are 1 karts to the left and 2 to the right of the ego car",
-        "There are 0 karts in front of and 3 behind the ego car",
-        "The track is abyss",
-    ]
-    assert list(caption(Scene("mines", (), None))) == ["The track is mines"]
-
-
-@pytest.mark.parametrize(
-    ("box", "expected"),
-    [
-        ((0, 0, 5, 5), (0, 0)),
-        ((145, 95, 150, 100), (15, 15)),
-        ((145, 95, 155, 105), (15, 15)),
-        ((10, 90, 20, 99), (1, 15)),
-    ],
-)
-def test_place_is_a_cell_of_the_grid(box, expected):
-    assert place(Kart(0, "tux", box)) == expected
-    assert max(place(Kart(0, "tux", box))) < PLACES
-
-
 # Model
 
 
@@ -237,10 +203,3 @@ def test_saved_and_loaded_it_gives_the_same_logits(model, processor, picture, tm
         assert torch.equal(model(**before).logits, other(**after).logits)
         black = before | {"pixel_values": torch.full_like(before["pixel_values"], -1.0)}
         assert not torch.allclose(model(**before).logits, model(**black).logits)  # the picture matters
-
-
-def test_every_bundled_view_has_a_caption_of_known_words(tokenizer):
-    """A kart or track whose name is not one token would be spelled in pieces."""
-    for view in read_frames(FRAMES).views("train")[::20]:
-        for sentence in caption(read_scene(view)):
-            assert len(encode(tokenizer, f" {sentence}")) == len(sentence.split()) + sentence.count(",")

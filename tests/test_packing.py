@@ -9,7 +9,7 @@ from transformers import Idefics3Config, Idefics3ForConditionalGeneration
 from stkvlm_lib.data.frame_sets import read_frames
 from stkvlm_lib.grammar.questions import ask_all
 from stkvlm_lib.grammar.scene import read_scene
-from stkvlm_lib.vlm.embedded import INPUT_SIZE, PATCH_SIZE, PIXEL_SHUFFLE, build_processor
+from stkvlm_lib.pretraining.embedded import INPUT_SIZE, PATCH_SIZE, PIXEL_SHUFFLE, build_processor
 from stkvlm_lib.vlm.packing import (
     IGNORE,
     Options,

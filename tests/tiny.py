@@ -7,11 +7,11 @@ import torch
 from PIL import Image
 
 from stkvlm_lib.config import ROOT
+from stkvlm_lib.pretraining.embedded import build_model, build_processor
 from stkvlm_lib.scores.scoring import Prediction, is_exact, is_prefix
 from stkvlm_lib.vlm.adapter import new_adapter
 from stkvlm_lib.vlm.answering import AnswerModel
 from stkvlm_lib.vlm.base_vlm import find_base, load_base, load_processor
-from stkvlm_lib.vlm.embedded import build_model, build_processor
 
 
 def make_base(folder: Path, seed: int = 0) -> Path:

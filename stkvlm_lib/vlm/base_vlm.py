@@ -45,7 +45,7 @@ def find_base(name: str = "", revision: str = "") -> Base:
         folder = ROOT / "models" / EMBEDDED
         if not (folder / "config.json").exists():
             raise ModelError(
-                f"{folder}: the embedded base is missing; restore it, or make it with stkvlm_lib.vlm.pretrain"
+                f"{folder}: the embedded base is missing; restore it, or make it with stkvlm_lib.pretraining"
             )
         return _local_base(EMBEDDED, folder)
     if resolve(name).is_dir():

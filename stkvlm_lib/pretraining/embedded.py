@@ -1,18 +1,17 @@
 """The embedded base: a small Idefics3 (the class of SmolVLM-256M-Instruct) with its own tokenizer and processor.
 
-It exists so that a machine without a hub or a GPU runs the same code on a model that can really see. `pretrain` makes
-it.
+It exists so that a machine without a hub or a GPU runs the same code on a model that can really see.
+`python -m stkvlm_lib.pretraining` makes it.
 """
 
-from collections.abc import Iterable, Iterator
-from itertools import product
+from collections.abc import Iterable
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import Idefics3Config, Idefics3ForConditionalGeneration, Idefics3Processor, PreTrainedTokenizerFast
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 
 from stkvlm_lib.grammar.questions import FAMILIES, KARTS, TRACKS
-from stkvlm_lib.grammar.scene import IMAGE_SIZE, Kart, Scene, depth, side
+from stkvlm_lib.pretraining import prompts
 
 INPUT_SIZE = 192
 """Side in px of the square that a picture is stretched to."""
@@ -20,8 +19,6 @@ PATCH_SIZE = 12
 GRID = INPUT_SIZE // PATCH_SIZE
 PIXEL_SHUFFLE = 2
 IMAGE_TOKENS = (GRID // PIXEL_SHUFFLE) ** 2
-PLACES = 16
-"""Captions name a place as a column and a row of a 16 x 16 grid over the picture."""
 
 CHAT_TEMPLATE = (
     "<|im_start|>{% for message in messages %}{{ message['role'] | capitalize }}"
@@ -32,32 +29,6 @@ CHAT_TEMPLATE = (
 )
 """The chat format of SmolVLM-256M-Instruct, so that prompts look the same for both bases."""
 SPECIAL_TOKENS = ("<|im_start|>", "<end_of_utterance>", "<pad>", "<fake_token_around_image>", "<global-img>", "<image>")
-
-
-def caption(scene: Scene) -> Iterator[str]:
-    """The dense caption of a scene, sentence by sentence: every visible kart with its place, then count, ego, track."""
-    for kart in scene.karts:
-        column, row = place(kart)
-        if kart is scene.ego:
-            yield f"{kart.name} is the ego car, at column {column} and row {row}"
-        else:
-            where = f"{depth(kart, scene.ego)} and {side(kart, scene.ego)}"
-            yield f"{kart.name} is {where} relative to the ego car, at column {column} and row {row}"
-    if scene.ego:
-        yield f"There are {len(scene.karts)} karts in the scenario"
-        yield f"The ego car is {scene.ego.name}"
-        left = sum(side(kart, scene.ego) == "left" for kart in scene.others)
-        front = sum(depth(kart, scene.ego) == "front" for kart in scene.others)
-        n = len(scene.others)
-        yield f"There are {left} karts to the left and {n - left} to the right of the ego car"
-        yield f"There are {front} karts in front of and {n - front} behind the ego car"
-    yield f"The track is {scene.track}"
-
-
-def place(kart: Kart) -> tuple[int, int]:
-    """Column and row (0..15) of a kart's centre."""
-    x, y = kart.centre
-    return min(PLACES - 1, int(x * PLACES / IMAGE_SIZE[0])), min(PLACES - 1, int(y * PLACES / IMAGE_SIZE[1]))
 
 
 def build_processor() -> Idefics3Processor:
@@ -76,7 +47,7 @@ def build_processor() -> Idefics3Processor:
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:
-    """Byte-level BPE in which every word of captions and questions is one token and any other text still encodes."""
+    """Byte-level BPE in which every word of prompts and questions is one token and any other text still encodes."""
     tokenizer = Tokenizer(models.BPE())
     words = pre_tokenizers.Split(Regex(r" ?[A-Za-z0-9_]+| ?[^\sA-Za-z0-9_]+|\s+"), "isolated")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -100,17 +71,14 @@ def _tokenizer() -> PreTrainedTokenizerFast:
 
 
 def _vocabulary_text() -> Iterable[str]:
-    names = [*KARTS, *TRACKS, *map(str, range(PLACES + 5))]
-    yield from (f" {name} {name}" for name in names)
-    yield from (f"{name}" for name in names)
+    yield from (f" {word} {word}" for text in prompts.vocabulary() for word in text.split())
+    yield from prompts.vocabulary()
+    for name in (*KARTS, *TRACKS):
+        yield from (f" {name} {name}", name)
     for family in FAMILIES.values():
         for wording in family.wordings:
             yield from (wording, f"User: {wording}\nAssistant:")
         yield from (f" {answer}" for answer in family.answers)
-    box = (0, 0, 10, 10)
-    for name, ahead in product(("tux", "gnu"), (0, 20)):
-        ego, other = Kart(0, "wilber", box), Kart(1, name, (ahead, 0, ahead + 10, 10))
-        yield from (f" {sentence}" for sentence in caption(Scene("abyss", (ego, other), ego)))
 
 
 def build_model(processor: Idefics3Processor) -> Idefics3ForConditionalGeneration:

@@ -1,0 +1,1 @@
+"""The embedded base: its architecture and tokenizer, and its training from scratch."""
