@@ -21,12 +21,12 @@ from stkvlm_lib import markdown
 from stkvlm_lib.config import PROFILES, ROOT, FinetuneConfig, make_config
 from stkvlm_lib.data.frame_sets import FrameSet, read_frames
 from stkvlm_lib.files import write_json
+from stkvlm_lib.pretraining.random_smolvlm import write_random_smolvlm
 from stkvlm_lib.qa.qa_sets import by_picture, make_records
 from stkvlm_lib.qa.training_draw import TrainingPicture, draw_training
 from stkvlm_lib.runs import device_name, peak_memory_mb, set_seeds, set_up_torch
 from stkvlm_lib.vlm.answering import AnswerModel
 from stkvlm_lib.vlm.finetune import build_trainable, finetune, trainable_parameters
-from stkvlm_lib.vlm.random_smolvlm import write_random_smolvlm
 
 
 def main() -> None:

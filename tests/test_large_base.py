@@ -10,9 +10,9 @@ from torch import nn
 
 from stkvlm_lib.config import PROFILES, FinetuneConfig, make_config
 from stkvlm_lib.data.frame_sets import read_frames
+from stkvlm_lib.pretraining import random_smolvlm
 from stkvlm_lib.qa.generate import frames_by_split, write_qa_sets
 from stkvlm_lib.qa.training_draw import read_questions
-from stkvlm_lib.vlm import random_smolvlm
 from stkvlm_lib.vlm.adapter import load_answerer, new_adapter
 from stkvlm_lib.vlm.base_vlm import find_base, load_base
 from stkvlm_lib.vlm.finetune import build_trainable, finetune, layer_summary

@@ -10,7 +10,7 @@ import torch
 from transformers import Idefics3Config, Idefics3ForConditionalGeneration, Idefics3Processor
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 
-from stkvlm_lib.vlm import embedded
+from stkvlm_lib.pretraining import embedded
 
 CROP_SIZE = 512
 IMAGE_TOKENS = 64
