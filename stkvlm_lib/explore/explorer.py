@@ -69,7 +69,7 @@ def explore(
         state.set_filters(split=home.frame.split)
     explorer = Explorer(state, Asker(model), Path(marks) if marks else None)
     if start:
-        explorer.open(start, question)
+        explorer.go_to(start, question)
     return explorer
 
 
@@ -188,7 +188,7 @@ class Explorer(widgets.VBox):
         self.refresh()
         self.goto.value = ""
 
-    def open(self, picture: str, question: str = "") -> None:
+    def go_to(self, picture: str, question: str = "") -> None:
         """Show a picture, by its name or a part of it, with a question ready to be asked. Raises ValueError."""
         self.state.open(picture, question)
         self.refresh()

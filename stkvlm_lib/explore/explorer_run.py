@@ -45,7 +45,7 @@ def open_place(explorer: Explorer, config: ExplorerConfig) -> None:
     asked, named = page_place(), Place(config.picture, config.question)
     try:
         if asked.picture or named.picture:
-            explorer.open(*astuple(asked if asked.picture else named))
+            explorer.go_to(*astuple(asked if asked.picture else named))
     except ValueError as error:
         if not asked.picture:
             raise ConfigError(f"PICTURE: {error}") from error
