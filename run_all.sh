@@ -34,7 +34,8 @@ PROFILE
   --from STEP     do 01, 02, 03 or 04 and what follows it again; needs --run-id
   --adapter DIR   the adapter that answers, instead of that of the newest run (outputs/latest/adapter)
   RUN             a name in outputs/ or a folder, instead of the newest run; the page is served on this machine alone, at
-                  an address with a token that is printed; --port N and --frames DIR change where and of what
+                  an address with a token that is printed; --port N and --frames DIR change where and of what,
+                  --picture FILE and --question TEXT where it opens
 
 The first call installs what is needed (into the conda environment `stkvlm` where conda or mamba is present and no other
 environment is active, otherwise into .venv); an active environment that has everything is used as it is.

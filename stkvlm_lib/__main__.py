@@ -65,6 +65,8 @@ def build_parser() -> argparse.ArgumentParser:
     explorer.add_argument("run", nargs="?", metavar="RUN", help="a name in outputs/ or a folder; default: the newest")
     explorer.add_argument("--frames", default="", metavar="DIR", help="default: the frames that the run was made of")
     explorer.add_argument("--adapter", default="", metavar="DIR", help="default: the run's own")
+    explorer.add_argument("--picture", default="", metavar="FILE", help="open at it, e.g. test/800000_00_im.jpg")
+    explorer.add_argument("--question", default="", help="with this question about it")
     explorer.add_argument("--port", type=int, default=8866, help="default: 8866, or another where that is in use")
     explorer.set_defaults(call=_explore)
     _add_looking_back(commands)
@@ -152,13 +154,14 @@ def _ask(options: argparse.Namespace) -> None:
 
 def _explore(options: argparse.Namespace) -> None:
     from stkvlm_lib.explore.explorer_page import serve
+    from stkvlm_lib.explore.links import Place
 
     given = {"FRAMES_DIR": options.frames, "ADAPTER_DIR": options.adapter}
     parameters = {name: str(Path(folder).absolute()) for name, folder in given.items() if folder}
     for name, folder in parameters.items():
         if not Path(folder).is_dir():
             raise FileNotFoundError(f"{folder}: no such folder for {name}; give one that is there")
-    serve(find_run(options.run, OUTPUTS), parameters, options.port)
+    serve(find_run(options.run, OUTPUTS), parameters, options.port, Place(options.picture, options.question))
 
 
 def _report(options: argparse.Namespace) -> None:

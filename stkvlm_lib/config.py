@@ -145,6 +145,8 @@ class ExplorerConfig(RunConfig):
 
     adapter_dir: str = ""
     base_model: str = ""
+    picture: str = ""
+    question: str = ""
 
     @property
     def run_path(self) -> Path:

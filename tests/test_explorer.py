@@ -12,13 +12,17 @@ from stub_model import StubModel
 from stkvlm_lib.explore import explorer_panels
 from stkvlm_lib.explore.asking import NO_MODEL
 from stkvlm_lib.explore.explorer import PICTURE_WIDTH, explore, picture_png, static_picture
-from stkvlm_lib.explore.explorer_html import questions_html, share
+from stkvlm_lib.explore.explorer_filters import SUREST_MISTAKES
+from stkvlm_lib.explore.explorer_html import questions_html, reply_html, share
 from stkvlm_lib.explore.explorer_panels import NO_MARKS
 from stkvlm_lib.explore.explorer_state import NOTHING_LEFT, ExplorerState, Given
+from stkvlm_lib.explore.links import Place, read_query
 from stkvlm_lib.figures.drawing import enlarged
+from stkvlm_lib.grammar.names import KARTS
 from stkvlm_lib.grammar.scene import read_scene
 from stkvlm_lib.qa.label_check import read_marks
 from stkvlm_lib.qa.qa_sets import make_records
+from stkvlm_lib.vlm.answering import Answer
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +99,40 @@ def test_going_to_a_number_or_a_picture(widget):
     assert widget.state.view.image_file == name
     widget.goto.value = "nowhere"
     assert "no such number or picture" in widget.place.value and widget.state.view.image_file == name
+
+
+def test_it_opens_at_a_picture_with_a_question(bundled, records, predictions):
+    valid = next(r for r in records if r.split == "valid" and r.family == "track")
+    widget = explore(bundled, records, predictions, StubModel(), start=valid.image_file, question=valid.question)
+    assert widget.state.view.image_file == valid.image_file and widget.filters["split"].value == "valid"
+    assert widget.ask.question.value == widget.labels.about.value == valid.question
+    assert widget.ask.reply is None, "it is not asked before the reader wants it"
+    assert "aria-current='true'" in widget.questions.value
+    assert read_query(widget.keyboard.query) == Place(valid.image_file, valid.question)
+    with pytest.raises(ValueError, match="“nowhere”: no such picture"):
+        explore(bundled, records, start="nowhere")
+
+
+def test_mistakes_can_come_first_where_there_are_answers(bundled, records, predictions):
+    widget = explore(bundled, records, predictions)
+    widget.order.value = SUREST_MISTAKES
+    assert widget.state.rows()[0].correct is False and "View 1 of 20" in widget.place.value
+    assert widget.order in widget.children[0].children
+    unanswered = explore(bundled, records)
+    assert unanswered.order not in unanswered.children[0].children
+
+
+def test_the_picture_can_be_made_large(widget):
+    for shown in (True, False):
+        widget.on_action({"action": "large"})
+        assert widget.large.value is shown and ("stk-large" in widget._dom_classes) is shown
+
+
+def test_every_action_is_acknowledged_also_one_that_fails(widget):
+    widget._hear({"action": "next"})
+    with pytest.raises(KeyError):
+        widget._hear({"action": "choose"})
+    assert widget.keyboard.done == 2
 
 
 def test_filters_show_their_counts_and_say_when_nothing_is_left(widget, predictions):
@@ -266,6 +304,18 @@ def test_what_comes_from_data_is_escaped(bundled, records):
     shown = questions_html(ExplorerState(bundled, [first], [given]))
     assert "Is &lt;b&gt;&quot;tux&quot;&lt;/b&gt; &amp; co. there?" in shown and "<b>&quot;" not in shown
     assert "&lt;i&gt;" in shown and "✗ wrong" in shown and "25%" in shown
+
+
+def test_the_label_stands_out_among_the_rivals_whatever_its_rank(widget):
+    label = read_scene(with_others(widget)).ego.name
+    names = [label, *(name for name in KARTS if name != label)]
+    reply = widget.ask.asker.ask(widget.state.view, "What kart is the ego car?")
+    for rank in (1, 9):
+        order = [*names[1:rank], label, *names[rank:]]
+        rivals = tuple(Answer(name, 0.5 / number) for number, name in enumerate(order, 1))
+        shown = reply_html(replace(reply, rivals=rivals))
+        assert f"<td>{rank}</td><td>{label} <small>the label</small></td>" in shown
+        assert shown.count("the label</small>") == 1 and f"{len(names) - (6 if rank < 7 else 7)} more" in shown
 
 
 @pytest.mark.parametrize(("value", "said"), [(1, "100%"), (0.0123, "1%"), (0.004, "0.4%"), (0.0001, "0%")])

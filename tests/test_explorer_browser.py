@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import nbformat
@@ -19,7 +20,9 @@ from run_folder import make_run
 from stkvlm_lib.config import ROOT
 from stkvlm_lib.explore.explorer_page import NOTEBOOK
 from stkvlm_lib.explore.explorer_state import NOTHING_LEFT
+from stkvlm_lib.explore.links import explorer_link
 from stkvlm_lib.qa.label_check import MARKS_FILE, read_marks
+from stkvlm_lib.qa.qa_sets import read_records
 
 pytestmark = pytest.mark.browser
 SCREENSHOTS = Path(os.environ.get("STKVLM_SCREENSHOTS") or ROOT / "outputs" / "screenshots")
@@ -31,6 +34,11 @@ WATCH_HEIGHT = """() => {
     look();
 }"""
 """Note the height of the picture in every frame that the browser draws."""
+OFFERED = """([box, start]) => {
+    const index = [...box.options].findIndex(option => option.text.replaceAll("\\u00a0", " ").startsWith(start));
+    return index < 0 ? null : { index };
+}"""
+"""Which option of a box begins with a text."""
 
 
 @pytest.fixture(scope="module")
@@ -62,10 +70,13 @@ def voila(run, environment):
     command = [sys.executable, "-P", "-m", "stkvlm_lib", "explore", str(run), "--port", str(free_port())]
     server = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
     try:
-        yield re.search(r"http://127\.0\.0\.1:\d+/\?token=\S+", server.stdout.readline()).group()
+        printed = (re.search(r"http://127\.0\.0\.1:\d+/\?token=\S+", line) for line in server.stdout)
+        found = next(filter(None, printed), None)
+        assert found, "the server has ended without printing an address; its messages are above"
+        yield found.group()
     finally:
         server.terminate()
-        server.wait(30)
+        end(server)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +96,16 @@ def lab(run, environment, tmp_path_factory):
         yield f"http://127.0.0.1:{port}/lab/tree/05_explore.ipynb?token=secret"
     finally:
         server.kill()  # its kernel ends by itself; asked kindly, the server takes seconds over that
-        server.wait(30)
+        end(server)
+
+
+def end(server: subprocess.Popen) -> None:
+    """Wait for a server that was told to end; one that takes minutes over it is killed."""
+    try:
+        server.wait(PATIENCE / 1000)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
 
 
 def free_port() -> int:
@@ -95,7 +115,8 @@ def free_port() -> int:
 
 
 def wait_for(port: int) -> None:
-    for _ in range(300):
+    until = time.monotonic() + PATIENCE / 1000
+    while time.monotonic() < until:
         with socket.socket() as attempt:
             if attempt.connect_ex(("127.0.0.1", port)) == 0:
                 return
@@ -104,16 +125,20 @@ def wait_for(port: int) -> None:
 
 
 class Tab:
-    """A browser tab of its own, with what it complained of and what it asked other machines for."""
+    """A browser tab of its own, with what it complained of and what it asked other machines for.
+
+    Nothing in it sleeps: every look at the page waits for a condition, for as long as a slow machine may need.
+    """
 
     def __init__(self, page, width: int, height: int):
         self.context = page.context.browser.new_context(viewport={"width": width, "height": height})
         self.context.set_default_timeout(PATIENCE)
-        self.complaints, self.elsewhere = [], []
+        self.complaints, self.elsewhere, self.dropped = [], [], []
         self.context.route(lambda url: not url.startswith(("http://127.0.0.1:", "data:", "blob:")), self._refuse)
         self.page = self.context.new_page()
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("console", self._listen)
+        self.page.on("websocket", lambda socket: socket.on("close", lambda _: self.dropped.append(socket.url)))
 
     def _refuse(self, route) -> None:
         self.elsewhere.append(route.request.url)
@@ -125,6 +150,11 @@ class Tab:
 
     def open(self, address: str) -> None:
         self.page.goto(address)
+
+    def ready(self) -> str:
+        """Wait until the explorer hears keys and clicks; its picture (see `picture`)."""
+        self.page.locator(".stk-explorer[data-ready]").wait_for()
+        return self.picture()
 
     def shot(self, name: str) -> None:
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
@@ -138,10 +168,10 @@ class Tab:
         self.explorer().get_by_text(text).locator("visible=true").first.wait_for()
 
     def choose(self, label: str, option: str) -> None:
-        """Choose what begins with `option` in the visible box of that label."""
+        """Choose what begins with `option` in the visible box of that label, once it is offered."""
         box = self.explorer().get_by_label(label, exact=True).locator("visible=true").last
-        offered = [text.replace("\u00a0", " ") for text in box.locator("option").all_inner_texts()]
-        box.select_option(index=next(i for i, text in enumerate(offered) if text.startswith(option)))
+        found = self.page.wait_for_function(OFFERED, arg=[box.element_handle(), option])
+        box.select_option(index=found.json_value()["index"])
 
     def picture(self) -> str:
         """Wait until the picture is decoded; what it is, and in words."""
@@ -174,10 +204,10 @@ def test_the_page_of_a_run(tab, voila, run):
     tab.complaints.clear()
 
     tab.open(voila)
-    before = tab.picture()
+    before = tab.ready()
     tab.says("View 1 of 30")
     assert tab.page.title() == "Explorer · a-run"
-    assert tab.explorer("img.stk-picture").get_attribute("alt").startswith("Track ")
+    tab.page.wait_for_function("document.querySelector('img.stk-picture').alt.startsWith('Track ')")
     tab.shot("voila-questions")
 
     tab.page.evaluate(WATCH_HEIGHT)
@@ -186,6 +216,8 @@ def test_the_page_of_a_run(tab, voila, run):
     assert len(heights) == 1 and heights[0] > 300, "the picture changes in place"
     filter_and_clear(tab, run)
     tab.shot("voila-all")
+    tab.choose("Order", "surest mistakes first")
+    tab.explorer("table tbody tr").first.get_by_text("✗ wrong").wait_for()
     switch_the_overlay(tab)
     ask(tab)
     tab.shot("voila-ask")
@@ -197,6 +229,40 @@ def test_the_page_of_a_run(tab, voila, run):
     tab.page.set_viewport_size({"width": 600, "height": 1400})
     tab.shot("voila-narrow")
     assert tab.page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing sticks out at the side"
+    assert tab.complaints == [] and tab.elsewhere == [] and tab.dropped == []
+
+
+@pytest.mark.parametrize("tab", [(1280, 900)], indirect=True)
+def test_a_link_opens_the_page_at_its_picture(tab, voila, run):
+    record = read_records(run / "qa" / "valid.jsonl")[-1]
+    link = explorer_link(record.image_file, record.question, port=int(re.search(r":(\d+)/", voila).group(1)))
+    tab.open(voila)
+    tab.ready()
+    tab.open(link)  # the browser has the token by now
+    tab.ready()
+    tab.says(record.image_file)
+    tab.explorer(".stk-chosen").get_by_text(record.question).wait_for()
+    tab.page.keyboard.press("/")
+    field = tab.explorer(".stk-question input")
+    tab.page.wait_for_function("field => field === document.activeElement", arg=field.element_handle())
+    assert field.input_value() == record.question
+    tab.shot("voila-link")
+
+    tab.explorer("img.stk-picture").click()
+    tab.page.keyboard.press("z")
+    tab.page.locator(".stk-explorer.stk-large").wait_for()
+    tab.page.keyboard.press("ArrowRight")
+    tab.page.wait_for_function("file => !decodeURIComponent(location.search).includes(file)", arg=record.image_file)
+    tab.shot("voila-large")
+    address = tab.page.url
+    tab.page.reload()
+    tab.ready()
+    tab.page.wait_for_function("() => location.search.includes('picture=')")
+    assert tab.page.url == address and record.image_file not in tab.explorer(".stk-place").inner_text()
+
+    tab.open(link.replace(record.image_file, "valid/nowhere.jpg"))
+    tab.ready()
+    tab.says("“valid/nowhere.jpg”: no such picture")
     assert tab.complaints == [] and tab.elsewhere == []
 
 
@@ -207,7 +273,7 @@ def test_the_notebook_in_jupyterlab(tab, lab, run):
     tab.page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
     tab.page.get_by_role("menuitem", name="Run", exact=True).click()
     tab.page.get_by_text("Run All Cells", exact=True).click()
-    before = tab.picture()
+    before = tab.ready()
     tab.explorer().evaluate("found => found.scrollIntoView()")
     tab.shot("lab-questions")
 
@@ -250,6 +316,7 @@ def filter_and_clear(tab: Tab, run: Path) -> None:
     tab.says(NOTHING_LEFT)
     tab.explorer("img.stk-picture").wait_for(state="hidden")
     tab.explorer().get_by_role("button", name="Clear filters").click()
+    tab.says("View 1 of 40")
     tab.picture()
 
 
@@ -260,7 +327,8 @@ def switch_the_overlay(tab: Tab) -> None:
     tab.page.keyboard.press("Escape")
     tab.explorer().get_by_label("Overlay").uncheck()
     before = tab.changed(before)
-    assert tab.explorer().get_by_label("Zones").is_disabled()
+    zones = tab.explorer().get_by_label("Zones").element_handle()
+    tab.page.wait_for_function("zones => zones.disabled", arg=zones)
     tab.explorer().get_by_label("Overlay").check()
     tab.changed(before)
 
@@ -282,11 +350,22 @@ def ask(tab: Tab) -> None:
 
 
 def begin_and_cancel_a_map(tab: Tab) -> None:
-    tab.explorer().get_by_role("button", name="Which parts decide?").click()
-    tab.explorer().get_by_role("button", name="Cancel").click()
+    """A fast machine may be done with the map before Cancel is pressed; then once more."""
+    from playwright.sync_api import TimeoutError as TooLate
+
+    begin, cancel, remove = (
+        tab.explorer().get_by_role("button", name=name) for name in ("Which parts decide?", "Cancel", "Remove the map")
+    )
+    for _ in range(5):
+        begin.click()
+        cancel.or_(remove).locator("visible=true").wait_for()
+        with suppress(TooLate):
+            cancel.click(timeout=5_000)
+            break
+        remove.click()
     tab.says("Cancelled.")
-    assert not tab.explorer().get_by_role("progressbar").locator("visible=true").count()
-    tab.explorer().get_by_role("button", name="Which parts decide?").wait_for()
+    tab.explorer(".widget-hprogress").wait_for(state="hidden")
+    begin.wait_for()
 
 
 def mark(tab: Tab, run: Path, note: str) -> None:
@@ -301,4 +380,4 @@ def mark(tab: Tab, run: Path, note: str) -> None:
 
 def look_at_detections(tab: Tab) -> None:
     tab.explorer().get_by_role("tab", name="Detections").click()
-    assert tab.explorer("table").locator("visible=true").get_by_text("ego").count()
+    tab.explorer("table").locator("visible=true").get_by_text("ego", exact=True).first.wait_for()

@@ -10,7 +10,9 @@ from stkvlm_lib import __main__ as cli
 from stkvlm_lib.config import ROOT, ConfigError, ExplorerConfig, upper
 from stkvlm_lib.explore.explorer_page import NOTEBOOK, TEMPLATES, write_page
 from stkvlm_lib.explore.explorer_run import explore_run, frames_of, model_of, read_answers
+from stkvlm_lib.explore.links import Place, explorer_link, query, read_query
 from stkvlm_lib.qa.label_check import MARKS_FILE
+from stkvlm_lib.qa.qa_sets import read_records
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +48,31 @@ def test_without_any_run_there_are_the_frames_with_their_questions(run, monkeypa
 def test_a_run_that_is_named_must_be_there(tmp_path):
     with pytest.raises(ConfigError, match="RUN_DIR: there is no run"):
         explore_run(ExplorerConfig(run_dir=str(tmp_path / "absent")))
+
+
+def test_a_parameter_or_the_pages_address_names_the_picture(run, monkeypatch):
+    valid = read_records(run / "qa" / "valid.jsonl")[0]
+    test = read_records(run / "qa" / "test.jsonl")[-1]
+    named = ExplorerConfig(run_dir=str(run), picture=valid.image_file, question=valid.question)
+    assert explore_run(named).state.view.image_file == valid.image_file
+    with pytest.raises(ConfigError, match="PICTURE: “nowhere”: no such picture"):
+        explore_run(ExplorerConfig(run_dir=str(run), picture="nowhere"))
+    monkeypatch.setenv("QUERY_STRING", explorer_link(test.image_file, test.question).split("?")[1])
+    assert explore_run(named).state.view.image_file == valid.image_file, "only Voila's is the page's"
+    monkeypatch.setenv("SERVER_SOFTWARE", "voila/0.5")
+    opened = explore_run(named)
+    assert opened.state.view.image_file == test.image_file and opened.ask.question.value == test.question
+    monkeypatch.setenv("QUERY_STRING", "token=t&picture=nowhere")
+    opened = explore_run(ExplorerConfig(run_dir=str(run)))
+    assert "View 1 of" in opened.place.value and "“nowhere”: no such picture" in opened.place.value
+
+
+def test_a_link_is_read_as_it_was_written():
+    question = "Is “tux” & co. left of 50%?"
+    address = explorer_link("test/800000_00_im.jpg", question, port=9000)
+    assert address.startswith("http://127.0.0.1:9000/?picture=test/800000_00_im.jpg&question=") and " " not in address
+    assert read_query(address.split("?")[1]) == Place("test/800000_00_im.jpg", question)
+    assert query(Place(), token="a+b") == "token=a%2Bb" and read_query("token=a&question=b") == Place("", "b")
 
 
 def test_broken_answers_are_named(tmp_path):

@@ -6,16 +6,16 @@ from types import SimpleNamespace
 import pytest
 
 from stkvlm_lib.data.frames import Detection, Frame, View
-from stkvlm_lib.explore.explorer_state import (
+from stkvlm_lib.explore.explorer_filters import (
     CONFIDENCES,
     FILTERS,
-    NOTHING_LEFT,
+    LEAST_SURE,
     SIZES,
-    ExplorerState,
-    Given,
+    SUREST_MISTAKES,
     shorter_side,
     subject,
 )
+from stkvlm_lib.explore.explorer_state import NOTHING_LEFT, ExplorerState, Given
 from stkvlm_lib.figures.drawing import TOO_SMALL
 from stkvlm_lib.grammar.scene import read_scene
 from stkvlm_lib.qa.qa_sets import Record, make_records
@@ -189,6 +189,49 @@ def test_filters_that_leave_nothing_say_so_and_go_on(state):
         step()
     state.clear_filters()
     assert len(state) == 40
+
+
+def test_the_surest_mistakes_come_first_where_that_is_asked_for(bundled, records, predictions):
+    wrong = [p for p in predictions if not p.correct]
+    sure = {p.image_file: 0.5 + number / 1000 for number, p in enumerate(wrong)}
+    given = [p if p.correct else replace(p, confidence=sure[p.image_file]) for p in predictions]
+    state = ExplorerState(bundled, records, given)
+    state.jump(7)
+    state.set_order(SUREST_MISTAKES)
+    assert state.index == 0 and len(state) == 40
+    seen = []
+    for _ in range(len(sure)):
+        seen.append(state.view.image_file)
+        assert state.rows()[0].correct is False
+        state.next()
+    assert seen == sorted(sure, key=sure.get, reverse=True)
+    assert all(row.correct is not False for row in state.rows()), "views without a mistake come last"
+    state.set_order(LEAST_SURE)
+    assert state.rows()[0].confidence == min(p.confidence for p in given)
+    with pytest.raises(ValueError, match="no order 'by size'; there are as in the files"):
+        state.set_order("by size")
+
+
+def test_a_picture_is_opened_whatever_the_filters_and_a_question_is_chosen(state, records):
+    first, last = records[0], records[-1]
+    state.set_filters(split=first.split, track=first.track)
+    state.open(last.image_file, last.question)
+    assert state.view.image_file == last.image_file
+    assert (state.filters.split, state.filters.track) == (last.split, "")
+    assert [row.record.question for row in state.rows() if row.chosen] == [last.question]
+    state.set_filters(family=last.family)
+    state.open(last.image_file.removesuffix(".jpg"))
+    assert state.filters.family == last.family, "filters that let it pass stay"
+    with pytest.raises(ValueError, match="“nowhere”: no such picture among the 40"):
+        state.open("nowhere")
+    assert state.view.image_file == last.image_file
+
+
+def test_a_picture_that_the_filters_leave_out_is_said_to_be_there(state, records):
+    state.set_filters(split="test")
+    valid = next(record for record in records if record.split == "valid")
+    with pytest.raises(ValueError, match="the filters leave that picture out, clear them"):
+        state.find(valid.image_file)
 
 
 def test_unknown_filters_and_values_are_refused(state, bundled, records):

@@ -1,4 +1,5 @@
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -6,7 +7,9 @@ from stkvlm_lib.explore.label_widget import gallery, mark_labels
 from stkvlm_lib.qa.label_check import (
     MARKS_FILE,
     Mark,
+    MarksByOrigin,
     add_mark,
+    by_origin,
     draw_sample,
     family_errors,
     label_error,
@@ -81,6 +84,17 @@ def test_a_mark_is_of_a_label_not_of_a_question(sample):
     assert marks_on(sample, [old, changed]) == [old]
 
 
+def test_marks_made_in_the_explorer_are_merged_by_origin(written, sample):
+    drawn, asked = sample[:50], sample[55]  # the others are in the files, but not drawn
+    gone = replace(asked, answer="another answer")
+    made = [mark(drawn[0], "right"), mark(asked, "wrong"), mark(gone, "wrong"), mark(drawn[1], "wrong")]
+    found = by_origin(made, drawn, written[0])
+    assert (found.drawn, found.chosen, found.outdated) == ([made[0], made[3]], [made[1]], [made[2]])
+    lines = {line.what: (line.n, line.wrong) for line in label_errors(found)}
+    assert lines["all"] == (2, 1) and lines["chosen, not drawn"] == lines["no longer asked"] == (1, 1)
+    assert by_origin(made[:1], drawn, written[0] / "absent") == MarksByOrigin(made[:1], [], [])
+
+
 @pytest.mark.parametrize(
     ("hits", "n", "low", "high"),
     [(0, 200, 0.0, 0.018846), (10, 100, 0.055229, 0.174366), (5, 5, 0.565518, 1.0), (0, 0, 0.0, 1.0)],
@@ -91,7 +105,7 @@ def test_wilsons_interval(hits, n, low, high):
 
 def test_the_label_error_is_told_for_all_and_for_each_rule_set(sample):
     marks = [mark(record, "wrong" if i in (3, 4) else "right") for i, record in enumerate(sample)]
-    everything, course, strict = label_errors(marks)
+    everything, course, strict = label_errors(MarksByOrigin(marks))
     assert (everything.what, course.what, strict.what) == ("all", "course rules", "strict rules")
     assert everything.n == course.n + strict.n == 60 and everything.wrong == course.wrong + strict.wrong == 2
     assert everything.rate == 2 / 60 and everything.low < everything.rate < everything.high

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from stkvlm_lib.cards.qa_card import (
@@ -17,7 +19,7 @@ from stkvlm_lib.parallel import Workers
 from stkvlm_lib.qa.blind import guesses
 from stkvlm_lib.qa.contrast import read_contrast
 from stkvlm_lib.qa.generate import Plan, Tally
-from stkvlm_lib.qa.label_check import draw_sample, mark
+from stkvlm_lib.qa.label_check import MarksByOrigin, draw_sample, mark
 from stkvlm_lib.qa.leaks import check_leaks
 from stkvlm_lib.qa.qa_sets import read_records
 
@@ -31,7 +33,8 @@ def facts(written, few):
     train, test = (read_records(folder / f"{split}_extended.jsonl") for split in ("train", "test"))
     marks = [mark(record, "wrong" if i == 0 else "right") for i, record in enumerate(draw_sample(folder, 40, 0))]
     found = guesses(train, test)
-    return Facts(tallies, Plan(), "test", check_leaks(some, Workers(quiet=True)), found, found, marks)
+    leaks = check_leaks(some, Workers(quiet=True))
+    return Facts(tallies, Plan(), "test", leaks, found, found, MarksByOrigin(drawn=marks))
 
 
 def test_the_card_tells_counts_guesses_label_error_and_how_it_was_made(facts):
@@ -40,12 +43,21 @@ def test_the_card_tells_counts_guesses_label_error_and_how_it_was_made(facts):
     total = sum(tally.questions for tally in facts.tallies.values())
     assert f"{total:,} questions" in card
     assert "40 labels were drawn" in card and "1 of them are wrong" in card and "2.5%" in card
+    assert "not drawn" not in card and "no longer hold" not in card
     for family in FAMILIES.values():
         assert f"| {family.template} |" in card
     for found in facts.guesses:
         assert f"| {found.family} | {found.n:,} |" in card
     for heading in ("Rules", "Balance", "What can be guessed", "Leaks", "Known limits", "Licences"):
         assert f"\n## {heading}\n" in card
+
+
+def test_marks_on_labels_that_were_not_drawn_are_told_apart(facts):
+    first, *others = facts.marks.drawn
+    card = make_card(replace(facts, marks=MarksByOrigin(others, [first], [first])), "A title", "the command")
+    assert "39 labels were drawn" in card and "0 of them are wrong" in card
+    assert "1 more were not drawn but chosen" in card and "| chosen, not drawn | 1 | 1 |" in card
+    assert "1 more were marked that these files no longer hold" in card and "| no longer asked | 1 | 1 |" in card
 
 
 def test_the_card_says_what_was_not_measured():

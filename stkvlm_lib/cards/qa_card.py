@@ -3,7 +3,7 @@
 import shlex
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -14,15 +14,14 @@ from stkvlm_lib.grammar.scene import COURSE_RULES, STRICT_RULES
 from stkvlm_lib.markdown import table
 from stkvlm_lib.qa.blind import Guess
 from stkvlm_lib.qa.generate import Plan, Tally
-from stkvlm_lib.qa.label_check import Mark, label_error, label_errors
+from stkvlm_lib.qa.label_check import MarksByOrigin, label_error, label_errors
 from stkvlm_lib.qa.leaks import Comparison
 from stkvlm_lib.qa.qa_sets import Composition
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a card tells. shown: the split of which balance and guesses are told; outdated: marks on labels that the
-    files no longer hold."""
+    """What a card tells. shown: the split of which balance and guesses are told."""
 
     tallies: dict[str, Tally]
     plan: Plan
@@ -30,8 +29,7 @@ class Facts:
     comparisons: Sequence[Comparison] = ()
     guesses: Sequence[Guess] = ()
     extended_guesses: Sequence[Guess] = ()
-    marks: Sequence[Mark] = field(default_factory=tuple)
-    outdated: Sequence[Mark] = field(default_factory=tuple)
+    marks: MarksByOrigin = MarksByOrigin()
 
 
 def make_card(facts: Facts, title: str, command: str) -> str:
@@ -66,9 +64,10 @@ def make_card(facts: Facts, title: str, command: str) -> str:
         balance=table(balance_rows(tally), right=True),
         blind=table((guess.row() for guess in facts.guesses), right=True),
         blind_extended=table((guess.row() for guess in facts.extended_guesses), right=True),
-        marks=label_errors(facts.marks) if facts.marks else (),
-        label_errors=table((found.row() for found in label_errors(facts.marks, facts.outdated)), right=True),
-        outdated=label_error(facts.outdated),
+        drawn=label_error(facts.marks.drawn),
+        chosen=label_error(facts.marks.chosen),
+        outdated=label_error(facts.marks.outdated),
+        label_errors=table((found.row() for found in label_errors(facts.marks)), right=True),
         leaks=table((found.row() for found in facts.comparisons), right=True) or "There is only one split.",
     )
 

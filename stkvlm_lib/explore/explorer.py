@@ -20,9 +20,11 @@ from matplotlib.figure import Figure
 
 from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.explore.asking import Asker
+from stkvlm_lib.explore.explorer_filters import FILTERS, ORDERS
 from stkvlm_lib.explore.explorer_html import detections_html, legend_html, message, place_html, questions_html
 from stkvlm_lib.explore.explorer_panels import AskPanel, LabelPanel, choose, field
-from stkvlm_lib.explore.explorer_state import FILTERS, NOTHING_LEFT, ExplorerState, Given, Row
+from stkvlm_lib.explore.explorer_state import NOTHING_LEFT, ExplorerState, Given, Row
+from stkvlm_lib.explore.links import Place, query
 from stkvlm_lib.explore.occlusion import OcclusionMap, draw_occlusion
 from stkvlm_lib.figures.drawing import BLACK, GREEN, GREY, VERMILLION, draw_overlay
 from stkvlm_lib.figures.plots import Chart
@@ -37,6 +39,7 @@ PICTURE_WIDTH = 1200
 """Width in px of the picture sent, or nearly: more than is shown, so that it is crisp on fine screens too."""
 FILTER_NAMES = {"outcome": "Answer", "kart": "Kart in view", "family": "Kind of question", "size": "Box size"}
 """Names of the filters that are not their ids."""
+KEYS = "Keys, after a click on the picture: ← → step, R random, O overlay, Z large picture, / ask."
 DETAILS = {"zones": "Zones", "shares": "Visible share", "limit": "5 px limit"}
 """Parts of the overlay with a switch of their own, beside boxes and names."""
 
@@ -48,11 +51,15 @@ def explore(
     model: "AnswerModel | Callable[[], AnswerModel] | None" = None,
     marks: str | Path | None = None,
     seed: int = 0,
+    start: str = "",
+    question: str = "",
 ) -> "Explorer":
     """The explorer, to be displayed by a notebook. With predictions it starts at the split they are about.
 
     qa: records, or records by split. model: answers live; a function that loads one is called at the first question.
-    marks: the file for marks on labels. seed: of the random steps. Raises ValueError when no record is about `frames`.
+    marks: the file for marks on labels. seed: of the random steps. start: the picture to begin with, by its
+    `image_file` or a part of it, with a question to ask about it. Raises ValueError when no record is about `frames`
+    or `start`.
     """
     records = [record for rows in qa.values() for record in rows] if isinstance(qa, Mapping) else list(qa)
     predictions = list(predictions or ())
@@ -60,7 +67,10 @@ def explore(
     home = frames.by_image_file.get(predictions[0].image_file) if predictions else None
     if home and home.frame.split in state.options("split"):
         state.set_filters(split=home.frame.split)
-    return Explorer(state, Asker(model), Path(marks) if marks else None)
+    explorer = Explorer(state, Asker(model), Path(marks) if marks else None)
+    if start:
+        explorer.go_to(start, question)
+    return explorer
 
 
 def picture_png(
@@ -84,12 +94,15 @@ def picture_png(
 class Keys(anywidget.AnyWidget):
     """Arrow keys and letters for the whole explorer, clicks on questions, and the picture's alternative text.
 
-    Sends {"action": ..}: `previous`, `next`, `random`, `overlay`, `ask`, or `choose` with a "question".
+    Sends {"action": ..}: `previous`, `next`, `random`, `overlay`, `large`, `ask`, or `choose` with a "question". done:
+    how many were done, so that a key held down waits for the picture. query: of the page's address, to come back to.
     """
 
     _esm = Path(__file__).with_name("explorer.js")
     _css = Path(__file__).with_name("explorer.css")
     alt = traitlets.Unicode().tag(sync=True)
+    query = traitlets.Unicode().tag(sync=True)
+    done = traitlets.Int().tag(sync=True)
 
 
 class Explorer(widgets.VBox):
@@ -99,11 +112,13 @@ class Explorer(widgets.VBox):
         self.state = state
         self._lock, self._busy, self._filtered = threading.RLock(), False, None
         self.filters = {name: self._filter(name) for name in FILTERS if state.options(name)}
-        self.clear = self._button("Clear filters", state.clear_filters)
+        self.order = field(widgets.Dropdown(options=ORDERS, description="Order"))
+        self.order.observe(lambda change: self._do(partial(state.set_order, change.new)), "value")
+        self.clear = self._button("Clear filters", state.clear_filters, "show all questions")
         self.buttons = {
-            "previous": self._button("← Previous", state.previous),
-            "next": self._button("Next →", state.next),
-            "random": self._button("Random", state.random),
+            "previous": self._button("← Previous", state.previous, "the view before (key ←)"),
+            "next": self._button("Next →", state.next, "the next view (key →)"),
+            "random": self._button("Random", state.random, "any other view (key R)"),
         }
         self.goto = widgets.Text(description="Go to", placeholder="number or picture", continuous_update=False)
         self.goto.observe(lambda change: change.new and self._go(change.new), "value")
@@ -113,6 +128,8 @@ class Explorer(widgets.VBox):
         }
         for box in (self.overlay, *self.details.values()):
             box.observe(lambda _: self.show_picture(), "value")
+        self.large = widgets.Checkbox(False, description="Large picture", indent=False)
+        self.large.observe(lambda change: (self.add_class if change.new else self.remove_class)("stk-large"), "value")
         self.place, self.description, self.legend = (widgets.HTML() for _ in range(3))
         self.picture = widgets.Image(format="png")
         self.questions, self.detections = widgets.HTML(), widgets.HTML()
@@ -121,16 +138,18 @@ class Explorer(widgets.VBox):
         panes = {"Questions": self.questions, "Ask": self.ask, "Labels": self.labels, "Detections": self.detections}
         self.tabs = widgets.Tab(list(panes.values()), titles=list(panes), selected_index=0)
         self.keyboard = Keys()
-        self.keyboard.on_msg(lambda _, content, __: self.on_action(content))
+        self.keyboard.on_msg(lambda _, content, __: self._hear(content))
         super().__init__(self._laid_out())
         self.add_class("stk-explorer")
         self.refresh()
 
     def _laid_out(self) -> list[widgets.Widget]:
-        filters = _box("stk-filters", *self.filters.values(), self.clear)
+        orders = [self.order] if self.state.has_predictions else []
+        filters = _box("stk-filters", *self.filters.values(), *orders, self.clear)
         steps = _box("stk-steps", *self.buttons.values(), self.goto, self.place)
-        switches = _box("stk-switches", self.overlay, *self.details.values())
-        self.left = _box("stk-left", self.picture, switches, self.legend, self.description)
+        switches = _box("stk-switches", self.overlay, *self.details.values(), self.large)
+        keys = widgets.HTML(f"<small>{KEYS}</small>")
+        self.left = _box("stk-left", self.picture, switches, self.legend, self.description, keys)
         for widget, name in (
             (self.goto, "stk-goto"),
             (self.place, "stk-place"),
@@ -148,8 +167,8 @@ class Explorer(widgets.VBox):
         box.observe(lambda change: self._do(partial(self.state.set_filters, **{name: change.new})), "value")
         return box
 
-    def _button(self, text: str, change: Callable[[], None]) -> widgets.Button:
-        button = widgets.Button(description=text)
+    def _button(self, text: str, change: Callable[[], None], tooltip: str) -> widgets.Button:
+        button = widgets.Button(description=text, tooltip=tooltip)
         button.on_click(lambda _: self._do(change))
         return button
 
@@ -164,23 +183,44 @@ class Explorer(widgets.VBox):
         try:
             self.state.find(wanted)
         except ValueError as error:
-            self.place.value = place_html(self.state) + message(str(error), "error")
+            self.complain(error)
             return
         self.refresh()
         self.goto.value = ""
+
+    def go_to(self, picture: str, question: str = "") -> None:
+        """Show a picture, by its name or a part of it, with a question ready to be asked. Raises ValueError."""
+        self.state.open(picture, question)
+        self.refresh()
+        if question:
+            self.labels.put(question)
+            self.ask.fill(question)
+
+    def complain(self, error: Exception) -> None:
+        """Say beside the place what could not be shown."""
+        self.place.value = place_html(self.state) + message(str(error), "error")
+
+    def _hear(self, content: dict) -> None:
+        try:
+            self.on_action(content)
+        finally:
+            self.keyboard.done += 1
 
     def on_action(self, content: dict) -> None:
         """A key or a click that the browser reports (see Keys)."""
         action = content.get("action")
         if action in self.buttons:
             self._do(getattr(self.state, action))
-        elif action == "overlay":
-            self.overlay.value = not self.overlay.value
+        elif action in ("overlay", "large"):
+            switch = self.overlay if action == "overlay" else self.large
+            switch.value = not switch.value
         elif action in ("ask", "choose"):
             self.tabs.selected_index = self.tabs.children.index(self.ask)
         if action == "choose":
-            self.labels.put(content["question"])
-            self.ask.put(content["question"])
+            self.state.chosen = content["question"]
+            self._show_questions()
+            self.labels.put(self.state.chosen)
+            self.ask.put(self.state.chosen)
 
     def refresh(self) -> None:
         """Show the state."""
@@ -221,6 +261,8 @@ class Explorer(widgets.VBox):
 
     def _show_questions(self) -> None:
         self.questions.value = questions_html(self.state, self.labels.marks)
+        chosen = next((row.record.question for row in self.state.rows() if row.chosen), "")
+        self.keyboard.query = query(Place(self.state.view.image_file, chosen)) if self.state.view else ""
 
 
 def _box(name: str, *children: widgets.Widget) -> widgets.Box:

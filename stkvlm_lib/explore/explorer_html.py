@@ -39,15 +39,16 @@ def questions_html(state: ExplorerState, marks: Mapping[tuple[str, str, str], Ma
     rows, answered = state.rows(), state.has_predictions
     heads = ["question", "label", *(["answer", "", "sure"] if answered else [])]
     body = [[*_question_cells(row, marks or {}), *(_answer_cells(row) if answered else [])] for row in rows]
-    pale = ["" if row.matches else "stk-pale" for row in rows]
+    looks = [f"{'' if row.matches else 'stk-pale'} {'stk-chosen' if row.chosen else ''}".strip() for row in rows]
     n = f"{len(rows)} questions" if len(rows) > 1 else "One question"
-    return _table(f"{n} about this view; choose one to ask it.", heads, body, pale)
+    return _table(f"{n} about this view; choose one to ask it.", heads, body, looks)
 
 
 def _question_cells(row: Row, marks: Mapping[tuple[str, str, str], Mark]) -> list[str]:
     record = row.record
     question = escape(record.question, quote=True)
-    choose = f"<button type='button' class='stk-choose' data-question=\"{question}\">{question}</button>"
+    current = " aria-current='true'" if row.chosen else ""
+    choose = f"<button type='button' class='stk-choose'{current} data-question=\"{question}\">{question}</button>"
     mark = marks.get((record.image_file, record.question, record.answer))
     marked = f"<br><small>label marked {mark.verdict}</small>" if mark else ""
     return [choose, f"<b>{_breakable(record.answer)}</b>{marked}"]
@@ -118,8 +119,14 @@ def _rivals(reply: Reply) -> str:
             "This wording is of no known kind, so there is no set of answers to rank, and the model was not trained "
             "to answer it. Choose a kind above to see how its questions are worded."
         )
-    shown, rest = reply.rivals[:RIVALS_SHOWN], reply.rivals[RIVALS_SHOWN:]
-    body = [[str(n), escape(a.text), bar(a.confidence), share(a.confidence)] for n, a in enumerate(shown, 1)]
+    body, rest = [], []
+    for rank, a in enumerate(reply.rivals, 1):
+        labelled = normalise(a.text) == normalise(reply.label.answer)
+        if rank > RIVALS_SHOWN and not labelled:
+            rest.append(a)
+            continue
+        text = f"{escape(a.text)}{' <small>the label</small>' if labelled else ''}"
+        body.append([str(rank), text, bar(a.confidence), share(a.confidence)])
     if rest:
         others = sum(a.confidence for a in rest)
         body.append(["", f"{len(rest)} more", bar(others), share(others)])

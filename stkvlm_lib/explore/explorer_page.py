@@ -10,13 +10,12 @@ from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
 from stkvlm_lib.config import ROOT
+from stkvlm_lib.explore.links import ADDRESS, PORT, Place, query
 
 NOTEBOOK = ROOT / "notebooks" / "05_explore.ipynb"
 NOTEBOOK_ONLY = "notebook-only"
 """The tag of cells that the page leaves out."""
 TEMPLATES = Path(__file__).with_name("voila")
-ADDRESS = "127.0.0.1"
-PORT = 8866
 
 
 def write_page(folder: Path, run: Path, parameters: dict[str, str]) -> Path:
@@ -33,8 +32,11 @@ def write_page(folder: Path, run: Path, parameters: dict[str, str]) -> Path:
     return path
 
 
-def serve(run: Path, parameters: dict[str, str], port: int = PORT) -> None:
-    """Serve the page until interrupted; prints its address with the token. A port in use is replaced by another."""
+def serve(run: Path, parameters: dict[str, str], port: int = PORT, place: Place | None = None) -> None:
+    """Serve the page until interrupted; prints its address with the token. A port in use is replaced by another.
+
+    place: what the printed address opens; any other by its query, see `links`.
+    """
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     os.environ["JUPYTER_PATH"] = os.pathsep.join([str(TEMPLATES), *filter(None, [os.environ.get("JUPYTER_PATH")])])
     from voila.app import Voila  # only now: it reads the paths just set
@@ -47,12 +49,12 @@ def serve(run: Path, parameters: dict[str, str], port: int = PORT) -> None:
             super().listen()
 
         def announce(self) -> None:
-            print(f"explorer     http://{ADDRESS}:{self.port}/?token={self.token}")
+            print(f"explorer     http://{ADDRESS}:{self.port}/?{query(place or Place(), token=self.token)}")
             print("stop         Ctrl+C", flush=True)
 
     with tempfile.TemporaryDirectory(prefix="explorer-") as folder:
         page = Page(token=secrets.token_urlsafe(24), ip=ADDRESS, port=port, open_browser=False, log_level="ERROR")
-        page.tornado_settings = {"ws_ping_interval": 30_000, "ws_ping_timeout": 30_000}  # ms; the default pair warns
+        page.tornado_settings = {"ws_ping_interval": 0}  # a page on the same machine is never silently gone
         path = write_page(Path(folder), run, parameters)
         page.initialize([str(path), "--template=explorer", "--theme=light", "--show_tracebacks=True"])
         page.config.KernelManager.transport = "ipc"  # the kernel listens to this user alone

@@ -69,6 +69,7 @@ class AskPanel(widgets.VBox):
         super().__init__([*(widgets.HBox(**line) for line in row), self.answer, buttons, self.told])
         for line in (*self.children[:2], buttons):
             line.add_class("stk-row")
+        self.question.add_class("stk-question")
         self.add_class("stk-pane")
         self._refresh()
 
@@ -86,12 +87,16 @@ class AskPanel(widgets.VBox):
         self.answer.value = ""
         self._refresh()
 
-    def put(self, question: str) -> None:
-        """Ask a question chosen elsewhere."""
+    def fill(self, question: str) -> None:
+        """Put a question into the fields, without asking it yet."""
         with self._quietly():
             family = family_of(question)
             self.question.value, self.kind.value = question, family if family in FAMILIES else ""
             self._suggest()
+
+    def put(self, question: str) -> None:
+        """Ask a question chosen elsewhere."""
+        self.fill(question)
         self.ask()
 
     def ask(self) -> None:

@@ -1,6 +1,8 @@
 """The explorer on a run's folder: its frames, questions, answers, marks and adapter, as far as they are there."""
 
+import os
 from collections.abc import Callable, Iterator
+from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,6 +10,7 @@ from stkvlm_lib.config import ConfigError, ExplorerConfig, RunConfig
 from stkvlm_lib.data.frame_sets import FrameSet, read_frames
 from stkvlm_lib.explore.explorer import Explorer, explore
 from stkvlm_lib.explore.explorer_state import Given
+from stkvlm_lib.explore.links import Place, read_query
 from stkvlm_lib.files import read_json, read_rows
 from stkvlm_lib.qa.label_check import MARKS_FILE
 from stkvlm_lib.qa.qa_sets import Record, make_records, question_files, read_records
@@ -19,18 +22,40 @@ ANSWERS = ("predictions", "predictions_extended", "predictions_test_unseen")
 """The files of a run with answers to its questions."""
 
 
-def explore_run(config: ExplorerConfig) -> Explorer:
-    """The explorer on a run. Where no run is named and none is there yet: on the frames, with their ten questions.
+def explore_run(config: ExplorerConfig | None = None) -> Explorer:
+    """The explorer on a run, by default the newest. Where none is there yet: on the frames, with their ten questions.
 
-    Raises ConfigError when the run that was named does not exist.
+    Raises ConfigError when the run or the picture that was named does not exist.
     """
+    config = config or ExplorerConfig()
     run = config.run_path
     if config.run_dir and not run.is_dir():
         raise ConfigError(f"RUN_DIR: there is no run {run}; name a folder in outputs/, or none for the newest")
     frames = read_frames(frames_of(config), skip_broken=config.skip_broken)
     records = [r for path in question_files(run / "qa") for r in read_records(path)] or list(made_anew(frames))
     marks = run / "qa" / MARKS_FILE if run.is_dir() else None
-    return explore(frames, records, read_answers(run), model_of(config), marks, config.seed)
+    explorer = explore(frames, records, read_answers(run), model_of(config), marks, config.seed)
+    open_place(explorer, config)
+    return explorer
+
+
+def open_place(explorer: Explorer, config: ExplorerConfig) -> None:
+    """Go to the picture that the page's address names, else to that of the parameters. A wrong address is told on the
+    page, a wrong parameter raises ConfigError."""
+    asked, named = page_place(), Place(config.picture, config.question)
+    try:
+        if asked.picture or named.picture:
+            explorer.go_to(*astuple(asked if asked.picture else named))
+    except ValueError as error:
+        if not asked.picture:
+            raise ConfigError(f"PICTURE: {error}") from error
+        explorer.complain(error)
+
+
+def page_place() -> Place:
+    """What the address names by which a browser opened the page; Voila tells its query to the kernel."""
+    served = os.environ.get("SERVER_SOFTWARE", "").startswith("voila/")
+    return read_query(os.environ.get("QUERY_STRING", "")) if served else Place()
 
 
 def frames_of(config: RunConfig) -> tuple[Path, ...]:

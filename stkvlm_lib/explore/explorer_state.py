@@ -1,55 +1,28 @@
 """What the explorer shows, without a widget: which views pass the filters, which is on show, what is known of it."""
 
 import random
-import re
-from bisect import bisect_right
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.data.frames import KART_CLASS, View
+from stkvlm_lib.explore.explorer_filters import FILTERS, IN_FILE_ORDER, ORDERS, Filters, make_facets, urgency
 from stkvlm_lib.figures.drawing import TOO_SMALL, role
-from stkvlm_lib.figures.plots import in_order
-from stkvlm_lib.grammar.scene import Box, Kart, Scene, depth, is_kept, read_scene, scale_box, side
+from stkvlm_lib.grammar.scene import Kart, Scene, depth, is_kept, read_scene, scale_box, side
 from stkvlm_lib.qa.qa_sets import Record, by_picture
 
 if TYPE_CHECKING:
     from stkvlm_lib.scores.scoring import Prediction
 
-RIGHT, WRONG = "right", "wrong"
-CONFIDENCES = {"under 50 %": 0.0, "50 to 80 %": 0.5, "80 to 95 %": 0.8, "95 % and more": 0.95}
-"""Ranges of confidence -> where each begins (0..1)."""
-SIZES = {"under 10 px": 0, "10 to 19 px": 10, "20 to 39 px": 20, "40 px and more": 40}
-"""Ranges of box size -> where each begins: shorter side of the box in px of the 150x100 frame."""
 NOTHING_LEFT = "No question passes all of these filters. Set one of them back to “all”, or clear them."
 CLASSES = {
     **{1: "kart", 2: "track", 3: "background", 4: "pickup", 5: "nitro", 6: "bomb", 7: "object", 8: "projectile"},
     9: "unknown",
 }
 """What the class numbers of detections stand for."""
-
-
-@dataclass(frozen=True)
-class Filters:
-    """What a question must match to count; empty means all.
-
-    kart: one that counts as visible in the picture. outcome: `right` or `wrong`, of answered questions. size: of the
-    box that matters, see `subject`.
-    """
-
-    split: str = ""
-    track: str = ""
-    kart: str = ""
-    family: str = ""
-    outcome: str = ""
-    confidence: str = ""
-    size: str = ""
-
-
-FILTERS = tuple(field.name for field in fields(Filters))
 
 
 @dataclass(frozen=True)
@@ -65,13 +38,14 @@ class Given:
 
 @dataclass(frozen=True)
 class Row:
-    """One question of the view on show. matches: whether it passes the filters."""
+    """One question of the view on show. matches: whether it passes the filters; chosen: whether it is looked at."""
 
     record: Record
     prediction: str | None
     correct: bool | None
     confidence: float | None
     matches: bool
+    chosen: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,9 +63,9 @@ class Detected:
 
 
 class ExplorerState:
-    """Which views pass the filters and which of them is on show.
+    """Which views pass the filters, in which order, and which of them is on show; `chosen`: the question looked at.
 
-    Views come in the order of the records; those with at least one matching question are stepped through.
+    Views with at least one matching question are stepped through.
     Raises ValueError when no record is about a picture of `frames`.
     """
 
@@ -112,35 +86,22 @@ class ExplorerState:
         self._records = [record for rows in self._groups.values() for record in rows]
         self._number = {name: number for number, name in enumerate(self._groups)}
         self._view_of = np.array([self._number[r.image_file] for r in self._records], dtype=int)
-        self._facets = {name: Facet(*found) for name, found in self._facet_values().items()}
-        self.filters = Filters()
+        self._facets = make_facets(self._asked())
+        given = [self._prediction(record) for record in self._records]
+        self._urgency = {order: np.array([urgency(order, p) for p in given], dtype=float) for order in ORDERS}
+        self.filters, self.order = Filters(), IN_FILE_ORDER
         self.index = 0
+        self.chosen = ""
         self._select()
 
     @property
     def has_predictions(self) -> bool:
         return bool(self._predictions)
 
-    def _facet_values(self) -> dict[str, tuple[list[str], list[Iterable[str]]]]:
-        """Filter -> (its options in order, for each record the options that it matches)."""
-        values: dict[str, list[Iterable[str]]] = {name: [] for name in FILTERS}
+    def _asked(self) -> Iterator[tuple[Record, Scene, "Prediction | Given | None"]]:
         for name, rows in self._groups.items():
             scene = read_scene(self._frames.by_image_file[name])
-            karts = {kart.name for kart in scene.karts}
-            for record in rows:
-                prediction, kart = self._prediction(record), subject(record.question, scene)
-                values["split"].append([record.split])
-                values["track"].append([record.track])
-                values["kart"].append(karts)
-                values["family"].append([record.family])
-                values["outcome"].append([RIGHT if prediction.correct else WRONG] if prediction else [])
-                values["confidence"].append([_range(prediction.confidence, CONFIDENCES)] if prediction else [])
-                values["size"].append([_range(shorter_side(kart.box), SIZES)] if kart else [])
-        options = {name: sorted({option for found in rows for option in found}) for name, rows in values.items()}
-        options["family"] = in_order(options["family"])
-        for name, ordered in (("outcome", (RIGHT, WRONG)), ("confidence", CONFIDENCES), ("size", SIZES)):
-            options[name] = list(ordered) if options[name] else []
-        return {name: (options[name], values[name]) for name in FILTERS}
+            yield from ((record, scene, self._prediction(record)) for record in rows)
 
     def _prediction(self, record: Record) -> "Prediction | Given | None":
         return self._predictions.get((record.image_file, record.question))
@@ -161,10 +122,17 @@ class ExplorerState:
                 raise ValueError(f"no filter {name!r}; there are {', '.join(FILTERS)}")
             if value and value not in self.options(name):
                 raise ValueError(f"no {name} {value!r}; there are {', '.join(self.options(name)) or 'none'}")
-        before = self.view
-        self.filters = replace(self.filters, **values)
+        before, self.filters = self.view, replace(self.filters, **values)
         self._select()
         self.index = self._names.index(before.image_file) if before and before.image_file in self._names else 0
+
+    def set_order(self, order: str) -> None:
+        """One of ORDERS; begins at its first view."""
+        if order not in ORDERS:
+            raise ValueError(f"no order {order!r}; there are {', '.join(ORDERS)}")
+        self.order = order
+        self._select()
+        self.index = 0
 
     def clear_filters(self) -> None:
         self.set_filters(**asdict(Filters()))
@@ -180,8 +148,12 @@ class ExplorerState:
     def _select(self) -> None:
         self._passes = self._passing()
         self.n_questions = int(self._passes.sum())
-        left = set(self._view_of[self._passes].tolist())
-        self._names = [name for name, number in self._number.items() if number in left]
+        views = self._view_of[self._passes]
+        first = np.full(len(self._number), np.inf)
+        np.minimum.at(first, views, self._urgency[self.order][self._passes])
+        left = np.unique(views)
+        names = list(self._number)
+        self._names = [names[number] for number in left[np.argsort(first[left], kind="stable")]]
 
     def __len__(self) -> int:
         """How many views pass the filters."""
@@ -214,10 +186,27 @@ class ExplorerState:
         is_text = not wanted.isdecimal() or len(wanted) >= 5  # frames are numbered with five digits
         index = next((i for i, name in enumerate(self._names) if is_text and wanted in name), None)
         if index is None:
+            found = is_text and any(wanted in name for name in self._number)
+            hint = "; the filters leave that picture out, clear them to see it" if found else ""
             raise ValueError(
-                f"“{wanted}”: no such number or picture among the {len(self):,} views that pass the filters"
+                f"“{wanted}”: no such number or picture among the {len(self):,} views that pass the filters{hint}"
             )
         self.index = index
+
+    def open(self, picture: str, question: str = "") -> None:
+        """Show the picture of that name, or the first whose name holds that text; a question about it is chosen.
+
+        Filters that leave it out give way to its split. Raises ValueError when no record is about such a picture.
+        """
+        name = picture if picture in self._number else next((n for n in self._number if picture in n), None)
+        if name is None:
+            raise ValueError(
+                f"“{picture}”: no such picture among the {len(self._number):,} that there are questions about"
+            )
+        if name not in self._names:
+            self.filters = Filters(split=self._groups[name][0].split)
+            self._select()
+        self.index, self.chosen = self._names.index(name), question
 
     @property
     def view(self) -> View | None:
@@ -225,18 +214,18 @@ class ExplorerState:
         return self._frames.by_image_file[self._names[self.index]] if self._names else None
 
     def rows(self) -> list[Row]:
-        """All questions of the view on show, those that pass the filters first."""
+        """All questions of the view on show, those that pass the filters first, then by the order."""
         if not self.view:
             return []
         name = self.view.image_file
-        passes = self._passes[self._view_of == self._number[name]]
-        rows = [self._row(record, bool(m)) for record, m in zip(self._groups[name], passes, strict=True)]
-        return sorted(rows, key=lambda row: not row.matches)
+        numbers = np.flatnonzero(self._view_of == self._number[name])
+        first = sorted(numbers, key=lambda number: (not self._passes[number], self._urgency[self.order][number]))
+        return [self._row(self._records[number], bool(self._passes[number])) for number in first]
 
     def _row(self, record: Record, matches: bool) -> Row:
         p = self._prediction(record)
         given = (p.prediction, p.correct, p.confidence) if p else (None, None, None)
-        return Row(record, *given, matches)
+        return Row(record, *given, matches, record.question == self.chosen)
 
     def detected(self) -> list[Detected]:
         """All detections of the view on show, in the order of its file."""
@@ -277,44 +266,6 @@ class ExplorerState:
         small = ", ".join(d.what for d in self.detected() if d.role == TOO_SMALL)
         said = [f"Track {scene.track}. The ego kart is {scene.ego.name}.", f"{others or 'No other kart counts'}."]
         return " ".join([*said, f"Too small to count: {small}."] if small else said)
-
-
-class Facet:
-    """The options of one filter, and which record matches which."""
-
-    def __init__(self, options: list[str], values: Sequence[Iterable[str]]):
-        self.options = options
-        column = {option: number for number, option in enumerate(options)}
-        cells = [(row, column[option]) for row, found in enumerate(values) for option in found]
-        rows, columns = np.array(cells, dtype=int).reshape(-1, 2).T
-        self._member = np.zeros((len(values), len(options)), bool)
-        self._member[rows, columns] = True
-
-    def matches(self, option: str) -> np.ndarray:
-        """(records,) bool."""
-        return self._member[:, self.options.index(option)]
-
-    def counts(self, passing: np.ndarray) -> list[int]:
-        """How many of the records in `passing` (bool) match each option."""
-        return self._member[passing].sum(0).tolist()
-
-
-def _range(value: float, ranges: dict[str, float]) -> str:
-    """The name of the range that a value is in."""
-    return list(ranges)[bisect_right(list(ranges.values()), value) - 1]
-
-
-def subject(question: str, scene: Scene) -> Kart | None:
-    """The kart on whose visibility a question hangs: the smallest of those it names, else the ego kart."""
-    words = set(re.findall(r"\w+", question))
-    named = [kart for kart in scene.karts if kart.name in words]
-    return min(named, key=lambda kart: shorter_side(kart.box), default=scene.ego)
-
-
-def shorter_side(box: Box) -> int:
-    """Width or height of a box, the smaller one."""
-    x1, y1, x2, y2 = box
-    return min(x2 - x1, y2 - y1)
 
 
 def _whereabouts(kart: Kart, ego: Kart) -> str:

@@ -16,6 +16,8 @@ from stkvlm_lib.grammar.questions import normalise
 from stkvlm_lib.grammar.scene import IMAGE_SIZE, read_scene
 
 if TYPE_CHECKING:
+    import torch
+
     from stkvlm_lib.vlm.answering import AnswerModel
 
 ROWS, COLUMNS = 8, 12
@@ -76,18 +78,19 @@ def occlude(
     """
     features, _ = asker.encode(view)
     with asker.lock:
-        whole = asker.model.answer_encoded(features, [[question]])[0][0]
+        whole = asker.model.answer_encoded(features, [[question]])[0][0].text
+        probability = _probabilities(asker.model, features, question, whole)[0]
     covered, patches = list(_covered(view.image(), rows, columns)), []
     progress(0, len(covered))
     for start in range(0, len(covered), BATCH):
         if cancelled():
             return None
         with asker.lock:
-            outcomes = _ask_again(asker.model, covered[start : start + BATCH], question, whole.text)
+            outcomes = _ask_again(asker.model, covered[start : start + BATCH], question, whole)
         for number, (answer, probability) in enumerate(outcomes, start):
             patches.append(Patch(*divmod(number, columns), answer, probability))
         progress(len(patches), len(covered))
-    return OcclusionMap(view.image_file, question, whole.text, whole.confidence, tuple(patches), rows, columns)
+    return OcclusionMap(view.image_file, question, whole, probability, tuple(patches), rows, columns)
 
 
 def _covered(image: Image.Image, rows: int, columns: int) -> Iterator[Image.Image]:
@@ -116,13 +119,18 @@ def _ask_again(
     Where that probability is above a half no other answer can be written, so only the others are written out.
     """
     features = model.encode(images)
-    found = model.likelihoods(features, [[(question, (first,))]] * len(images))
-    chances = [exp(candidates[0][0].log_probability) for candidates in found]
+    chances = _probabilities(model, features, question, first)
     unsure = [number for number, chance in enumerate(chances) if chance <= 0.5]
     answers = [first] * len(images)
     for number, given in zip(unsure, model.answer_encoded(features[unsure], [[question]] * len(unsure)), strict=True):
         answers[number] = given[0].text
     return zip(answers, chances, strict=True)
+
+
+def _probabilities(model: "AnswerModel", features: "torch.Tensor", question: str, answer: str) -> list[float]:
+    """How likely an answer is to each encoded picture."""
+    found = model.likelihoods(features, [[(question, (answer,))]] * len(features))
+    return [exp(candidates[0][0].log_probability) for candidates in found]
 
 
 def describe(found: OcclusionMap, view: View) -> str:

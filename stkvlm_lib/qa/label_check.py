@@ -66,10 +66,29 @@ def marks_on(sample: Iterable[Record], marks: Iterable[Mark]) -> list[Mark]:
     return [found for found in marks if found.key in keys]
 
 
-def marks_not_on(sample: Iterable[Record], marks: Iterable[Mark]) -> list[Mark]:
-    """The marks on labels that a sample no longer holds, because a rule has changed since they were made."""
-    keys = set(map(key_of, sample))
-    return [found for found in marks if found.key not in keys]
+@dataclass(frozen=True)
+class MarksByOrigin:
+    """Marks by what they are good for.
+
+    drawn: on labels drawn at random, which measure the label error. chosen: on other labels of the files, which
+    someone looked at for a reason. outdated: on labels that the files no longer hold, because a rule has changed since.
+    """
+
+    drawn: Sequence[Mark] = ()
+    chosen: Sequence[Mark] = ()
+    outdated: Sequence[Mark] = ()
+
+
+def by_origin(marks: Sequence[Mark], sample: Sequence[Record], qa_folder: Path) -> MarksByOrigin:
+    """Sort marks by their origin; the files are read through only when some are on no label of the sample."""
+    drawn = marks_on(sample, marks)
+    others = {found.key: found for found in marks if found not in drawn}
+    asked = set()
+    if others:
+        records = (record for path in question_files(qa_folder) for record in stream_records(path))
+        asked = {key for key in map(key_of, records) if key in others}
+    chosen, outdated = ([m for key, m in others.items() if (key in asked) is there] for there in (True, False))
+    return MarksByOrigin(drawn, chosen, outdated)
 
 
 @dataclass(frozen=True)
@@ -145,13 +164,15 @@ def label_error(marks: Iterable[Mark], what: str = "all") -> LabelError:
     return LabelError(what, n, wrong, wrong / n if n else 0.0, low, high)
 
 
-def label_errors(marks: Sequence[Mark], outdated: Sequence[Mark] = ()) -> list[LabelError]:
-    """All labels, then those of each rule set; last the marks on labels that are no longer asked, if there are any."""
-    rules = sorted({found.rules for found in marks})
+def label_errors(marks: MarksByOrigin) -> list[LabelError]:
+    """All labels drawn, then those of each rule set; then, if there are any, the labels that were marked without having
+    been drawn, and those that are no longer asked: neither tells how many labels are wrong."""
+    rules = sorted({found.rules for found in marks.drawn})
     return [
-        label_error(marks),
-        *(label_error([m for m in marks if m.rules == name], f"{name} rules") for name in rules),
-        *([label_error(outdated, "no longer asked")] if outdated else []),
+        label_error(marks.drawn),
+        *(label_error([m for m in marks.drawn if m.rules == name], f"{name} rules") for name in rules),
+        *([label_error(marks.chosen, "chosen, not drawn")] if marks.chosen else []),
+        *([label_error(marks.outdated, "no longer asked")] if marks.outdated else []),
     ]
 
 

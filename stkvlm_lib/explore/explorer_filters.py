@@ -1,0 +1,118 @@
+"""The explorer's filters, without a widget: what questions are sorted by, and how many each choice would leave."""
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stkvlm_lib.figures.plots import in_order
+from stkvlm_lib.grammar.scene import Box, Kart, Scene
+from stkvlm_lib.qa.qa_sets import Record
+
+if TYPE_CHECKING:
+    from stkvlm_lib.explore.explorer_state import Given
+    from stkvlm_lib.scores.scoring import Prediction
+
+RIGHT, WRONG = "right", "wrong"
+CONFIDENCES = {"under 50 %": 0.0, "50 to 80 %": 0.5, "80 to 95 %": 0.8, "95 % and more": 0.95}
+"""Ranges of confidence -> where each begins (0..1)."""
+SIZES = {"under 10 px": 0, "10 to 19 px": 10, "20 to 39 px": 20, "40 px and more": 40}
+"""Ranges of box size -> where each begins: shorter side of the box in px of the 150x100 frame."""
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What a question must match to count; empty means all.
+
+    kart: one that counts as visible in the picture. outcome: `right` or `wrong`, of answered questions. size: of the
+    box that matters, see `subject`.
+    """
+
+    split: str = ""
+    track: str = ""
+    kart: str = ""
+    family: str = ""
+    outcome: str = ""
+    confidence: str = ""
+    size: str = ""
+
+
+FILTERS = tuple(field.name for field in fields(Filters))
+IN_FILE_ORDER, SUREST_MISTAKES, LEAST_SURE = "as in the files", "surest mistakes first", "least sure first"
+ORDERS = (IN_FILE_ORDER, SUREST_MISTAKES, LEAST_SURE)
+"""In which order the views come: the mistakes of which the model was surest tell most about what it learnt."""
+
+
+class Facet:
+    """The options of one filter, and which record matches which."""
+
+    def __init__(self, options: list[str], values: Sequence[Iterable[str]]):
+        self.options = options
+        column = {option: number for number, option in enumerate(options)}
+        cells = [(row, column[option]) for row, found in enumerate(values) for option in found]
+        rows, columns = np.array(cells, dtype=int).reshape(-1, 2).T
+        self._member = np.zeros((len(values), len(options)), bool)
+        self._member[rows, columns] = True
+
+    def matches(self, option: str) -> np.ndarray:
+        """(records,) bool."""
+        return self._member[:, self.options.index(option)]
+
+    def counts(self, passing: np.ndarray) -> list[int]:
+        """How many of the records in `passing` (bool) match each option."""
+        return self._member[passing].sum(0).tolist()
+
+
+def make_facets(asked: Iterable[tuple[Record, Scene, "Prediction | Given | None"]]) -> dict[str, Facet]:
+    """A facet for each filter. asked: every question with its scene and, where it was answered, its prediction."""
+    values: dict[str, list[Iterable[str]]] = {name: [] for name in FILTERS}
+    for record, scene, prediction in asked:
+        for name, found in _values(record, scene, prediction).items():
+            values[name].append(found)
+    options = {name: sorted({option for found in rows for option in found}) for name, rows in values.items()}
+    options["family"] = in_order(options["family"])
+    for name, ordered in (("outcome", (RIGHT, WRONG)), ("confidence", CONFIDENCES), ("size", SIZES)):
+        options[name] = list(ordered) if options[name] else []
+    return {name: Facet(options[name], values[name]) for name in FILTERS}
+
+
+def _values(record: Record, scene: Scene, prediction: "Prediction | Given | None") -> dict[str, Iterable[str]]:
+    """Filter -> the options that a question matches."""
+    kart = subject(record.question, scene)
+    return {
+        "split": [record.split],
+        "track": [record.track],
+        "kart": [kart.name for kart in scene.karts],
+        "family": [record.family],
+        "outcome": [RIGHT if prediction.correct else WRONG] if prediction else [],
+        "confidence": [_range(prediction.confidence, CONFIDENCES)] if prediction else [],
+        "size": [_range(shorter_side(kart.box), SIZES)] if kart else [],
+    }
+
+
+def urgency(order: str, prediction: "Prediction | Given | None") -> float:
+    """What an order sorts by, the smallest first; infinite where it has nothing to say."""
+    if not prediction or order == IN_FILE_ORDER or (order == SUREST_MISTAKES and prediction.correct):
+        return float("inf")
+    return -prediction.confidence if order == SUREST_MISTAKES else prediction.confidence
+
+
+def _range(value: float, ranges: dict[str, float]) -> str:
+    """The name of the range that a value is in."""
+    return list(ranges)[bisect_right(list(ranges.values()), value) - 1]
+
+
+def subject(question: str, scene: Scene) -> Kart | None:
+    """The kart on whose visibility a question hangs: the smallest of those it names, else the ego kart."""
+    words = set(re.findall(r"\w+", question))
+    named = [kart for kart in scene.karts if kart.name in words]
+    return min(named, key=lambda kart: shorter_side(kart.box), default=scene.ego)
+
+
+def shorter_side(box: Box) -> int:
+    """Width or height of a box, the smaller one."""
+    x1, y1, x2, y2 = box
+    return min(x2 - x1, y2 - y1)
