@@ -17,7 +17,7 @@ from stkvlm_lib.pretraining.training import CheckpointError, StageConfig, StageT
 from stkvlm_lib.pretraining.vision_stage import VisionStage
 from stkvlm_lib.runs import set_up_torch
 
-VISION_STEPS, LANGUAGE_STEPS = 2700, 1000
+VISION_STEPS, LANGUAGE_STEPS = 2400, 650
 VISION_BATCH, LANGUAGE_BATCH = 64, 32
 
 
