@@ -40,8 +40,19 @@ def serve(run: Path, parameters: dict[str, str], port: int = PORT, place: Place 
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     os.environ["JUPYTER_PATH"] = os.pathsep.join([str(TEMPLATES), *filter(None, [os.environ.get("JUPYTER_PATH")])])
     from voila.app import Voila  # only now: it reads the paths just set
+    from voila.shutdown_kernel_handler import VoilaShutdownKernelHandler
+
+    class Leave(VoilaShutdownKernelHandler):
+        """Ends the kernel of a page that is left. Voila's page says so without a form's token, and would be refused;
+        only who has the address's token and knows the kernel's id is heard."""
+
+        def check_xsrf_cookie(self) -> None:
+            pass
 
     class Page(Voila):
+        def init_handlers(self) -> list:
+            return [(r"/voila/api/shutdown/(.*)", Leave), *super().init_handlers()]
+
         def listen(self) -> None:
             from tornado.ioloop import IOLoop
 
