@@ -47,8 +47,8 @@ class CheckpointError(ValueError):
 
 
 class Stage(Protocol):
-    """What is trained. trained: the modules whose weights change, by name; hidden: those parameters of them that are
-    matrices between hidden states; kept: other modules whose weights the checkpoint holds."""
+    """What is trained. trained: the modules whose weights change, by name, which the checkpoint holds; hidden: those
+    parameters of them that are matrices between hidden states."""
 
     trained: nn.ModuleDict
     hidden: list[nn.Parameter]
