@@ -19,7 +19,7 @@ from playwright.sync_api import Page, sync_playwright
 from stkvlm_lib.config import ROOT
 from stkvlm_lib.explore.explorer_run import read_answers
 
-SIZE = {"width": 1200, "height": 860}
+SIZE = {"width": 1200, "height": 900}
 LIMIT = 150_000
 """Bytes of a picture."""
 PATIENCE = 600_000

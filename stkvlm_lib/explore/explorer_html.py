@@ -50,7 +50,7 @@ def _question_cells(row: Row, marks: Mapping[tuple[str, str, str], Mark]) -> lis
     current = " aria-current='true'" if row.chosen else ""
     choose = f"<button type='button' class='stk-choose'{current} data-question=\"{question}\">{question}</button>"
     mark = marks.get((record.image_file, record.question, record.answer))
-    marked = f"<br><small>label marked {mark.verdict}</small>" if mark else ""
+    marked = f"<br><small>marked {mark.verdict}</small>" if mark else ""
     return [choose, f"<b>{_breakable(record.answer)}</b>{marked}"]
 
 

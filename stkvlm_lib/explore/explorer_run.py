@@ -18,7 +18,7 @@ from stkvlm_lib.qa.qa_sets import Record, make_records, question_files, read_rec
 if TYPE_CHECKING:
     from stkvlm_lib.vlm.answering import AnswerModel
 
-ANSWERS = ("predictions", "predictions_extended", "predictions_test_unseen")
+ANSWERS = ("predictions", "predictions_extended", "predictions_test_unseen", "predictions_valid")
 """The files of a run with answers to its questions."""
 
 
