@@ -1,6 +1,7 @@
 """The report of a run folder made by hand: complete, with missing and with broken artefacts."""
 
 import base64
+import html
 import json
 import re
 from html.parser import HTMLParser
@@ -9,8 +10,9 @@ import pytest
 
 from stkvlm_lib import __main__ as cli
 from stkvlm_lib.config import ROOT, STEPS, upper
+from stkvlm_lib.explore.links import explorer_link
 from stkvlm_lib.figures import plots
-from stkvlm_lib.files import write_json, write_jsonl
+from stkvlm_lib.files import read_jsonl, write_json, write_jsonl
 from stkvlm_lib.reports.report import write_report
 from stkvlm_lib.reports.report_sections import CAPTIONS
 from stkvlm_lib.reports.report_text import headline
@@ -123,7 +125,11 @@ def test_page_is_one_file_with_described_pictures(run_dir):
         assert len(picture["alt"]) > 5
     assert "ego 75.0%" in page.pictures[0]["alt"]
     source = (run_dir / "report.html").read_text()
-    assert not re.search(r"""(src|href)=["'](?!data:|#)""", source), "nothing is loaded from elsewhere"
+    assert not re.search(r"""src=["'](?!data:)""", source), "nothing is loaded from elsewhere"
+    linked = re.findall(r"""href=["'](?!#)([^"']*)""", source)
+    wrong = [row for row in read_jsonl(run_dir / "predictions.jsonl") if not row["correct"]]
+    assert linked and all(link.startswith("http://127.0.0.1:") for link in linked), "links lead into the explorer alone"
+    assert explorer_link(wrong[0]["image_file"], wrong[0]["question"]) in [html.unescape(link) for link in linked]
 
 
 def test_figures_of_the_notebooks_have_captions():

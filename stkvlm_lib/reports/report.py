@@ -9,12 +9,13 @@ from pathlib import Path
 
 import jinja2
 
+from stkvlm_lib.explore.links import explorer_link
 from stkvlm_lib.files import write_text
 from stkvlm_lib.markdown import folded
 from stkvlm_lib.number_text import count, interval, is_number, is_pair, percent
 from stkvlm_lib.reports.artefacts import EXPECTED, Artefacts, read_artefacts
 from stkvlm_lib.reports.error_sections import error_sections
-from stkvlm_lib.reports.report_sections import Section, alternative, score_sections, sections
+from stkvlm_lib.reports.report_sections import PICTURES, Section, alternative, score_sections, sections
 from stkvlm_lib.reports.report_text import command, facts, hashes, headline, limits, origin
 from stkvlm_lib.scores.score_tables import Rows
 
@@ -54,6 +55,8 @@ def html_page(found: Artefacts) -> str:
         sections=sections(found, error_sections),
         words=_WORDS,
         left=_LEFT,
+        pictures=PICTURES,
+        explorer_link=explorer_link,
         facts=facts(found),
         command=command(found),
         origin=origin(found),

@@ -100,6 +100,9 @@ class Section:
         return re.sub(r"\W+", "-", self.title.lower()).strip("-")
 
 
+PICTURES = ("picture", "example")
+"""Columns of tables that name a picture; the page links them into the explorer."""
+EXPLORER = "A name of a picture in the tables opens it in the explorer, while the explorer serves this run as a page."
 Sections = Callable[[Artefacts, dict[str, bytes]], Iterator[Section]]
 """What makes sections of a run and takes the figures that belong to them."""
 
@@ -113,7 +116,7 @@ def sections(found: Artefacts, *more: Sections) -> list[Section]:
         figures = [figure(name, left.pop(name), found) for name in names]
         details = error_tables(found.predictions) if title == "Errors" else []
         if figures or details:
-            listed.append(Section(title, figures=figures, details=details))
+            listed.append(Section(title, EXPLORER if details else "", figures=figures, details=details))
     if left:
         listed.append(Section("More", figures=[figure(name, data, found) for name, data in left.items()]))
     return sorted(listed, key=_place)
