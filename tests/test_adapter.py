@@ -4,6 +4,8 @@ import pytest
 import torch
 from tiny import fresh, make_base, pictures
 
+from stkvlm_lib.config import EMBEDDED, ROOT
+from stkvlm_lib.grammar.names import TRACKS
 from stkvlm_lib.vlm import adapter
 from stkvlm_lib.vlm.adapter import adapter_mb, load_answerer, mean_image, new_adapter, save_adapter
 from stkvlm_lib.vlm.answering import image_outputs
@@ -104,3 +106,14 @@ def test_an_incomplete_adapter_folder_is_named(base_folder, images, tmp_path, mi
     with pytest.raises((ModelError, FileNotFoundError), match="adapter"):
         load_answerer(tmp_path / "adapter", str(base_folder))
         mean_image(tmp_path / "adapter")
+
+
+@pytest.mark.parametrize("folder", sorted((ROOT / "models").glob("*_adapter")), ids=lambda folder: folder.name)
+def test_a_shipped_adapter_answers_on_the_shipped_base(folder, images):
+    """It belongs to models/embedded as it is, is small, and has a card and the picture for its blind baseline."""
+    answerer = load_answerer(folder)
+    assert answerer.base == find_base(EMBEDDED)
+    assert adapter_mb(folder) < 10
+    assert "license: cc-by-sa-4.0" in (folder / "README.md").read_text(encoding="utf-8")
+    assert mean_image(folder).size == (150, 100)
+    assert answerer.answer(images[0], "What track is this?").text in TRACKS
