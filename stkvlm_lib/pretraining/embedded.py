@@ -81,14 +81,15 @@ def _vocabulary_text() -> Iterable[str]:
         yield from (f" {answer}" for answer in family.answers)
 
 
+def special_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
+    """Ids of padding, begin and end, as a text model's configuration names them."""
+    return {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")}
+
+
 def build_model(processor: Idefics3Processor) -> Idefics3ForConditionalGeneration:
     """The untrained model, under 10 M parameters; seed torch before calling."""
     tokenizer = processor.tokenizer
-    special = {
-        "pad_token_id": tokenizer.pad_token_id,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-    }
+    special = special_ids(tokenizer)
     config = Idefics3Config(
         vision_config={
             "hidden_size": 256,

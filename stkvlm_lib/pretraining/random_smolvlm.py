@@ -68,11 +68,7 @@ def build_processor() -> Idefics3Processor:
 def build_model(processor: Idefics3Processor) -> Idefics3ForConditionalGeneration:
     """The untrained model; seed torch before calling. Its vocabulary is larger than the tokenizer uses."""
     tokenizer = processor.tokenizer
-    special = {
-        "pad_token_id": tokenizer.pad_token_id,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-    }
+    special = embedded.special_ids(tokenizer)
     config = Idefics3Config(
         vision_config=VISION,
         text_config={**TEXT, **special},
