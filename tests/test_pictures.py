@@ -10,7 +10,7 @@ from tiny import copy_frames
 
 from stkvlm_lib.grammar.scene import read_scene
 from stkvlm_lib.pretraining.embedded import INPUT_SIZE
-from stkvlm_lib.pretraining.pictures import TIGHTEST, WIDEST, Crop, Pictures, draw_crop, recolour
+from stkvlm_lib.pretraining.pictures import TIGHTEST, WIDEST, Batch, Crop, Pictures, draw_colours, draw_crop, recolour
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +46,14 @@ def painted(tmp_path_factory) -> Pictures:
     return Pictures([folder.parent])
 
 
+def cut(crop: Crop) -> Batch:
+    return Batch(np.array([0]), [crop], None, 0)
+
+
 @pytest.mark.parametrize("crop", CROPS, ids=str)
 def test_boxes_follow_the_pixels(painted, crop):
     """Where the moved picture is red (green), there is tux's (gnu's) moved box, to one px of the 150x100 frame."""
-    batch = painted.batch([0], [crop])
-    pixels, (scene,) = batch.pixels, batch.scenes()
+    pixels, (scene,) = painted.show(cut(crop)), painted.scenes(cut(crop))
     assert pixels.shape == (1, 3, INPUT_SIZE, INPUT_SIZE)
     assert {kart.name for kart in scene.karts} == {"tux", "gnu"}
     for kart in scene.karts:
@@ -67,7 +70,7 @@ def test_a_mirrored_crop_is_cut_from_the_mirrored_picture():
 
 
 def test_a_kart_outside_the_crop_is_no_longer_in_the_scene(painted):
-    (scene,) = painted.batch([0], [Crop(0.0, 0.1, 0.56)]).scenes()  # x from 0 to 336, gnu begins at 350
+    (scene,) = painted.scenes(cut(Crop(0.0, 0.1, 0.56)))  # x from 0 to 336, gnu begins at 350
     assert [kart.name for kart in scene.karts] == ["tux"]
     assert scene.ego.name == "tux"
     assert Crop(0.0, 0.0, 0.5)((180, 150, 330, 260)) == (360, 300, 599, 399)  # what is outside is cut off
@@ -86,12 +89,22 @@ def test_drawn_windows_lie_in_the_picture_or_around_it():
 
 def test_recolour_keeps_the_range_and_leaves_grey_grey():
     grey = torch.full((3, 3, 8, 8), 0.5)
-    rng = np.random.default_rng(0)
-    out = recolour(grey, rng)
+    colours = torch.from_numpy(draw_colours(np.random.default_rng(0), 3))
+    out = recolour(grey, colours, torch.Generator().manual_seed(0))
     assert out.shape == grey.shape and out.min() >= 0 and out.max() <= 1
     assert not torch.equal(out, grey)
     means = out.mean((2, 3))
     assert (means.amax(1) - means.amin(1)).max() < 0.03  # hues stay
+
+
+def test_one_picture_in_four_is_noisy():
+    colours = draw_colours(np.random.default_rng(0), 400)
+    assert 60 < (colours[:, 3] > 0).sum() < 140
+    assert np.array_equal(colours, draw_colours(np.random.default_rng(0), 400))
+    still = recolour(torch.full((1, 3, 8, 8), 0.5), torch.tensor([[1.0, 1, 1, 0]]), torch.Generator())
+    assert torch.allclose(still, torch.tensor(0.5))
+    noisy = recolour(torch.full((1, 3, 64, 64), 0.5), torch.tensor([[1.0, 1, 1, 0.03]]), torch.Generator())
+    assert float(noisy.std()) == pytest.approx(0.03, abs=0.003)
 
 
 def test_pictures_hold_train_views_with_karts(pictures):
@@ -121,15 +134,20 @@ def test_a_folder_without_karts_is_refused(painted, tmp_path):
 
 
 def test_a_batch_depends_on_seed_and_step_alone(pictures):
-    once, again = pictures.draw(0, 5, 4), pictures.draw(0, 5, 4)
-    assert torch.equal(once.pixels, again.pixels) and once.scenes() == again.scenes()
-    assert not torch.equal(once.pixels, pictures.draw(0, 6, 4).pixels)
-    assert not torch.equal(once.pixels, pictures.draw(1, 5, 4).pixels)
+    def drawn(seed: int, step: int) -> tuple:
+        batch = pictures.draw(seed, step, 4)
+        return pictures.show(batch), pictures.scenes(batch)
+
+    pixels, scenes = drawn(0, 5)
+    again, same = drawn(0, 5)
+    assert torch.equal(pixels, again) and scenes == same
+    assert not torch.equal(pixels, drawn(0, 6)[0])
+    assert not torch.equal(pixels, drawn(1, 5)[0])
 
 
 def test_in_order_every_picture_comes_once_and_unaltered(pictures):
-    batches = [make() for make in pictures.in_order(4)]
-    assert [view for batch in batches for view in batch.views] == pictures.views
+    batches = list(pictures.in_order(4))
+    assert np.concatenate([batch.indices for batch in batches]).tolist() == list(range(len(pictures)))
     plain = pictures.pixels[:4].permute(0, 3, 1, 2) / 255
-    assert torch.allclose(batches[0].pixels, plain, atol=1e-4)
-    assert batches[0].scenes() == [read_scene(view) for view in pictures.views[:4]]
+    assert torch.allclose(pictures.show(batches[0]), plain, atol=1e-4)
+    assert pictures.scenes(batches[0]) == [read_scene(view) for view in pictures.views[:4]]

@@ -11,11 +11,12 @@ from tiny import copy_frames
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from stkvlm_lib.pretraining.__main__ import export, main
+from stkvlm_lib.pretraining.dense_labels import DenseHeads
 from stkvlm_lib.pretraining.embedded import GRID, build_model, build_processor
 from stkvlm_lib.pretraining.language_stage import LanguageStage, right_answers
 from stkvlm_lib.pretraining.pictures import Pictures
-from stkvlm_lib.pretraining.prompts import Task
-from stkvlm_lib.pretraining.training import FALLING, CheckpointError, Mean, StageConfig, StageTraining
+from stkvlm_lib.pretraining.prompts import TASKS
+from stkvlm_lib.pretraining.training import CheckpointError, Mean, StageConfig, StageTraining, Steps
 from stkvlm_lib.pretraining.vision_stage import BLOCK, BLOCKS_SEEN, VisionStage, encode, every_patch, some_blocks
 from stkvlm_lib.vlm.packing import IGNORE
 
@@ -45,10 +46,9 @@ def vision(processor) -> StageTraining:
 
 def language(processor) -> StageTraining:
     torch.manual_seed(0)
-    model = build_model(processor).requires_grad_(False)
-    stage = LanguageStage(model, processor)
-    stage.trained.requires_grad_(True)
-    return StageTraining(stage, TINY)
+    model = build_model(processor)
+    heads = DenseHeads(model.model.vision_model.config.hidden_size)
+    return StageTraining(LanguageStage(model, processor, heads), TINY)
 
 
 STAGES = pytest.mark.parametrize("stage", [vision, language])
@@ -58,9 +58,13 @@ def weights(training: StageTraining) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in training.stage.trained.state_dict().items()}
 
 
+def step(training: StageTraining, pictures: Pictures) -> dict:
+    return training.train_step(pictures, *Steps(training.stage, pictures, training.config)[training.step])
+
+
 def train(training: StageTraining, pictures: Pictures) -> StageTraining:
     while training.step < training.config.steps:
-        training.train_step(pictures)
+        step(training, pictures)
     return training
 
 
@@ -69,12 +73,12 @@ def train(training: StageTraining, pictures: Pictures) -> StageTraining:
 
 def test_blocks_with_karts_come_first_and_whole():
     covered = torch.zeros(2, GRID, GRID, dtype=torch.bool)
-    covered[0, 5, 9] = covered[0, 0, 0] = True  # in the blocks at (1, 2) and (0, 0)
+    covered[0, BLOCK + 1, 2 * BLOCK + 1] = covered[0, 0, 0] = True  # in the blocks at (1, 2) and (0, 0)
     index = some_blocks(covered.flatten(1))
     assert index.shape == (2, BLOCKS_SEEN * BLOCK**2)
     seen = torch.zeros(2, GRID * GRID, dtype=torch.bool).scatter_(1, index, True).view(2, GRID, GRID)
     assert (seen.flatten(1).sum(1) == index.shape[1]).all()  # none twice
-    assert seen[0, 4:8, 8:12].all() and seen[0, :4, :4].all()
+    assert seen[0, BLOCK : 2 * BLOCK, 2 * BLOCK : 3 * BLOCK].all() and seen[0, :BLOCK, :BLOCK].all()
     blocks = seen.view(2, GRID // BLOCK, BLOCK, GRID // BLOCK, BLOCK).float().mean((2, 4))
     assert set(blocks.unique().tolist()) == {0.0, 1.0}
     assert not torch.equal(some_blocks(covered.flatten(1)), index)
@@ -88,30 +92,50 @@ def test_the_tower_sees_through_encode_what_it_sees_by_itself(processor):
     with torch.no_grad():
         whole = tower(pixel_values=pixels * 2 - 1).last_hidden_state
         assert torch.allclose(encode(tower, pixels), whole, atol=1e-5)
-        assert torch.allclose(encode(tower, pixels, every_patch(2)), whole, atol=1e-5)
+        assert torch.allclose(encode(tower, pixels, every_patch(2, pixels.device)), whole, atol=1e-5)
 
 
 # Both stages
 
 
 @STAGES
-def test_a_stage_trains_its_part_and_nothing_else(stage, processor, pictures):
+def test_a_stage_trains_all_its_parts_and_nothing_else(stage, processor, pictures):
     training = stage(processor)
-    model = training.stage.model if stage is language else training.stage.vision
-    others = {name: p.clone() for name, p in model.named_parameters() if not p.requires_grad}
+    training.step = training.config.steps - 1  # where the tower feels the answers
     start = weights(training)
-    values = training.train_step(pictures)
-    assert all(np.isfinite(value) for value in values.values())
+    values = step(training, pictures)
+    assert all(np.isfinite(float(value)) or value.isnan() for value in values.values())
     moved = {name.split(".")[0] for name, value in weights(training).items() if (value != start[name]).any()}
     assert moved == set(training.stage.trained)
-    assert all(torch.equal(p, others[name]) for name, p in model.named_parameters() if name in others)
+
+
+def test_the_tower_does_not_feel_the_first_answers(processor, pictures):
+    """Its gradients are those of the dense labels alone, later not."""
+    training = language(processor)
+    labels = training.stage.labels(pictures, batch := pictures.draw(0, 0, 2))
+    heads, tower = training.stage.heads, training.stage.model.model.vision_model
+    pixels = pictures.show(batch)
+    parameter = tower.embeddings.patch_embedding.weight
+    dense, _ = heads(encode(tower, pixels), labels, every_patch(2, pixels.device))
+    (alone,) = torch.autograd.grad(dense, parameter)
+    first, later = (torch.autograd.grad(training.stage.loss(pixels, labels, s)[0], parameter)[0] for s in (0.0, 0.5))
+    assert torch.allclose(first, alone, atol=1e-6)
+    assert not torch.allclose(later, alone, atol=1e-6)
+
+
+def test_batches_made_ahead_are_the_same(processor, pictures, tmp_path):
+    """Worker processes change nothing but the time."""
+    expected = weights(train(language(processor), pictures))
+    training = language(processor)
+    training.run(pictures, pictures, tmp_path, "language", workers=2)
+    assert all(torch.equal(value, expected[name]) for name, value in weights(training).items())
 
 
 @STAGES
 def test_an_interrupted_training_ends_with_the_same_weights(stage, processor, pictures, tmp_path):
     expected = weights(train(stage(processor), pictures))
     first = stage(processor)
-    first.train_step(pictures)
+    step(first, pictures)
     first.seconds = 12.5
     first.save(tmp_path / "stage.safetensors")
     assert [path.name for path in tmp_path.iterdir()] == ["stage.safetensors"]
@@ -128,7 +152,7 @@ def test_an_interrupted_training_ends_with_the_same_weights(stage, processor, pi
 def test_evaluating_in_between_changes_nothing(stage, processor, pictures):
     expected = weights(train(stage(processor), pictures))
     training = stage(processor)
-    training.train_step(pictures)
+    step(training, pictures)
     first, again = training.evaluate(pictures, size=4), training.evaluate(pictures, size=4)
     assert first == again and np.isfinite(list(first.values())).all()
     train(training, pictures)
@@ -145,19 +169,22 @@ def test_a_checkpoint_of_other_settings_is_refused(processor, tmp_path):
 
 def test_rates_warm_up_stay_and_fall(processor):
     training = vision(processor)
-    training.config = replace(TINY, steps=100, warmup_steps=10)
+    training.config = replace(TINY, steps=100, warmup_steps=10, falling=0.45)
     rates = []
     for training.step in range(100):
         rates.append(training.rate())
     assert rates[0] == pytest.approx(0.1) and rates[9:50] == [1.0] * 41
-    falling = rates[int(100 * (1 - FALLING)) + 2 :]
+    falling = rates[57:]
     assert falling == sorted(falling, reverse=True) and falling[-1] < 0.05
+    training.config = replace(training.config, falling=0.0)
+    assert training.rate() == 1.0
 
 
 def test_a_mean_weighs_and_starts_anew():
     mean = Mean()
     mean.add({"a": 1.0}, 3)
-    mean.add({"a": 5.0, "b": 2.0}, 1)
+    mean.add({"a": torch.tensor(5.0), "b": 2.0, "c": float("nan")}, 1)
+    mean.add({"a": float("nan")}, 7)
     assert mean.take() == {"a": 2.0, "b": 2.0}
     assert mean.take() == {}
 
@@ -175,14 +202,18 @@ def test_tasks_are_laid_out_as_the_processor_lays_out_a_message(processor, pictu
 
 
 def test_an_answer_is_right_to_the_last_token():
-    tasks = [[Task("where", "", ""), Task("ego", "", "")], [Task("ego", "", "")]]
+    where, ego = TASKS.index("where"), TASKS.index("ego")
+    tasks = torch.tensor([[where, ego], [ego, -1]])
     labels = torch.tensor([[5, 6, 7, 1], [8, 1, IGNORE, IGNORE]])
     segments = torch.tensor([[1, 1, 2, 2], [1, 1, 0, 0]])
-    assert right_answers(tasks, labels.clamp(min=0), labels, segments) == {"where": 1.0, "ego": 1.0}
-    said = torch.tensor([[5, 0, 7, 1], [8, 1, 0, 0]])
-    assert right_answers(tasks, said, labels, segments) == {"where": 0.0, "ego": 1.0}
-    said = torch.tensor([[5, 6, 7, 0], [8, 1, 0, 0]])
-    assert right_answers(tasks, said, labels, segments) == {"where": 1.0, "ego": 0.5}
+
+    def right(said: list) -> dict:
+        values = right_answers(torch.tensor(said), labels, segments, tasks)
+        return {name: float(value) for name, value in values.items() if not value.isnan()}
+
+    assert right(labels.clamp(min=0).tolist()) == {"where": 1.0, "ego": 1.0}
+    assert right([[5, 0, 7, 1], [8, 1, 0, 0]]) == {"where": 0.0, "ego": 1.0}
+    assert right([[5, 6, 7, 0], [8, 1, 0, 0]]) == {"where": 1.0, "ego": 0.5}
 
 
 # The command

@@ -15,7 +15,6 @@ from torch import nn
 from stkvlm_lib.grammar.questions import KARTS, TRACKS
 from stkvlm_lib.grammar.scene import IMAGE_SIZE, Scene, depth, side
 from stkvlm_lib.pretraining.embedded import GRID
-from stkvlm_lib.vlm.packing import IGNORE
 
 MOST = 10
 """The largest count that is told apart; more are counted as this many."""
@@ -24,6 +23,8 @@ FLAGS = ("ego", "centre", "right", "front")
 """Of a patch: it shows the ego kart; it holds a kart's centre; its kart is right of, in front of the ego kart."""
 GLOBAL_WEIGHT = 0.25
 """Weight of the whole picture's losses beside those of the patches."""
+EDGE_ERROR = 0.125
+"""Errors of edges under this many patches (a pixel of the input) weigh less the smaller they are."""
 _BACKGROUND_WEIGHT = 0.2
 
 Targets = dict[str, torch.Tensor]
@@ -89,40 +90,41 @@ class DenseHeads(nn.Module):
         self.whole = nn.Linear(width, len(TRACKS) + len(KARTS) + 1 + len(COUNTS) * (MOST + 1) + len(KARTS))
 
     def forward(self, features: torch.Tensor, targets: Targets, index: torch.Tensor) -> tuple[torch.Tensor, dict]:
-        """Loss, and its parts and accuracies as numbers.
+        """Loss, and its parts and accuracies (NaN where the pictures give no occasion).
 
         features: (B, K, D) of the patches `index` (B, K); targets: of all patches.
         """
         parts, seen = self._patch_losses(features, targets, index)
         whole, seen_whole = self._whole_losses(features, targets)
         loss = sum(parts.values()) + GLOBAL_WEIGHT * sum(whole.values())
-        values = {name: value.detach() for name, value in (parts | whole).items()}
-        return loss, {name: float(value) for name, value in (values | seen | seen_whole).items()}
+        return loss, {name: value.detach() for name, value in (parts | whole | seen | seen_whole).items()}
 
     def _patch_losses(self, features: torch.Tensor, targets: Targets, index: torch.Tensor) -> tuple[dict, dict]:
         kart, edges, flags = self.patch(features).float().split([len(KARTS) + 1, 4, len(FLAGS)], -1)
         label = targets["kart"].gather(1, index)
-        weight = torch.ones(len(KARTS) + 1)
-        weight[0] = _BACKGROUND_WEIGHT
-        losses = {"kart": F.cross_entropy(kart.flatten(0, 1), label.flatten(), weight, ignore_index=IGNORE)}
         covered = label > 0
-        if not covered.any():
-            return losses, {}
 
         def true(name: str) -> torch.Tensor:
             values = targets[name]
-            return values.gather(1, index[..., None].expand(-1, -1, values.shape[-1]))[covered]
+            return values.gather(1, index[..., None].expand(-1, -1, values.shape[-1]))
 
-        losses["edges"] = F.smooth_l1_loss(edges[covered], true("edges"))
-        said, truth = flags[covered], true("flags")
-        told = ~truth.isnan()
-        losses["flags"] = F.binary_cross_entropy_with_logits(said[told], truth[told])
-        seen = {"kart_right": (kart[covered].argmax(-1) == label[covered]).float().mean()}
-        for number, name in enumerate(FLAGS):
-            known = told[:, number]
-            if known.any():
-                seen[f"{name}_right"] = ((said[:, number] > 0) == (truth[:, number] > 0))[known].float().mean()
-        return losses, seen
+        weight = torch.ones(len(KARTS) + 1, device=features.device)
+        weight[0] = _BACKGROUND_WEIGHT
+        off = F.smooth_l1_loss(edges, true("edges"), reduction="none", beta=EDGE_ERROR)
+        truth = true("flags")
+        told = covered[..., None] & ~truth.isnan()
+        truth = truth.nan_to_num()
+        doubt = F.binary_cross_entropy_with_logits(flags, truth, reduction="none")
+        losses = {
+            "kart": F.cross_entropy(kart.flatten(0, 1), label.flatten(), weight),
+            "edges": _loss_where(covered, off.mean(-1)),
+            "flags": _loss_where(told, doubt),
+        }
+        right = (flags > 0) == (truth > 0)
+        seen = {"kart_right": _share_where(covered, kart.argmax(-1) == label)}
+        return losses, seen | {
+            f"{name}_right": _share_where(told[..., n], right[..., n]) for n, name in enumerate(FLAGS)
+        }
 
     def _whole_losses(self, features: torch.Tensor, targets: Targets) -> tuple[dict, dict]:
         sizes = [len(TRACKS), len(KARTS) + 1, len(COUNTS) * (MOST + 1), len(KARTS)]
@@ -137,3 +139,13 @@ class DenseHeads(nn.Module):
         seen = {"ego_named": (ego.argmax(-1) == targets["ego"]).float().mean()}
         right = (counts.argmax(-1) == targets["counts"]).float().mean(0)
         return losses, seen | {f"count_{name}": value for name, value in zip(COUNTS, right, strict=True)}
+
+
+def _loss_where(mask: torch.Tensor, losses: torch.Tensor) -> torch.Tensor:
+    """The mean where the mask is set, 0 where it nowhere is."""
+    return (losses * mask).sum() / mask.sum().clamp(min=1)
+
+
+def _share_where(mask: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """The share that is right where the mask is set, NaN where it nowhere is."""
+    return (right & mask).sum() / mask.sum()

@@ -15,9 +15,10 @@ from stkvlm_lib.pretraining import prompts
 
 INPUT_SIZE = 192
 """Side in px of the square that a picture is stretched to."""
-PATCH_SIZE = 12
+PATCH_SIZE = 8
+"""Side of a patch in px: its 8x8x3 values fit the width of the tower, so that none is lost at its entrance."""
 GRID = INPUT_SIZE // PATCH_SIZE
-PIXEL_SHUFFLE = 2
+PIXEL_SHUFFLE = 3
 IMAGE_TOKENS = (GRID // PIXEL_SHUFFLE) ** 2
 
 CHAT_TEMPLATE = (
@@ -94,7 +95,7 @@ def build_model(processor: Idefics3Processor) -> Idefics3ForConditionalGeneratio
         vision_config={
             "hidden_size": 256,
             "intermediate_size": 1024,
-            "num_hidden_layers": 6,
+            "num_hidden_layers": 7,
             "num_attention_heads": 4,
             "image_size": INPUT_SIZE,
             "patch_size": PATCH_SIZE,

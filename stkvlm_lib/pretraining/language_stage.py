@@ -1,84 +1,100 @@
-"""Stage two: connector and text model learn to answer prompts, from what the trained vision tower sees.
+"""Stage two: the model learns to answer prompts about whole pictures, and its tower goes on with the dense labels.
 
 A picture and all its tasks are one sequence, in the chat format of the processor, as fine-tuning and answering use it.
 """
 
-from collections.abc import Sequence
+from functools import lru_cache
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from stkvlm_lib.grammar.questions import COURSE_FAMILIES
 from stkvlm_lib.grammar.scene import STRICT_RULES
-from stkvlm_lib.pretraining.pictures import Batch
-from stkvlm_lib.pretraining.prompts import Task, draw_tasks
-from stkvlm_lib.pretraining.training import Values, hidden_matrices
-from stkvlm_lib.pretraining.vision_stage import encode
+from stkvlm_lib.pretraining.dense_labels import DenseHeads, batch_targets
+from stkvlm_lib.pretraining.pictures import Batch, Pictures
+from stkvlm_lib.pretraining.prompts import TASKS, Task, draw_tasks
+from stkvlm_lib.pretraining.training import Labels, Values, hidden_matrices
+from stkvlm_lib.pretraining.vision_stage import encode, every_patch
 from stkvlm_lib.vlm.base_vlm import Prompt
 from stkvlm_lib.vlm.packing import IGNORE, collate, pack, padded
 
 MOST_TASKS = 20
 """Tasks about a picture in one sequence."""
+APART_UNTIL = 0.15
+"""Until this share of the steps the tower does not feel the answers: a text model that knows nothing yet would only
+disturb it."""
 
 
 class LanguageStage:
-    """Trains the connector and the text model of `model`; its vision tower stays as it is."""
+    """Trains all of `model`, an Idefics3, whose tower has been through stage one with `heads`."""
 
-    def __init__(self, model: nn.Module, processor):
-        self.model = model
+    def __init__(self, model: nn.Module, processor, heads: DenseHeads):
         core = model.model
+        self.model, self.heads = model, heads
         self.prompt = Prompt(processor)
-        self.trained = nn.ModuleDict({"connector": core.connector, "text": core.text_model})
-        self.hidden = hidden_matrices(core.connector) + hidden_matrices(core.text_model.layers)
+        self._segment = lru_cache(maxsize=None)(self.prompt.segment)
+        parts = {"vision": core.vision_model, "heads": heads, "connector": core.connector, "text": core.text_model}
+        self.trained = nn.ModuleDict(parts)
+        self.hidden = [
+            matrix
+            for part in (core.vision_model.encoder, core.connector, core.text_model.layers)
+            for matrix in hidden_matrices(part)
+        ]
 
-    def loss(self, batch: Batch, share: float) -> tuple[torch.Tensor, Values]:
-        tasks = self._tasks(batch)
-        with torch.no_grad():
-            features = encode(self.model.model.vision_model, batch.pixels)
-        examples = [pack(self.prompt.prefix, [self.prompt.segment(t.prompt, t.answer) for t in row]) for row in tasks]
+    def labels(self, pictures: Pictures, batch: Batch) -> Labels:
+        """Dense targets; `collate`'s inputs; segments: (B, K) numbers of the segments that `labels` belong to; tasks:
+        (B, S) which of TASKS each segment is, -1 where there is none."""
+        scenes = pictures.scenes(batch)
+        tasks = self._tasks(scenes, pictures.scenes(batch, STRICT_RULES), batch.seed)
+        examples = [pack(self.prompt.prefix, [self._segment(t.prompt, t.answer) for t in row]) for row in tasks]
         inputs = collate(examples, self.prompt.tokenizer.pad_token_id)
-        labels = inputs.pop("labels")
-        logits = self._logits(features, inputs)
-        loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE)
         segments = padded([e.segment_ids for e in examples], 0)[:, inputs["logits_to_keep"] + 1]
-        return loss, right_answers(tasks, logits.argmax(-1), labels, segments)
+        names = padded([[TASKS.index(task.name) for task in row] for row in tasks], -1)
+        return batch_targets(scenes) | inputs | {"segments": segments, "tasks": names}
 
-    def _tasks(self, batch: Batch) -> list[list[Task]]:
-        seeds = torch.randint(1 << 62, (len(batch.views),)).tolist()
-        scenes = zip(batch.scenes(), batch.scenes(STRICT_RULES), seeds, strict=True)
-        return [draw_tasks(scene, strict, MOST_TASKS, seed) for scene, strict, seed in scenes]
+    def _tasks(self, scenes: list, strict: list, seed: int) -> list[list[Task]]:
+        seeds = np.random.default_rng(seed).integers(1 << 62, size=len(scenes)).tolist()
+        return [draw_tasks(*row, MOST_TASKS, seed) for *row, seed in zip(scenes, strict, seeds, strict=True)]
 
-    def _logits(self, features: torch.Tensor, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    def loss(self, pixels: torch.Tensor, labels: Labels, share: float) -> tuple[torch.Tensor, Values]:
+        features = encode(self.model.model.vision_model, pixels)
+        dense, seen = self.heads(features, labels, every_patch(len(pixels), pixels.device))
+        logits = self._logits(features.detach() if share < APART_UNTIL else features, labels)
+        answers = F.cross_entropy(logits.flatten(0, 1), labels["labels"].flatten(), ignore_index=IGNORE)
+        right = right_answers(logits.argmax(-1), labels["labels"], labels["segments"], labels["tasks"])
+        dense_values = {f"dense_{name}": value for name, value in seen.items()}
+        return dense + answers, right | dense_values | {"answers": answers.detach(), "dense": dense.detach()}
+
+    def _logits(self, features: torch.Tensor, labels: Labels) -> torch.Tensor:
         core = self.model.model
-        embeds = core.get_input_embeddings()(inputs["input_ids"])
-        embeds = core.inputs_merger(inputs["input_ids"], embeds, core.connector(features).flatten(0, 1))
+        embeds = core.get_input_embeddings()(labels["input_ids"])
+        pictures = core.connector(features).flatten(0, 1).to(embeds.dtype)
         out = core.text_model(
-            inputs_embeds=embeds,
-            attention_mask=inputs["attention_mask"],
-            position_ids=inputs["position_ids"],
+            inputs_embeds=core.inputs_merger(labels["input_ids"], embeds, pictures),
+            attention_mask=labels["attention_mask"],
+            position_ids=labels["position_ids"],
             use_cache=False,
         )
-        return self.model.lm_head(out.last_hidden_state[:, inputs["logits_to_keep"]]).float()
+        return self.model.lm_head(out.last_hidden_state[:, labels["logits_to_keep"]]).float()
 
     def summary(self, values: Values) -> Values:
-        """Loss, the course's families, and the mean of all others."""
-        others = [value for name, value in values.items() if name not in (*COURSE_FAMILIES, "loss")]
-        kept = {name: value for name, value in values.items() if name in (*COURSE_FAMILIES, "loss")}
+        """Losses, how the tower names karts, the course's families, and the mean of all other tasks."""
+        shown = (*COURSE_FAMILIES, "loss", "answers", "dense", "dense_kart_right", "dense_edges")
+        others = [value for name, value in values.items() if name in TASKS and name not in shown]
+        kept = {name: value for name, value in values.items() if name in shown}
         return kept | ({"others": sum(others) / len(others)} if others else {})
 
 
-def right_answers(
-    tasks: Sequence[Sequence[Task]], said: torch.Tensor, labels: torch.Tensor, segments: torch.Tensor
-) -> Values:
-    """Share of the answers of each task that are right to the last token, each token told the true ones before it.
+def right_answers(said: torch.Tensor, labels: torch.Tensor, segments: torch.Tensor, tasks: torch.Tensor) -> Values:
+    """Share of the answers of each task that are right to the last token, each token told the true ones before it;
+    NaN for a task that is not asked.
 
-    said, labels, segments: (B, K) the likeliest token, the true one (IGNORE: none), and the number of the segment.
+    said, labels, segments: (B, K) the likeliest token, the true one (IGNORE: none), and the number of the segment,
+    from 1; tasks: (B, S) see `LanguageStage.labels`.
     """
-    wrong = (said != labels) & (labels != IGNORE)
-    found: dict[str, list[bool]] = {}
-    for row, (picture, numbers) in enumerate(zip(tasks, segments, strict=True)):
-        failed = set(numbers[wrong[row]].tolist())
-        for number, task in enumerate(picture, start=1):
-            found.setdefault(task.name, []).append(number not in failed)
-    return {name: sum(right) / len(right) for name, right in found.items()}
+    wrong = ((said != labels) & (labels != IGNORE)).float()
+    failed = torch.zeros(len(tasks), tasks.shape[1] + 1, device=tasks.device).scatter_add_(1, segments, wrong)
+    right = failed[:, 1:] == 0
+    return {name: (right & (tasks == n)).sum() / (tasks == n).sum() for n, name in enumerate(TASKS)}

@@ -1,8 +1,7 @@
 """The pictures that pretraining sees, all in memory: mirrored, cropped and recoloured, their boxes moved along."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
@@ -52,15 +51,16 @@ def draw_crop(rng: np.random.Generator) -> Crop:
 
 @dataclass(frozen=True)
 class Batch:
-    """Pictures as drawn. pixels: (B, 3, INPUT_SIZE, INPUT_SIZE) float in 0..1; read: scenes by a set of rules."""
+    """Pictures as drawn, B of them. indices: (B,) which; crops: how cut; colours: (B, 4), see `recolour`, None as they
+    are; seed: of all else that is drawn about them."""
 
-    pixels: torch.Tensor
-    views: Sequence[View]
+    indices: np.ndarray
     crops: Sequence[Crop]
+    colours: np.ndarray | None
+    seed: int
 
-    def scenes(self, rules: RuleSet = COURSE_RULES) -> list[Scene]:
-        """What the crops show, in the order of the pictures."""
-        return [read_scene(view, crop, rules) for view, crop in zip(self.views, self.crops, strict=True)]
+    def __len__(self) -> int:
+        return len(self.crops)
 
 
 class Pictures:
@@ -84,40 +84,55 @@ class Pictures:
             weights = np.sqrt([n for _, n in karts])
             chances.append(weights / weights.sum() * share)
         self.chances = np.concatenate(chances) / sum(shares)
-        load = Parallel(n_jobs=2, prefer="threads")
+        load = Parallel(n_jobs=-1, prefer="threads")
         self.pixels = torch.from_numpy(np.stack(load(delayed(_square)(view) for view in self.views)))
 
     def __len__(self) -> int:
         return len(self.views)
 
-    def batch(self, indices: Sequence[int], crops: Sequence[Crop]) -> Batch:
-        pixels = self.pixels[torch.as_tensor(indices)].permute(0, 3, 1, 2).float() / 255
-        theta = torch.zeros(len(crops), 2, 3)
-        for i, crop in enumerate(crops):
-            theta[i, 0, 0] = crop.size
-            theta[i, 1, 1] = crop.size
-            theta[i, 0, 2] = 2 * crop.x + crop.size - 1
-            theta[i, 1, 2] = 2 * crop.y + crop.size - 1
-            if crop.mirrored:  # the box is mirrored first, then cropped
-                theta[i, 0] *= -1
-        grid = F.affine_grid(theta, list(pixels.shape), align_corners=False)
-        pixels = F.grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=False)
-        return Batch(pixels, [self.views[i] for i in indices], crops)
+    def to(self, device: torch.device) -> "Pictures":
+        """Keep the pixels on a device, where `show` then works."""
+        self.pixels = self.pixels.to(device)
+        return self
 
     def draw(self, seed: int, step: int, size: int) -> Batch:
         """The batch of a step: the same for the same seed and step."""
         rng = np.random.default_rng((seed, step))
         indices = rng.choice(len(self), size, p=self.chances)
-        batch = self.batch(indices, [draw_crop(rng) for _ in indices])
-        return Batch(recolour(batch.pixels, rng), batch.views, batch.crops)
+        crops = [draw_crop(rng) for _ in indices]
+        return Batch(indices, crops, draw_colours(rng, size), int(rng.integers(1 << 62)))
 
-    def in_order(self, size: int) -> "list[Callable[[], Batch]]":
-        """All pictures unaltered, in batches that are made when called."""
-        starts = range(0, len(self), size)
-        return [partial(self._plain, range(s, min(s + size, len(self)))) for s in starts]
+    def in_order(self, size: int) -> Iterator[Batch]:
+        """All pictures unaltered, in batches."""
+        for start in range(0, len(self), size):
+            indices = np.arange(start, min(start + size, len(self)))
+            yield Batch(indices, [Crop()] * len(indices), None, start)
 
-    def _plain(self, indices: range) -> Batch:
-        return self.batch(list(indices), [Crop()] * len(indices))
+    def scenes(self, batch: Batch, rules: RuleSet = COURSE_RULES) -> list[Scene]:
+        """What the pictures of a batch show, in their order."""
+        return [read_scene(self.views[i], crop, rules) for i, crop in zip(batch.indices, batch.crops, strict=True)]
+
+    def show(self, batch: Batch) -> torch.Tensor:
+        """(B, 3, INPUT_SIZE, INPUT_SIZE) float in 0..1, on the device of the pictures."""
+        device = self.pixels.device
+        pixels = self.pixels[torch.from_numpy(batch.indices).to(device)].permute(0, 3, 1, 2).float() / 255
+        grid = F.affine_grid(_windows(batch.crops).to(device), list(pixels.shape), align_corners=False)
+        pixels = F.grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=False)
+        if batch.colours is None:
+            return pixels
+        generator = torch.Generator(device).manual_seed(batch.seed)
+        return recolour(pixels, torch.from_numpy(batch.colours).to(device), generator)
+
+
+def _windows(crops: Sequence[Crop]) -> torch.Tensor:
+    """Crops as affine maps (B, 2, 3), from places in the new picture to places in the old."""
+    maps = torch.zeros(len(crops), 2, 3)
+    for i, crop in enumerate(crops):
+        maps[i, 0, 0] = maps[i, 1, 1] = crop.size
+        maps[i, :, 2] = torch.tensor([2 * crop.x + crop.size - 1, 2 * crop.y + crop.size - 1])
+        if crop.mirrored:  # the box is mirrored first, then cropped
+            maps[i, 0] *= -1
+    return maps
 
 
 def _square(view: View) -> np.ndarray:
@@ -125,18 +140,20 @@ def _square(view: View) -> np.ndarray:
     return np.array(view.image().resize((INPUT_SIZE, INPUT_SIZE), Image.BILINEAR))
 
 
-def recolour(pixels: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Random brightness, contrast and saturation of each picture, and noise on one in four; hues stay, they tell karts
-    apart."""
+def draw_colours(rng: np.random.Generator, size: int) -> np.ndarray:
+    """(size, 4) float: factors of saturation, contrast and brightness, and the strength of noise, none on three of
+    four; hues stay, they tell karts apart."""
+    saturation, contrast, brightness = rng.uniform(0.7, 1.3, size), *rng.uniform(0.75, 1.25, (2, size))
+    noise = rng.uniform(0, 0.04, size) * (rng.random(size) < 0.25)
+    return np.stack([saturation, contrast, brightness, noise], 1).astype(np.float32)
 
-    def factor(low: float, high: float) -> torch.Tensor:
-        return torch.from_numpy(rng.uniform(low, high, (len(pixels), 1, 1, 1))).float()
 
+def recolour(pixels: torch.Tensor, colours: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Pictures (B, 3, H, W) in 0..1 with `draw_colours` (B, 4) applied; the noise comes from the generator."""
+    saturation, contrast, brightness, strength = colours.T[..., None, None, None]
     grey = pixels.mean(1, keepdim=True)
-    pixels = grey + (pixels - grey) * factor(0.7, 1.3)
+    pixels = grey + (pixels - grey) * saturation
     mean = pixels.mean((1, 2, 3), keepdim=True)
-    pixels = (mean + (pixels - mean) * factor(0.75, 1.25)) * factor(0.75, 1.25)
-    for i in np.flatnonzero(rng.random(len(pixels)) < 0.25):
-        noise = rng.standard_normal(pixels[i].shape, dtype=np.float32) * rng.uniform(0, 0.04)
-        pixels[i] += torch.from_numpy(noise.astype(np.float32))
-    return pixels.clamp(0, 1)
+    pixels = (mean + (pixels - mean) * contrast) * brightness
+    noise = torch.randn(pixels.shape, generator=generator, device=pixels.device)
+    return (pixels + noise * strength).clamp(0, 1)

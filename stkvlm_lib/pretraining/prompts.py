@@ -16,11 +16,13 @@ from stkvlm_lib.grammar.scene import IMAGE_SIZE, Kart, Reason, Scene
 PLACES = 16
 """Places and sizes are told in a grid of this many columns and rows over the picture."""
 KARTS_TASK, BOX_TASK = "karts", "box"
+TASKS = (*FAMILIES, KARTS_TASK, BOX_TASK)
+"""Names of all tasks."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """A prompt with its answer. name: the family's id, or `karts` or `box`."""
+    """A prompt with its answer. name: one of TASKS."""
 
     name: str
     prompt: str

@@ -14,15 +14,16 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
+from torch.utils.data import DataLoader, Dataset
 
 from stkvlm_lib.files import whole_file
 from stkvlm_lib.pretraining.pictures import Batch, Pictures
 
-FALLING = 0.45
-"""Share of a stage over which the learning rates fall in a straight line: its end sees other pictures than its start,
-and must still learn from them."""
+AHEAD = 6
+"""Batches that a worker process prepares ahead."""
 
-Values = dict[str, float]
+Labels = dict[str, torch.Tensor]
+Values = dict[str, float | torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class StageConfig:
     """Settings of a stage, kept in its checkpoint.
 
     matrix_lr: peak learning rate of hidden weight matrices, which Muon trains; other_lr: of all other weights (AdamW).
-    Both warm up, stay, and over the last FALLING of the steps fall to nearly nothing.
+    Both warm up, stay, and over the last part of the steps, `falling`, fall to nearly nothing in a straight line.
     """
 
     steps: int
@@ -39,6 +40,7 @@ class StageConfig:
     other_lr: float = 1e-3
     weight_decay: float = 0.05
     warmup_steps: int = 150
+    falling: float = 0.0
     seed: int = 0
 
 
@@ -53,18 +55,37 @@ class Stage(Protocol):
     trained: nn.ModuleDict
     hidden: list[nn.Parameter]
 
-    def loss(self, batch: Batch, share: float) -> tuple[torch.Tensor, Values]:
-        """Loss and what else is worth a look; share: how much of the stage is over, 0 to 1. May draw from torch."""
+    def labels(self, pictures: Pictures, batch: Batch) -> Labels:
+        """What is to be learnt of a batch, on the CPU; may be made ahead in another process."""
+
+    def loss(self, pixels: torch.Tensor, labels: Labels, share: float) -> tuple[torch.Tensor, Values]:
+        """Loss and what else is worth a look (NaN: nothing to say), all on the device of the pixels. share: how much
+        of the stage is over, 0 to 1. May draw from torch."""
 
     def summary(self, values: Values) -> Values:
         """What of the values, averaged, is worth a line in the log."""
 
 
+class Steps(Dataset):
+    """Step -> its batch and labels: what can be made ahead of the training, in other processes."""
+
+    def __init__(self, stage: Stage, pictures: Pictures, config: StageConfig):
+        self.stage, self.pictures, self.config = stage, pictures, config
+
+    def __getitem__(self, step: int) -> tuple[Batch, Labels]:
+        batch = self.pictures.draw(self.config.seed, step, self.config.batch_size)
+        return batch, self.stage.labels(self.pictures, batch)
+
+
 class StageTraining:
-    """A stage on its way: weights, optimiser states, step and clock; can be saved and restored."""
+    """A stage on its way, on the device of its weights: optimiser states, step and clock; can be saved and restored.
+
+    On a GPU it computes in bfloat16, the weights stay in float32.
+    """
 
     def __init__(self, stage: Stage, config: StageConfig):
         self.stage, self.config = stage, config
+        self.device = next(stage.trained.parameters()).device
         self.step, self.seconds = 0, 0.0
         hidden = {id(p) for p in stage.hidden}
         others = [p for p in stage.trained.parameters() if id(p) not in hidden]
@@ -85,11 +106,12 @@ class StageTraining:
 
     def rate(self) -> float:
         """The learning rates as a share of their peaks."""
-        return min(1.0, (self.step + 1) / self.config.warmup_steps, (1 - self.share) / FALLING + 0.01)
+        left = (1 - self.share) / self.config.falling + 0.01 if self.config.falling else 1.0
+        return min(1.0, (self.step + 1) / self.config.warmup_steps, left)
 
-    def train_step(self, pictures: Pictures) -> Values:
+    def train_step(self, pictures: Pictures, batch: Batch, labels: Labels) -> Values:
         torch.manual_seed(self.config.seed * 1_000_003 + self.step)
-        loss, values = self.stage.loss(pictures.draw(self.config.seed, self.step, self.config.batch_size), self.share)
+        loss, values = self._loss(pictures.show(batch), labels, self.share)
         loss.backward()
         nn.utils.clip_grad_norm_(self.stage.trained.parameters(), 1.0)
         for optimizer, peak in self.optimizers.values():
@@ -98,29 +120,38 @@ class StageTraining:
             optimizer.step()
             optimizer.zero_grad()
         self.step += 1
-        return values | {"loss": float(loss.detach())}
+        return values | {"loss": loss.detach()}
+
+    def _loss(self, pixels: torch.Tensor, labels: Labels, share: float) -> tuple[torch.Tensor, Values]:
+        labels = {name: value.to(self.device, non_blocking=True) for name, value in labels.items()}
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            return self.stage.loss(pixels, labels, share)
 
     @torch.no_grad()
     def evaluate(self, pictures: Pictures, size: int = 64) -> Values:
         """Means over unaltered pictures; leaves the training as it was."""
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(), torch.compiler.set_stance("force_eager"):
             torch.manual_seed(0)
             mean = Mean()
-            for make in pictures.in_order(size):
-                batch = make()
-                _, values = self.stage.loss(batch, 1.0)
-                mean.add(values, len(batch.views))
+            for batch in pictures.in_order(size):
+                _, values = self._loss(pictures.show(batch), self.stage.labels(pictures, batch), 1.0)
+                mean.add(values, len(batch))
         return mean.take()
 
-    def run(self, pictures: Pictures, valid: Pictures, work: Path, name: str, every: int = 100) -> None:
-        """Train to the end from where the checkpoint in `work` stands, with a line in the log now and then."""
+    def run(
+        self, pictures: Pictures, valid: Pictures, work: Path, name: str, every: int = 100, workers: int = 0
+    ) -> None:
+        """Train to the end from where the checkpoint in `work` stands, with a line in the log now and then.
+
+        workers: processes that prepare batches, 0 for none but this.
+        """
         work.mkdir(parents=True, exist_ok=True)
         checkpoint = work / f"{name}.safetensors"
         if checkpoint.exists():
             self.restore(checkpoint)
         begin, before, mean = time.monotonic(), self.seconds, Mean()
-        while self.step < self.config.steps:
-            mean.add(self.train_step(pictures))
+        for batch, labels in self._prepared(pictures, workers):
+            mean.add(self.train_step(pictures, batch, labels))
             self.seconds = before + time.monotonic() - begin
             last = self.step == self.config.steps
             if self.step % every == 0 or last:
@@ -133,6 +164,18 @@ class StageTraining:
                 print(json.dumps(line), flush=True)
                 with (work / "log.jsonl").open("a") as log:
                     log.write(json.dumps(line) + "\n")
+
+    def _prepared(self, pictures: Pictures, workers: int) -> DataLoader:
+        """Batches and labels of the steps to come."""
+        return DataLoader(
+            Steps(self.stage, pictures, self.config),
+            batch_size=None,
+            sampler=range(self.step, self.config.steps),
+            num_workers=workers,
+            prefetch_factor=AHEAD if workers else None,
+            multiprocessing_context="fork" if workers else None,  # the pictures are not copied
+            pin_memory=self.device.type == "cuda",
+        )
 
     def save(self, path: Path) -> None:
         """Whole or not at all: weights and optimiser states, with the position in the file's metadata."""
@@ -166,19 +209,20 @@ class StageTraining:
 
 
 class Mean:
-    """Running weighted means of named values."""
+    """Running weighted means of named values, NaN left out. Numbers on a device stay there until they are taken."""
 
     def __init__(self):
-        self.sums: dict[str, tuple[float, float]] = {}
+        self.sums: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def add(self, values: Values, weight: float = 1.0) -> None:
         for name, value in values.items():
+            value = torch.as_tensor(value)
             total, weights = self.sums.get(name, (0.0, 0.0))
-            self.sums[name] = total + value * weight, weights + weight
+            self.sums[name] = total + value.nan_to_num() * weight, weights + ~value.isnan() * weight
 
-    def take(self) -> Values:
+    def take(self) -> dict[str, float]:
         """The means so far; starts anew."""
-        means = {name: total / weights for name, (total, weights) in self.sums.items()}
+        means = {name: float(total / weights) for name, (total, weights) in self.sums.items() if weights > 0}
         self.sums.clear()
         return means
 
