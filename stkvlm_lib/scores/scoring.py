@@ -71,12 +71,15 @@ def is_prefix(prediction: str, answer: str) -> bool:
     return normalise(prediction)[: len(normalise(answer))] == normalise(answer)
 
 
-def records_to_score(config: ScoreConfig, folder: FrameSet) -> tuple[str, list[Record]]:
-    """(split, records): QA_FILE if given, else the run's own test split, else the held-out split of the folder."""
+def records_to_score(config: ScoreConfig, folder: FrameSet, qa: Path | None = None) -> tuple[str, list[Record]]:
+    """(split, records): QA_FILE if given, else the run's own test split, else the held-out split of the folder.
+
+    qa: another folder with question files than the run's own.
+    """
     if config.qa_file:
         return CUSTOM_SPLIT, read_course_qa(resolve(config.qa_file), folder)
     for split in HELD_OUT:
-        written = config.run_path / "qa" / COURSE.format(split)
+        written = (qa or config.run_path / "qa") / COURSE.format(split)
         if written.exists():
             return split, read_known(written, folder)
     for split in HELD_OUT:
