@@ -82,7 +82,6 @@ def start(benchmark, monkeypatch, frames, base, out, *more):
     benchmark.main()
 
 
-@pytest.mark.slow
 def test_an_interrupted_study_goes_on_and_a_finished_one_does_nothing(
     benchmark, monkeypatch, base_folder, tmp_path, capsys
 ):
