@@ -87,6 +87,7 @@ class FinetuneConfig(ModelConfig):
     """Notebook 03."""
 
     start_adapter: str = ""
+    train_races: int = 0
     train_views: int = 0
     valid_views: int = 200
     mirror: bool = True
@@ -104,6 +105,7 @@ class FinetuneConfig(ModelConfig):
         super().__post_init__()
         for name in ("epochs", "batch_size", "questions_per_view", "lora_rank", "lora_alpha", "evaluations"):
             _require(getattr(self, name) > 0, name.upper(), getattr(self, name), "a whole number from 1")
+        _require(self.train_races >= 0, "TRAIN_RACES", self.train_races, "a number of races, 0 for all")
         for name in ("train_views", "valid_views"):
             _require(getattr(self, name) >= 0, name.upper(), getattr(self, name), "a number of pictures, 0 for all")
         _require(self.extended_per_view >= 0, "EXTENDED_PER_VIEW", self.extended_per_view, "a whole number from 0")

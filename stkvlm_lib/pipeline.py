@@ -121,13 +121,10 @@ def check_resumable(folder: Path, configs: dict[str, RunConfig], from_step: str 
     """Refuse to go on with a run whose finished steps, as far as they are kept, had other parameters."""
     if not (folder / "config.json").is_file():
         return
-    recorded = read_json(folder / "config.json")
     for step, config in configs.items():
         if not runs.is_done(folder, step) or (from_step and step >= from_step):
             continue
-        before, now = recorded.get(step, {}), runs.recorded_parameters(config)
-        changed = [f"{name}={before.get(name)!r}, now {now[name]!r}" for name in now if before.get(name) != now[name]]
-        if changed:
+        if changed := runs.changed_parameters(folder, step, config):
             raise ConfigError(
                 f"step {step} of {folder.name} was done with {'; '.join(changed)}: "
                 f"give the same parameters, --from {step} to do it again, or another --run-id"

@@ -169,6 +169,12 @@ def recorded_parameters(config: RunConfig) -> dict[str, Any]:
     return {name: value for name, value in upper(config).items() if name != "RUN_DIR"}
 
 
+def changed_parameters(folder: Path, step: str, config: RunConfig) -> list[str]:
+    """Which parameters of a step are not those that its run folder recorded, as `NAME=before, now after`."""
+    before, now = _read_or_empty(folder / "config.json").get(step, {}), recorded_parameters(config)
+    return [f"{name}={before.get(name)!r}, now {now[name]!r}" for name in now if before.get(name) != now[name]]
+
+
 def run_id(profile: str, seed: int) -> str:
     """Time, profile, seed and commit, e.g. `20261123-061500-cpu-s0-abc1234`."""
     return f"{time.strftime('%Y%m%d-%H%M%S')}-{profile}-s{seed}-{commit().removesuffix(', dirty')}"

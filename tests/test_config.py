@@ -56,6 +56,7 @@ def test_a_value_of_the_wrong_type_is_refused_by_name(name, given):
         (ModelConfig, "QUANTIZATION", "int8"),
         (ModelConfig, "EVAL_BATCH_SIZE", 0),
         (FinetuneConfig, "EPOCHS", 0),
+        (FinetuneConfig, "TRAIN_RACES", -1),
         (FinetuneConfig, "TRAIN_VIEWS", -1),
         (FinetuneConfig, "LEARNING_RATE", 1.0),
         (FinetuneConfig, "LORA_DROPOUT", 1.0),

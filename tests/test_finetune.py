@@ -12,6 +12,7 @@ from stkvlm_lib.scores.metrics import make_metrics, score
 from stkvlm_lib.scores.scoring import predict, records_to_score
 from stkvlm_lib.vlm import finetune
 from stkvlm_lib.vlm.adapter import load_answerer
+from stkvlm_lib.vlm.features import FeatureStore
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +126,21 @@ def test_an_interrupted_training_ends_as_an_undisturbed_one(tmp_path, frames_dir
         assert torch.equal(whole[name], cut[name]), name
     log_whole, log_cut = finetune.read_log(tmp_path / "whole"), finetune.read_log(tmp_path / "cut")
     assert log_whole == log_cut
+
+
+def test_a_training_on_kept_features_ends_as_one_that_encodes(tmp_path, frames_dir, base):
+    """Also for the other quantization, which leaves the vision tower as it is."""
+    for name, quantization in (("whole", "nf4"), ("writes", "none"), ("reads", "nf4")):
+        config, folder, train, valid = prepare(tmp_path / name, frames_dir, base, epochs=1, quantization=quantization)
+        answerer = finetune.build_trainable(config)
+        kept = None if name == "whole" else FeatureStore(answerer, folder, config.eval_batch_size, tmp_path / "kept")
+        finetune.finetune(answerer, config, folder, train, valid, features=kept)
+        if name == "reads":
+            assert len(list((tmp_path / "kept").glob("*/*.safetensors"))) == 2, "train and valid, of the one before"
+    whole, reads = adapter_weights(tmp_path / "whole"), adapter_weights(tmp_path / "reads")
+    assert all(torch.equal(whole[name], reads[name]) for name in whole)
+    writes = adapter_weights(tmp_path / "writes")
+    assert not all(torch.equal(whole[name], writes[name]) for name in whole)
 
 
 def test_a_checkpoint_cut_short_is_passed_over(tmp_path):

@@ -59,6 +59,8 @@ def test_figures_that_were_not_asked_for_are_left_out():
     figures = score([row(), row("b")], resamples=100, seed=0)
     assert not {"base_exact", "gain_over_base", "closed_exact"} & set(figures)
     assert "gain_over_blind" in figures and "base" not in figures["families"]["count"]
+    seeing = score([row(blind_correct=None), row("b", blind_correct=None)], resamples=100, seed=0)
+    assert not {"blind", "gain_over_blind"} & set(seeing) and "blind" not in seeing["families"]["count"]
 
 
 def test_the_closed_score_stands_beside_the_written_one_and_covers_whole_families():

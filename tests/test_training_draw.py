@@ -1,9 +1,10 @@
 import pytest
 
+from stkvlm_lib.config import FinetuneConfig
 from stkvlm_lib.grammar.questions import FAMILIES, answer, ask_all, read_question
 from stkvlm_lib.grammar.scene import STRICT_RULES, mirror_box, read_scene
 from stkvlm_lib.qa.qa_sets import QaError, read_records
-from stkvlm_lib.qa.training_draw import draw_pictures, draw_training, drawn_composition
+from stkvlm_lib.qa.training_draw import draw_pictures, draw_races, draw_training, drawn_composition, read_questions
 
 
 def test_draws_do_not_depend_on_the_order_of_records(bundled, records):
@@ -92,3 +93,35 @@ def test_held_out_wordings_never_reach_training(written, bundled, drawn, extende
     with pytest.raises(QaError, match="training must not see"):
         settings = {"views": 0, "per_view": 5, "mirror": True, "seed": 0}
         draw_training(read_records(written[0] / "test.jsonl"), bundled, **settings, extended=test, extended_per_view=1)
+
+
+RACES = {"abyss": 5, "hacienda": 5, "zengarden": 2}
+TRACKS = {f"{track}{n}": track for track, races in RACES.items() for n in range(races)}
+
+
+def test_fewer_races_are_among_more_and_every_track_has_its_turn():
+    before = set()
+    for n in range(1, 7):
+        races = draw_races(TRACKS, n, 0)
+        assert len(races) == n and before < races
+        counts = [sum(TRACKS[race] == track for race in races) for track in set(TRACKS.values())]
+        assert max(counts) - min(counts) <= 1
+        before = races
+    assert len(draw_races(TRACKS, 9, 0) - draw_races(TRACKS, 6, 0)) == 3, "where a track has no more, the others go on"
+    assert draw_races(TRACKS, 0, 0) == set(TRACKS)
+
+
+def test_the_seed_draws_the_races_whatever_their_order():
+    assert draw_races(dict(reversed(TRACKS.items())), 4, 0) == draw_races(TRACKS, 4, 0)
+    assert len({frozenset(draw_races(TRACKS, 3, seed)) for seed in range(8)}) > 4
+
+
+def test_only_the_drawn_races_are_trained_on(written, bundled, tmp_path):
+    """Of their pictures the same questions as among all races; the valid questions stay."""
+    all_of, (train, valid) = (
+        read_questions(FinetuneConfig(run_dir=str(tmp_path), train_races=n), bundled, written[0]) for n in (0, 4)
+    )
+    views = [bundled.by_image_file[picture.image_file] for picture in train]
+    assert len({view.frame.race for view in views}) == len({view.frame.track for view in views}) == 4
+    assert len(train) < len(all_of[0]) and all(picture in all_of[0] for picture in train)
+    assert valid == all_of[1]

@@ -2,7 +2,7 @@
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from sys import intern
@@ -45,6 +45,21 @@ def draw_pictures(image_files: Iterable[str], n: int, seed: int) -> list[str]:
     names = sorted(set(image_files))
     random.Random(f"pictures-{seed}").shuffle(names)
     return sorted(names[: n or None])
+
+
+def draw_races(tracks: Mapping[str, str], n: int, seed: int) -> set[str]:
+    """n races (all for n = 0), every track in turn, so that a track has at most one more than another that has enough.
+
+    tracks: each race's track. The races for a smaller n are among those for a larger one.
+    """
+    names = sorted(tracks)
+    random.Random(f"races-{seed}").shuffle(names)
+    seen: Counter = Counter()
+    turns = []
+    for place, race in enumerate(names):
+        turns.append((seen[tracks[race]], place, race))
+        seen[tracks[race]] += 1
+    return {race for _, _, race in sorted(turns)[: n or None]}
 
 
 def draw_training(
@@ -126,20 +141,22 @@ def _in_turn(pairs: Pairs, n: int, seed: int, name: str, mirrored: bool) -> Pair
     return [(question, told) for _, _, question, told in sorted(turns)[:n]]
 
 
-def read_questions(config: FinetuneConfig, folder: FrameSet) -> tuple[list[TrainingPicture], list[Record]]:
+def read_questions(
+    config: FinetuneConfig, folder: FrameSet, qa: Path | None = None
+) -> tuple[list[TrainingPicture], list[Record]]:
     """What notebook 03 trains on and chooses the checkpoint by, drawn from the run's qa/train.jsonl and qa/valid.jsonl.
 
     Without valid questions, or where valid is the only held-out split and so must stay unseen for scoring, the second
-    is empty and the last checkpoint is kept.
+    is empty and the last checkpoint is kept. qa: another folder of these files, one that several runs share.
     """
-    written = config.run_path / "qa"
+    written = qa or config.run_path / "qa"
     train, valid, test = (written / COURSE.format(split) for split in (TRAIN, "valid", "test"))
     if not train.exists():
         raise QaError(
             f"{written}: no train questions (a folder of under three races, or without train/); nothing to train"
         )
     drawn = draw_training(
-        stream_records(train),
+        _of_races(train, config.train_races, config.seed),
         folder,
         views=config.train_views,
         per_view=config.questions_per_view,
@@ -153,6 +170,14 @@ def read_questions(config: FinetuneConfig, folder: FrameSet) -> tuple[list[Train
     records = read_records(valid)
     names = set(draw_pictures((r.image_file for r in records), config.valid_views, config.seed))
     return drawn, [record for record in records if record.image_file in names]
+
+
+def _of_races(path: Path, n: int, seed: int) -> Iterator[Record]:
+    """The records about n of a file's races, 0 for all."""
+    if not n:
+        return stream_records(path)
+    drawn = draw_races({record.race: record.track for record in stream_records(path)}, n, seed)
+    return (record for record in stream_records(path) if record.race in drawn)
 
 
 def write_drawn(pictures: Iterable[TrainingPicture], path: Path) -> None:

@@ -17,7 +17,7 @@ from stkvlm_lib.vlm.answering import AnswerModel
 def score(predictions: Sequence[Prediction], *, resamples: int, seed: int) -> dict:
     """The figures that follow from the predictions (fractions from 0 to 1).
 
-    Those of the base alone and of the closed answer sets are left out where they were not asked.
+    Those of the base alone, blind and of the closed answer sets are left out where they were not asked.
     """
     interval = Bootstrap(predictions, resamples, seed)
     correct, prefix, blind, base, closed = (
@@ -34,7 +34,7 @@ def score(predictions: Sequence[Prediction], *, resamples: int, seed: int) -> di
                 "exact_ci95": interval(correct, member),
                 "prefix": mean(prefix[member]),
                 "majority": mean(majority[member]),
-                "blind": mean(blind[member]),
+                **_known("blind", blind[member]),
                 **_known("base", base[member]),
                 **_known("closed_exact", closed[member]),
             }
@@ -45,7 +45,7 @@ def score(predictions: Sequence[Prediction], *, resamples: int, seed: int) -> di
         "prefix": mean(prefix),
         "macro_exact": mean([row["exact"] for row in families.values()]),
         "majority": mean(majority),
-        "blind": mean(blind),
+        **_known("blind", blind),
         **_known("base_exact", base),
         **_known("closed_exact", closed),
     }

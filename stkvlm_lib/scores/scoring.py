@@ -25,11 +25,10 @@ from stkvlm_lib.qa.qa_sets import (
     read_records,
 )
 from stkvlm_lib.vlm.answering import Answer, AnswerModel, ranked
+from stkvlm_lib.vlm.features import FeatureStore, Picture
 
 HELD_OUT = ("test", "valid", FLAT_SPLIT)
 """Splits that are scored, the first that is there."""
-Picture = tuple[str, bool]
-"""A picture's image_file, and whether it is mirrored."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +71,15 @@ def is_prefix(prediction: str, answer: str) -> bool:
     return normalise(prediction)[: len(normalise(answer))] == normalise(answer)
 
 
-def records_to_score(config: ScoreConfig, folder: FrameSet) -> tuple[str, list[Record]]:
-    """(split, records): QA_FILE if given, else the run's own test split, else the held-out split of the folder."""
+def records_to_score(config: ScoreConfig, folder: FrameSet, qa: Path | None = None) -> tuple[str, list[Record]]:
+    """(split, records): QA_FILE if given, else the run's own test split, else the held-out split of the folder.
+
+    qa: another folder with question files than the run's own.
+    """
     if config.qa_file:
         return CUSTOM_SPLIT, read_course_qa(resolve(config.qa_file), folder)
     for split in HELD_OUT:
-        written = config.run_path / "qa" / COURSE.format(split)
+        written = (qa or config.run_path / "qa") / COURSE.format(split)
         if written.exists():
             return split, read_known(written, folder)
     for split in HELD_OUT:
@@ -98,12 +100,21 @@ def read_known(path: Path, folder: FrameSet) -> list[Record]:
 
 
 def encoded(
-    answerer: AnswerModel, folder: FrameSet, pictures: Sequence[Picture], batch_size: int, label: str
+    answerer: AnswerModel,
+    folder: FrameSet,
+    pictures: Sequence[Picture],
+    batch_size: int,
+    label: str,
+    store: FeatureStore | None = None,
 ) -> Iterator[tuple[Sequence[Picture], torch.Tensor]]:
-    """Pictures in batches with their image tokens, with progress."""
+    """Pictures in batches with their image tokens, with progress. store: where to look them up instead."""
+    known = store.of(pictures, f"{label}: encode") if store else {}
     for start in progress(range(0, len(pictures), batch_size), label):
         chunk = pictures[start : start + batch_size]
-        yield chunk, answerer.encode([folder.by_image_file[name].image(mirrored) for name, mirrored in chunk])
+        if store:
+            yield chunk, torch.stack([known[picture] for picture in chunk]).to(answerer.device)
+        else:
+            yield chunk, answerer.encode([folder.by_image_file[name].image(mirrored) for name, mirrored in chunk])
 
 
 def predict(
@@ -145,12 +156,17 @@ def predict(
 
 
 def predict_plain(
-    answerer: AnswerModel, folder: FrameSet, records: Sequence[Record], batch_size: int, label: str
+    answerer: AnswerModel,
+    folder: FrameSet,
+    records: Sequence[Record],
+    batch_size: int,
+    label: str,
+    store: FeatureStore | None = None,
 ) -> list[Prediction]:
-    """Answer every record with the adapter alone, in their order."""
+    """Answer every record with the adapter alone, in their order. store: of pictures that are known already."""
     groups = by_picture(records)
     ours: dict[tuple[str, str], Answer] = {}
-    for chunk, features in encoded(answerer, folder, [(name, False) for name in groups], batch_size, label):
+    for chunk, features in encoded(answerer, folder, [(name, False) for name in groups], batch_size, label, store):
         asked = [groups[name] for name, _ in chunk]
         _collect(ours, asked, answerer.answer_encoded(features, [[r.question for r in group] for group in asked]))
     return [_prediction(r, ours[r.image_file, r.question]) for r in records]

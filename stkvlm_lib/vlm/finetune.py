@@ -16,7 +16,6 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from stkvlm_lib.config import EMBEDDED, FinetuneConfig, resolve
 from stkvlm_lib.data.frame_sets import FrameSet
-from stkvlm_lib.figures.display import progress
 from stkvlm_lib.files import read_json, read_jsonl, write_json, write_jsonl
 from stkvlm_lib.grammar.questions import normalise
 from stkvlm_lib.qa.qa_sets import Record, by_picture
@@ -25,6 +24,7 @@ from stkvlm_lib.runs import peak_memory_mb
 from stkvlm_lib.vlm.adapter import load_answerer, new_adapter, save_adapter
 from stkvlm_lib.vlm.answering import AnswerModel, image_outputs
 from stkvlm_lib.vlm.base_vlm import Prompt, compute_dtype, pick_device
+from stkvlm_lib.vlm.features import FeatureStore
 from stkvlm_lib.vlm.packing import IGNORE, PackedExample, collate, pack
 
 LogRows = list[dict]
@@ -108,21 +108,6 @@ def packed_tokens(answerer: AnswerModel, item: TrainingPicture) -> tuple[list[st
 def read_log(run: Path) -> LogRows:
     """The rows of a run's train_log.jsonl."""
     return read_jsonl(run / "train_log.jsonl", "run notebook 03_finetune_qlora to write it")
-
-
-def encode_pictures(
-    answerer: AnswerModel, folder: FrameSet, names: Sequence[tuple[str, bool]], batch_size: int, label: str
-) -> dict[tuple[str, bool], torch.Tensor]:
-    """Image tokens of each (image_file, mirrored), computed once since the vision tower stays frozen.
-
-    Kept in the compute dtype on the CPU: 64 x 576 values, 74 KB in 16 bit, a picture for SmolVLM-256M.
-    """
-    features = {}
-    for start in progress(range(0, len(names), batch_size), label):
-        chunk = names[start : start + batch_size]
-        encoded = answerer.encode([folder.by_image_file[name].image(mirrored) for name, mirrored in chunk]).cpu()
-        features.update(zip(chunk, encoded, strict=True))
-    return features
 
 
 def average_picture(folder: FrameSet, names: Iterable[str]) -> Image.Image:
@@ -248,26 +233,27 @@ def finetune(
     *,
     resume: bool = False,
     show: Callable[[LogRows], None] | None = None,
+    features: FeatureStore | None = None,
 ) -> TrainingFacts:
     """Train the adapter and save it to RUN_DIR/adapter.
 
     The adapter kept is the one that answers the valid questions best; without valid questions, the last one.
     resume: go on from the last checkpoint in RUN_DIR/training; otherwise what lies there is removed first.
     show: called with the rows of the log so far, each time one is added.
+    features: a store that knows pictures already, or shall keep them for other trainings.
     """
     run = config.run_path
     if not resume:
         shutil.rmtree(run / "training", ignore_errors=True)
-    names = [(p.image_file, p.mirrored) for p in train]
-    valid_names = [(name, False) for name in by_picture(valid)]
-    features = encode_pictures(answerer, folder, names, config.eval_batch_size, "encode train pictures")
-    valid_features = encode_pictures(answerer, folder, valid_names, config.eval_batch_size, "encode valid pictures")
+    features = features or FeatureStore(answerer, folder, config.eval_batch_size)
+    train_features = features.of([(p.image_file, p.mirrored) for p in train], "encode train pictures")
+    valid_features = features.of([(name, False) for name in by_picture(valid)], "encode valid pictures")
     diary = Diary(run, show)
     trainer = QloraTrainer(
         answerer.model,
         training_arguments(config, len(train), bool(valid)),
         data_collator=Collator(answerer.prompt.tokenizer.pad_token_id),
-        train_dataset=PackedPictures(answerer, train, features),
+        train_dataset=PackedPictures(answerer, train, train_features),
         eval_dataset=valid,
         callbacks=[diary],
         answerer=answerer,
