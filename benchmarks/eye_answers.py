@@ -8,7 +8,9 @@ from the seed. --sheets writes what a reader needs: the rule in words, karts and
 pictures, and each test picture enlarged six times, without boxes, above its questions. Those that name a kart come in
 a second round, since they give away who is in view. Answers go into `given` of `answers.jsonl` there.
 
-frames/eye_answers.jsonl holds those of one reader, who had answered all of the sheets before any answer was scored.
+frames/eye_answers.jsonl holds those of one reader, who had answered all of the sheets before any answer was scored. A
+reader sees a picture's questions of a round together, and may use that none is asked whose count is zero; a model is
+asked each alone.
 """
 
 import argparse
