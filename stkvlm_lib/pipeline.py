@@ -16,7 +16,7 @@ from stkvlm_lib.files import read_json, write_text
 NOTEBOOKS = ROOT / "notebooks"
 EXPECTED_TIME = {
     "smoke": "about 2 minutes on 2 cores",
-    "cpu": "about 15 minutes on 2 free cores",
+    "cpu": "about 18 minutes on 2 free cores",
     "gpu": "depends on the GPU and the number of frames",
 }
 NEEDED_MEMORY_GB = 4
