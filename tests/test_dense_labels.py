@@ -15,7 +15,7 @@ def grid(values: np.ndarray) -> np.ndarray:
 
 
 def test_dense_targets_of_a_hand_made_scene():
-    """A patch is 6.25 x 4.17 px. tux covers patch centres of columns 3..6 and rows 12..14; its centre lies in (5, 13)."""
+    """A patch is 6.25 x 4.17 px. tux covers the middles of columns 3..6 and rows 12..14; its own lies in (5, 13)."""
     tux = Kart(0, "tux", (20, 50, 45, 62))
     targets = dense_targets(Scene("mines", (tux,), tux))
     covered = np.zeros((GRID, GRID), bool)

@@ -84,10 +84,11 @@ def test_what_is_not_there_is_said(nothing):
 def test_confusion_can_leave_out_what_is_never_confused():
     from test_plots import make_prediction
 
-    rows = [make_prediction(family="track", truth=t, given=g) for t, g in (("mines", "abyss"), ("mines", "mines"))]
-    rows += [make_prediction(family="track", truth="lighthouse", given="lighthouse")]
-    figure = plots.confusion(rows, "track", only_confused=True)
-    said = texts(figure)
+    told = [("mines", "mines"), ("mines", "abyss"), ("xr591", "mines"), ("zengarden", ""), ("lighthouse", "lighthouse")]
+    rows = [make_prediction(family="track", truth=truth, given=given) for truth, given in told]
+    said = texts(plots.confusion(rows, "track", only_confused=True))
     assert "mines  (n = 2)" in said and "lighthouse" not in said
-    assert "track: 66.7% right, n = 3, without truths never confused" in said
-    assert "all 1 answers are right" in texts(plots.confusion(rows[2:], "track", only_confused=True))
+    assert "track: 40.0% right, n = 5, without truths never confused" in said
+    few = texts(plots.confusion([rows[0], *rows[2:]], "track", only_confused=True))
+    assert "track: 2 of 4 answers are right\nxr591 taken for mines: 1\nzengarden taken for nothing: 1" in few
+    assert "all 1 answers are right" in texts(plots.confusion(rows[4:], "track", only_confused=True))

@@ -32,6 +32,10 @@ PALE = "#A9D6F2"
 SPLIT_COLOURS = {"train": BLUE, "valid": ORANGE, "test": GREEN, "test_unseen": VERMILLION}
 
 
+FEWEST_CONFUSED = 3
+"""Answers taken for others are told in words where they are fewer; a matrix of them has no room for its legend."""
+
+
 class Chart(Figure):
     """A figure that shows itself in a notebook without pyplot, so that none is kept open."""
 
@@ -213,11 +217,11 @@ def _accuracy_row(axes: Axes, y: float, row: dict, weight: float) -> None:
     """One line of the figure above; a missing baseline or interval is left out."""
     axes.plot([0, 1], [y, y], color="#E4E4E4", linewidth=0.8, zorder=0)
     if interval := row.get("exact_ci95"):
-        axes.plot(interval, [y, y], color=BLUE, linewidth=4 * weight, alpha=0.45, solid_capstyle="butt")
+        axes.plot(interval, [y, y], color=BLUE, linewidth=4 * weight, alpha=0.45, solid_capstyle="butt", clip_on=False)
     for key, style in _BASELINES.items():
         if row.get(key) is not None:
-            axes.plot(row[key], y, **style, **_HOLLOW)
-    axes.plot(row["exact"], y, "o", color=BLUE, markersize=7 * weight)
+            axes.plot(row[key], y, **style, **_HOLLOW, clip_on=False)
+    axes.plot(row["exact"], y, "o", color=BLUE, markersize=7 * weight, clip_on=False)
     axes.text(1.02, y, f"{row['exact']:.1%}", va="center", fontweight="bold" if weight > 1 else "normal", fontsize=9)
 
 
@@ -234,6 +238,10 @@ def confusion(predictions: Sequence["Prediction"], family: str, only_confused: b
         confused = {truth for truth, answer in pairs if truth != answer}
         if not confused:
             return message(f"{family}: all {total:,} answers are right.")
+        if len(confused) < FEWEST_CONFUSED:
+            wrong = sorted((truth, said, n) for (truth, said), n in pairs.items() if truth != said)
+            told = [f"{truth} taken for {said or 'nothing'}: {n}" for truth, said, n in wrong]
+            return message("\n".join([f"{family}: {right:,} of {total:,} answers are right", *told]))
         pairs = Counter({pair: n for pair, n in pairs.items() if pair[0] in confused})
     truths = _answers_in_order(family, {truth for truth, _ in pairs})
     given = _answers_in_order(family, {answer for pair in pairs for answer in pair})
@@ -288,7 +296,7 @@ def plain(axes: Axes, title: str | None, xlabel: str, ylabel: str = "share") -> 
 
 def message(text: str) -> Figure:
     """A figure that says why there is nothing to show."""
-    chart = Chart(figsize=(6, 0.8))
+    chart = Chart(figsize=(6, 0.5 + 0.3 * len(text.splitlines())))
     chart.text(0.5, 0.5, text, ha="center", va="center", fontsize=11)
     return chart
 
