@@ -19,7 +19,7 @@ from stkvlm_lib.pretraining.vision_stage import VisionStage
 from stkvlm_lib.runs import set_up_hub, set_up_torch
 from stkvlm_lib.vlm.base_vlm import pick_device
 
-VISION_STEPS, LANGUAGE_STEPS = 4000, 4000
+VISION_STEPS, LANGUAGE_STEPS = 2900, 2900
 VISION_BATCH, LANGUAGE_BATCH = 512, 256
 LANGUAGE_FALLING = 0.6
 """The learning rates fall over this share of the second stage; the first hands over at full rate."""
