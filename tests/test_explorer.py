@@ -12,10 +12,10 @@ from stub_model import StubModel
 from stkvlm_lib.explore import explorer_panels
 from stkvlm_lib.explore.asking import NO_MODEL
 from stkvlm_lib.explore.explorer import PICTURE_WIDTH, explore, picture_png, static_picture
-from stkvlm_lib.explore.explorer_filters import SUREST_MISTAKES
+from stkvlm_lib.explore.explorer_filters import SUREST_MISTAKES, Given
 from stkvlm_lib.explore.explorer_html import questions_html, reply_html, share
 from stkvlm_lib.explore.explorer_panels import NO_MARKS
-from stkvlm_lib.explore.explorer_state import NOTHING_LEFT, ExplorerState, Given
+from stkvlm_lib.explore.explorer_state import NOTHING_LEFT, ExplorerState
 from stkvlm_lib.explore.links import Place, read_query
 from stkvlm_lib.figures.drawing import enlarged
 from stkvlm_lib.grammar.names import KARTS

@@ -12,10 +12,11 @@ from stkvlm_lib.explore.explorer_filters import (
     LEAST_SURE,
     SIZES,
     SUREST_MISTAKES,
+    Given,
     shorter_side,
     subject,
 )
-from stkvlm_lib.explore.explorer_state import NOTHING_LEFT, ExplorerState, Given
+from stkvlm_lib.explore.explorer_state import NOTHING_LEFT, ExplorerState
 from stkvlm_lib.figures.drawing import TOO_SMALL
 from stkvlm_lib.grammar.scene import read_scene
 from stkvlm_lib.qa.qa_sets import Record, make_records

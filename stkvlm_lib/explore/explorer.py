@@ -20,10 +20,10 @@ from matplotlib.figure import Figure
 
 from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.explore.asking import Asker
-from stkvlm_lib.explore.explorer_filters import FILTERS, ORDERS
+from stkvlm_lib.explore.explorer_filters import FILTERS, ORDERS, Given
 from stkvlm_lib.explore.explorer_html import detections_html, legend_html, message, place_html, questions_html
 from stkvlm_lib.explore.explorer_panels import AskPanel, LabelPanel, choose, field
-from stkvlm_lib.explore.explorer_state import NOTHING_LEFT, ExplorerState, Given, Row
+from stkvlm_lib.explore.explorer_state import NOTHING_LEFT, ExplorerState, Row
 from stkvlm_lib.explore.links import Place, query
 from stkvlm_lib.explore.occlusion import OcclusionMap, draw_occlusion
 from stkvlm_lib.figures.drawing import BLACK, GREEN, GREY, VERMILLION, draw_overlay

@@ -13,7 +13,6 @@ from stkvlm_lib.grammar.scene import Box, Kart, Scene
 from stkvlm_lib.qa.qa_sets import Record
 
 if TYPE_CHECKING:
-    from stkvlm_lib.explore.explorer_state import Given
     from stkvlm_lib.scores.scoring import Prediction
 
 RIGHT, WRONG = "right", "wrong"
@@ -21,6 +20,17 @@ CONFIDENCES = {"under 50 %": 0.0, "50 to 80 %": 0.5, "80 to 95 %": 0.8, "95 % an
 """Ranges of confidence -> where each begins (0..1)."""
 SIZES = {"under 10 px": 0, "10 to 19 px": 10, "20 to 39 px": 20, "40 px and more": 40}
 """Ranges of box size -> where each begins: shorter side of the box in px of the 150x100 frame."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the explorer needs of a `scoring.Prediction`; by itself it is read in a moment."""
+
+    image_file: str
+    question: str
+    prediction: str
+    correct: bool
+    confidence: float
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from stkvlm_lib.config import ConfigError, ExplorerConfig, RunConfig
 from stkvlm_lib.data.frame_sets import FrameSet, read_frames
 from stkvlm_lib.explore.explorer import Explorer, explore
-from stkvlm_lib.explore.explorer_state import Given
+from stkvlm_lib.explore.explorer_filters import Given
 from stkvlm_lib.explore.links import Place, read_query
 from stkvlm_lib.files import read_json, read_rows
 from stkvlm_lib.qa.label_check import MARKS_FILE

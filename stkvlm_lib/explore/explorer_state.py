@@ -9,7 +9,7 @@ import numpy as np
 
 from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.data.frames import KART_CLASS, View
-from stkvlm_lib.explore.explorer_filters import FILTERS, IN_FILE_ORDER, ORDERS, Filters, make_facets, urgency
+from stkvlm_lib.explore.explorer_filters import FILTERS, IN_FILE_ORDER, ORDERS, Filters, Given, make_facets, urgency
 from stkvlm_lib.figures.drawing import TOO_SMALL, role
 from stkvlm_lib.grammar.scene import Kart, Scene, depth, is_kept, read_scene, scale_box, side
 from stkvlm_lib.qa.qa_sets import Record, by_picture
@@ -23,17 +23,6 @@ CLASSES = {
     9: "unknown",
 }
 """What the class numbers of detections stand for."""
-
-
-@dataclass(frozen=True)
-class Given:
-    """What the explorer needs of a `scoring.Prediction`; by itself it is read in a moment."""
-
-    image_file: str
-    question: str
-    prediction: str
-    correct: bool
-    confidence: float
 
 
 @dataclass(frozen=True)
