@@ -143,11 +143,18 @@ def _ask(options: argparse.Namespace) -> None:
     set_up_hub(base)
 
     from stkvlm_lib.data.frames import load_image
+    from stkvlm_lib.grammar.questions import OTHER, family_of, nearest_wording
     from stkvlm_lib.runs import set_up_torch
     from stkvlm_lib.vlm.adapter import load_answerer  # only now: these imports take seconds
 
     image = load_image(options.image)
     set_up_torch()
+    if family_of(options.question) == OTHER:
+        near = nearest_wording(options.question)
+        print(
+            f"note: not a wording that questions are made of, so take the answer as a guess; near: {near}",
+            file=sys.stderr,
+        )
     answer = load_answerer(adapter, options.base).answer(image, options.question)
     print(f"{answer.text}  (confidence {answer.confidence:.2f})")
 
@@ -174,6 +181,8 @@ def _compare(options: argparse.Namespace) -> None:
     from stkvlm_lib.scores import comparison, score_tables
 
     folders = [find_run(name, OUTPUTS) for name in options.runs]
+    if folders[0].resolve() == folders[1].resolve():
+        raise ValueError(f"{' and '.join(options.runs)} are the same run; name two")
     shared = comparison.share(*map(comparison.read_answers, folders))
     figures = comparison.compare(shared, resamples=options.bootstrap, seed=options.seed)
     ours, other = (folder.resolve().name for folder in folders)

@@ -2,7 +2,9 @@
 
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -251,8 +253,16 @@ def make_config(parameters: dict[str, Any], kind: type[C]) -> C:
     types = {field.name.upper(): field.type for field in fields(kind)}
     unknown = sorted(set(parameters) - set(types))
     if unknown:
-        raise ConfigError(f"unknown parameter {', '.join(unknown)}; valid ones are {', '.join(types)}")
+        raise unknown_parameters(unknown, types)
     return kind(**{name.lower(): _cast(name, value, types[name]) for name, value in parameters.items()})
+
+
+def unknown_parameters(names: Iterable[str], valid: Iterable[str]) -> ConfigError:
+    """Names them, what they may have meant, and all valid ones."""
+    valid = list(valid)
+    meant = {name: get_close_matches(name, valid, 1) for name in names}
+    said = [f"{name} (did you mean {close[0]}?)" if close else name for name, close in meant.items()]
+    return ConfigError(f"unknown parameter {', '.join(said)}; valid ones are {', '.join(valid)}")
 
 
 def upper(config: RunConfig | CollectConfig) -> dict[str, Any]:

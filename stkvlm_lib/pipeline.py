@@ -10,7 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from stkvlm_lib import runs
-from stkvlm_lib.config import PROFILES, ROOT, STEPS, ConfigError, ModelConfig, RunConfig, make_config, upper
+from stkvlm_lib.config import (
+    PROFILES,
+    ROOT,
+    STEPS,
+    ConfigError,
+    ModelConfig,
+    RunConfig,
+    make_config,
+    unknown_parameters,
+    upper,
+)
 from stkvlm_lib.files import read_json, write_text
 
 NOTEBOOKS = ROOT / "notebooks"
@@ -74,7 +84,7 @@ def step_configs(profile: str, parameters: dict[str, Any], run_dir: str = "") ->
             "04_error_analysis alone, or train on from it with START_ADAPTER"
         )
     if unknown := [name for name in parameters if name not in valid]:
-        raise ConfigError(f"unknown parameter {', '.join(unknown)}; valid ones are {', '.join(valid)}")
+        raise unknown_parameters(unknown, valid)
     given = PROFILES[profile] | parameters | {"RUN_DIR": run_dir}
     return {
         step: make_config({name: given[name] for name in declared[step] if name in given}, kind)

@@ -117,3 +117,11 @@ def test_a_shipped_adapter_answers_on_the_shipped_base(folder, images):
     assert "license: cc-by-sa-4.0" in (folder / "README.md").read_text(encoding="utf-8")
     assert mean_image(folder).size == (150, 100)
     assert answerer.answer(images[0], "What track is this?").text in TRACKS
+
+
+def test_an_adapter_of_a_base_that_has_changed_says_to_train_again(base_folder, images, tmp_path):
+    folder = tmp_path / base_folder.name
+    save_adapter(fresh(base_folder), tmp_path / "adapter", images[0])
+    make_base(folder, seed=5)
+    with pytest.raises(ModelError, match=f"train the adapter again, or restore the {folder.name} that it was made on"):
+        load_answerer(tmp_path / "adapter", str(folder))

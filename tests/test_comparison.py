@@ -147,3 +147,8 @@ def test_rows_are_those_of_the_figures(ours, other):
     assert [row["family"] for row in rows] == ["all", "ego", "count"]
     assert (rows[1]["won"], rows[1]["lost"], rows[1]["this run"]) == ("4", "0", "100.0%")
     assert comparison_rows(None) == []
+
+
+def test_a_run_is_not_compared_with_itself(tmp_path, capsys):
+    assert cli.main(["compare", str(tmp_path), f"{tmp_path}/."]) == 2
+    assert "are the same run; name two" in capsys.readouterr().err

@@ -121,3 +121,8 @@ def test_the_parameters_cell_of_each_notebook_is_its_configuration(step):
     exec("".join(cells[0]["source"]), {}, namespace)
     assert namespace == upper(kind())
     assert list(namespace) == list(upper(kind())), "the same order, so that a reader finds them"
+
+
+def test_a_misspelt_parameter_is_told_what_it_may_have_meant():
+    with pytest.raises(ConfigError, match=r"unknown parameter EPOCH \(did you mean EPOCHS\?\); valid ones are RUN_DIR"):
+        make_config({"EPOCH": 2}, FinetuneConfig)

@@ -91,9 +91,11 @@ def load_answerer(
     base = find_base(base_model, revision)
     if record and record["base"]["sha256"] != base.sha256:
         made_on = " ".join(filter(None, (record["base"]["name"], record["base"]["revision"])))
+        changed = f"train the adapter again, or restore the {base.name} that it was made on"
+        remedy = changed if base.name == record["base"]["name"] else "set BASE_MODEL to the adapter's base"
         raise ModelError(
             f"{adapter_dir}: made on base {made_on} (weights {record['base']['sha256'][:12]}), "
-            f"but BASE_MODEL is {base.name} (weights {base.sha256[:12]}); set BASE_MODEL to the adapter's base"
+            f"but BASE_MODEL is {base.name} (weights {base.sha256[:12]}); {remedy}"
         )
     processor = load_processor(base)
     try:
