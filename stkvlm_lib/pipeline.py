@@ -17,6 +17,7 @@ from stkvlm_lib.config import (
     ConfigError,
     ModelConfig,
     RunConfig,
+    ScoreConfig,
     make_config,
     unknown_parameters,
     upper,
@@ -69,7 +70,7 @@ def check_request(request: Request) -> None:
         raise ConfigError(f"--from {request.from_step} needs --run-id, the name of a folder in outputs/")
     if request.from_step and not (runs.OUTPUTS / request.run_id).is_dir():
         raise ConfigError(f"--from {request.from_step}: there is no run {runs.OUTPUTS / request.run_id}")
-    step_configs(request.profile or "cpu", request.parameters)
+    check_places(step_configs(request.profile or "cpu", request.parameters)["04"])
 
 
 def step_configs(profile: str, parameters: dict[str, Any], run_dir: str = "") -> dict[str, RunConfig]:
@@ -141,19 +142,25 @@ def check_resumable(folder: Path, configs: dict[str, RunConfig], from_step: str 
             )
 
 
+def check_places(config: ScoreConfig) -> None:
+    """Raises ConfigError where frames or files of questions that are named are not there."""
+    for folder in config.frames_paths:
+        if not folder.is_dir():
+            raise ConfigError(f"FRAMES_DIR: no folder {folder}; give one with frames, or restore the bundled `frames/`")
+        if not any(next(folder.glob(pattern), None) for pattern in ("*_info.json", "*/*_info.json")):
+            raise ConfigError(f"FRAMES_DIR: no *_info.json in {folder} or a folder in it; give one with frames")
+    for parameter, file in (("QA_FILE", config.qa_file), ("MC_FILE", config.mc_file)):
+        if file and not runs.resolve(file).is_file():
+            raise ConfigError(f"{parameter}: no file {runs.resolve(file)}; give one in the course's format, or none")
+
+
 def preflight(profile: str, name: str, configs: dict[str, RunConfig]) -> None:
     """Say what the run will use and how long it takes. Raises ConfigError when something it needs is not there."""
     import psutil
 
     config = configs["04"]
+    check_places(config)
     frames = config.frames_paths
-    if missing := [str(folder) for folder in frames if not folder.is_dir()]:
-        raise ConfigError(
-            f"FRAMES_DIR: no folder {', '.join(missing)}; give one with frames, or restore the bundled `frames/`"
-        )
-    for parameter, file in (("QA_FILE", config.qa_file), ("MC_FILE", config.mc_file)):
-        if file and not runs.resolve(file).is_file():
-            raise ConfigError(f"{parameter}: no file {runs.resolve(file)}; give one in the course's format, or none")
     if config.compare_run:
         runs.compared_run(config.compare_run)
     base = describe_base(config)

@@ -349,6 +349,15 @@ def test_the_preflight_refuses_what_is_not_there(name, value):
         pipeline.preflight("cpu", "a", pipeline.step_configs("cpu", {name: value}))
 
 
+def test_a_folder_without_frames_is_refused_before_anything_is_made(tmp_path):
+    for folder in (tmp_path / "absent", tmp_path):
+        with pytest.raises(ConfigError, match=f"FRAMES_DIR: no .*{folder.name}"):
+            pipeline.check_request(pipeline.Request("cpu", {"FRAMES_DIR": str(folder)}))
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "00000_info.json").touch()
+    pipeline.check_request(pipeline.Request("cpu", {"FRAMES_DIR": str(tmp_path)}))
+
+
 def test_checking_arguments_needs_only_the_standard_library():
     code = "import sys, stkvlm_lib.__main__ as cli; cli.main(['check', 'cpu']); print(json.dumps(list(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", f"import json; {code}"], cwd=ROOT, capture_output=True, text=True)
