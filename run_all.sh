@@ -180,6 +180,10 @@ EOF
 NO_PYTHON="no Python of at least 3.11 was found; install one (on Debian and Ubuntu: apt install python3.11 python3.11-venv) or conda"
 EXTRA=
 
+help_if_asked() {
+    case "${1:-}" in -h | --help) show_help && exit ;; esac
+}
+
 case "${1:-}" in
 -h | --help | help)
     show_help
@@ -192,6 +196,7 @@ test)
 ask)
     COMMAND=ask
     shift
+    help_if_asked "$@"
     [ $# -ge 2 ] || wrong_usage 'ask takes IMAGE "QUESTION" [--adapter DIR]'
     case "$1" in -*) ;; *) [ -f "$1" ] || wrong_usage "there is no picture $1" ;; esac
     ;;
@@ -207,6 +212,7 @@ explore | report)
 compare)
     COMMAND=compare
     shift
+    help_if_asked "$@"
     [ $# -ge 2 ] || wrong_usage "compare takes two runs"
     for run in "$1" "$2"; do
         case "$run" in -*) ;; *) check_run "$run" ;; esac
@@ -215,13 +221,14 @@ compare)
 push)
     COMMAND=push
     shift
+    help_if_asked "$@"
     [ $# -ge 2 ] || wrong_usage "push takes ADAPTER_DIR OWNER/NAME [--private]"
     case "$1" in -*) ;; *) [ -d "$1" ] || wrong_usage "there is no folder $1" ;; esac
     ;;
 *)
     COMMAND=run
     for argument in "$@"; do
-        case "$argument" in -h | --help) show_help && exit ;; esac
+        help_if_asked "$argument"
     done
     # before anything is installed, where any Python is at hand
     if BARE="$(find_python)"; then stkvlm "$BARE" check "$@" || exit; fi

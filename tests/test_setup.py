@@ -58,8 +58,8 @@ def test_a_local_build_satisfies_a_pin_and_another_version_does_not(monkeypatch)
 
 
 def test_help_names_every_profile_and_installs_nothing(tmp_path):
-    for flag in ("--help", "-h"):
-        done = run_all(flag, cwd=tmp_path)
+    for words in (["--help"], ["-h"], ["ask", "--help"], ["compare", "-h"], ["push", "--help"]):
+        done = run_all(*words, cwd=tmp_path)
         assert done.returncode == 0
         assert all(f"\n  {profile} " in done.stdout for profile in PROFILES)
         assert all(step in done.stdout for step in STEPS)
