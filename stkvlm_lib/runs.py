@@ -33,12 +33,16 @@ class StepMissingError(FileNotFoundError):
     """A notebook was started before the one whose files it needs; the message says which to run."""
 
 
-def set_up_torch(threads: int | None = None) -> None:
-    """Thread count and denormal handling, set in this one place (denormals slow CPU training several times)."""
+def set_up_torch() -> None:
+    """Thread count and denormal handling, set in this one place (denormals slow CPU training several times).
+
+    As many threads as OMP_NUM_THREADS says, or else as there are cores that this process may use.
+    """
     import torch
 
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(threads or available)
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    torch.set_num_threads(int(wanted) if wanted.isdigit() and int(wanted) else available)
     torch.set_flush_denormal(True)
 
 

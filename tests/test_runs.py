@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import nbformat
 import pytest
+import torch
 
 from stkvlm_lib import pipeline, runs
 from stkvlm_lib.config import (
@@ -363,3 +364,13 @@ def test_checking_arguments_needs_only_the_standard_library():
     done = subprocess.run([sys.executable, "-c", f"import json; {code}"], cwd=ROOT, capture_output=True, text=True)
     loaded = {name.partition(".")[0] for name in json.loads(done.stdout)}
     assert not loaded & {"torch", "numpy", "pandas", "papermill", "transformers", "yaml", "psutil"}
+
+
+@pytest.mark.parametrize(("wanted", "threads"), [("1", 1), ("3", 3), ("", None), ("two", None)])
+def test_threads_are_those_asked_for_or_all_cores(wanted, threads, monkeypatch):
+    before = torch.get_num_threads()
+    monkeypatch.setenv("OMP_NUM_THREADS", wanted)
+    runs.set_up_torch()
+    found = torch.get_num_threads()
+    torch.set_num_threads(before)
+    assert found == (threads or len(os.sched_getaffinity(0)))
