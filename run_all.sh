@@ -24,7 +24,7 @@ Fine-tune a small vision-language model on questions about SuperTuxKart frames, 
   ./run_all.sh --help
 
 PROFILE
-  smoke   about 2 minutes: little data, one epoch; what the tests use
+  smoke   about 4 minutes: little data, one epoch; what the tests use
   cpu     the default without a GPU: embedded base, bundled frames, about 18 minutes on 2 free cores
   gpu     the default with a CUDA device: SmolVLM-256M-Instruct, all frames that are there
 

@@ -26,7 +26,7 @@ from stkvlm_lib.files import read_json, write_text
 
 NOTEBOOKS = ROOT / "notebooks"
 EXPECTED_TIME = {
-    "smoke": "about 2 minutes on 2 cores",
+    "smoke": "about 4 minutes on 2 cores",
     "cpu": "about 18 minutes on 2 free cores",
     "gpu": "depends on the GPU and the number of frames",
 }
