@@ -30,11 +30,13 @@ from stkvlm_lib.files import read_rows, write_json, write_jsonl, write_text
 from stkvlm_lib.grammar.families import pick
 from stkvlm_lib.grammar.questions import FAMILIES
 from stkvlm_lib.qa.qa_sets import Record, by_picture, make_records
+from stkvlm_lib.qa.training_draw import by_turns
 from stkvlm_lib.runs import compared_run
 from stkvlm_lib.scores.comparison import compare, read_answers, share
 from stkvlm_lib.scores.metrics import score
 from stkvlm_lib.scores.score_tables import comparison_rows, comparison_text, family_rows
-from stkvlm_lib.scores.scoring import Prediction, is_exact, is_prefix
+from stkvlm_lib.scores.scoring import Prediction, as_prediction
+from stkvlm_lib.vlm.answering import Answer
 
 SEED, PICTURES, QUESTIONS = 1, 50, 200
 RESAMPLES = 1000
@@ -101,12 +103,7 @@ def draw(records: Sequence[Record], pictures: int = PICTURES, questions: int = Q
 
 def in_turn(races: dict[str, str], n: int) -> list[str]:
     """n of the pictures, given with their races: one of each race, then a second of each, and so on."""
-    turns: Counter[str] = Counter()
-    ranked = []
-    for picture in sorted(races, key=chance):
-        ranked.append((turns[races[picture]], chance(picture), picture))
-        turns[races[picture]] += 1
-    return [picture for *_, picture in sorted(ranked)[:n]]
+    return by_turns(sorted(races, key=chance), races.__getitem__)[:n]
 
 
 def in_proportion(sizes: Counter[str], n: int) -> dict[str, int]:
@@ -129,23 +126,8 @@ def answered(drawn: Iterable[Record], path: Path) -> list[Prediction]:
     for r in drawn:
         if not given.get((r.image_file, r.question)):
             raise ValueError(f"{path}: no answer to {r.question!r} about {r.image_file}; add one, see --sheets")
-    return [as_prediction(r, given[r.image_file, r.question]) for r in drawn]
-
-
-def as_prediction(record: Record, text: str) -> Prediction:
-    """An answer of the reader, who gives no confidence."""
-    return Prediction(
-        image_file=record.image_file,
-        question=record.question,
-        answer=record.answer,
-        prediction=text,
-        family=record.family,
-        correct=is_exact(text, record.answer),
-        prefix_correct=is_prefix(text, record.answer),
-        confidence=1.0,
-        race=record.race,
-        track=record.track,
-    )
+    certain = 1.0  # a reader gives no confidence
+    return [as_prediction(r, Answer(given[r.image_file, r.question], certain)) for r in drawn]
 
 
 def write_sheets(frames: FrameSet, drawn: Sequence[Record], folder: Path) -> None:

@@ -3,7 +3,7 @@
 A picture and all its tasks are one sequence, in the chat format of the processor, as fine-tuning and answering use it.
 """
 
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ class LanguageStage:
         core = model.model
         self.model, self.heads = model, heads
         self.prompt = Prompt(processor)
-        self._segment = lru_cache(maxsize=None)(self.prompt.segment)
+        self._segment = cache(self.prompt.segment)
         parts = {"vision": core.vision_model, "heads": heads, "connector": core.connector, "text": core.text_model}
         self.trained = nn.ModuleDict(parts)
         self.hidden = [

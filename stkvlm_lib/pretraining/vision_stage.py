@@ -60,9 +60,8 @@ def encode(vision: nn.Module, pixels: torch.Tensor, index: torch.Tensor | None =
     batch. pixels: (B, 3, INPUT_SIZE, INPUT_SIZE) in 0..1; index: (B, K) the patches to look at, None for all
     -> (B, K, D)."""
     embeddings = vision.embeddings
-    hidden = (
-        embeddings.patch_embedding(pixels * 2 - 1).flatten(2).transpose(1, 2) + embeddings.position_embedding.weight
-    )
+    patches = embeddings.patch_embedding(pixels * 2 - 1).flatten(2).transpose(1, 2)
+    hidden = patches + embeddings.position_embedding.weight
     if index is not None:
         hidden = hidden.gather(1, index[..., None].expand(-1, -1, hidden.shape[-1]))
     return vision.post_layernorm(vision.encoder(inputs_embeds=hidden).last_hidden_state)

@@ -2,10 +2,11 @@
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from sys import intern
+from typing import TypeVar
 
 from stkvlm_lib.config import FinetuneConfig
 from stkvlm_lib.data.frame_sets import FrameSet
@@ -28,6 +29,7 @@ from stkvlm_lib.qa.qa_sets import (
 
 Pairs = list[tuple[str, str]]
 """(question, answer)"""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,17 @@ def draw_races(tracks: Mapping[str, str], n: int, seed: int) -> set[str]:
     """
     names = sorted(tracks)
     random.Random(f"races-{seed}").shuffle(names)
-    seen: Counter = Counter()
+    return set(by_turns(names, tracks.__getitem__)[: n or None])
+
+
+def by_turns(items: Iterable[T], group: Callable[[T], str]) -> list[T]:
+    """The first of each group, then the second of each, and so on; within a turn in the order given."""
+    seen: Counter[str] = Counter()
     turns = []
-    for place, race in enumerate(names):
-        turns.append((seen[tracks[race]], place, race))
-        seen[tracks[race]] += 1
-    return {race for _, _, race in sorted(turns)[: n or None]}
+    for place, item in enumerate(items):
+        turns.append((seen[group(item)], place, item))
+        seen[group(item)] += 1
+    return [item for *_, item in sorted(turns, key=lambda turn: turn[:2])]
 
 
 def draw_training(
@@ -129,16 +136,8 @@ def _draw(pairs: Pairs, n: int, key: str) -> Pairs:
 
 def _in_turn(pairs: Pairs, n: int, seed: int, name: str, mirrored: bool) -> Pairs:
     """n of them, one of each family before a second of any: families that ask much do not crowd out the others."""
-    ranked = sorted(
-        (pick(1 << 64, "extended", seed, name, mirrored, question), question, told) for question, told in pairs
-    )
-    seen: Counter = Counter()
-    turns = []
-    for rank, question, told in ranked:
-        family = family_of(question)
-        turns.append((seen[family], rank, question, told))
-        seen[family] += 1
-    return [(question, told) for _, _, question, told in sorted(turns)[:n]]
+    ranked = sorted(pairs, key=lambda pair: (pick(1 << 64, "extended", seed, name, mirrored, pair[0]), pair))
+    return by_turns(ranked, lambda pair: family_of(pair[0]))[:n]
 
 
 def read_questions(

@@ -151,7 +151,7 @@ def predict(
     rows = []
     for r in records:
         key = r.image_file, r.question
-        rows.append(_prediction(r, ours[key], blind[r.question], base.get(key), closed.get(key)))
+        rows.append(as_prediction(r, ours[key], blind[r.question], base.get(key), closed.get(key)))
     return rows, len(records) / seconds
 
 
@@ -169,7 +169,7 @@ def predict_plain(
     for chunk, features in encoded(answerer, folder, [(name, False) for name in groups], batch_size, label, store):
         asked = [groups[name] for name, _ in chunk]
         _collect(ours, asked, answerer.answer_encoded(features, [[r.question for r in group] for group in asked]))
-    return [_prediction(r, ours[r.image_file, r.question]) for r in records]
+    return [as_prediction(r, ours[r.image_file, r.question]) for r in records]
 
 
 def _collect(store: dict, asked: Sequence[list[Record]], answers: Sequence[Sequence]) -> None:
@@ -198,13 +198,14 @@ def answer_blind(answerer: AnswerModel, questions: Iterable[str], image: Image.I
     return answers
 
 
-def _prediction(
+def as_prediction(
     record: Record,
     ours: Answer,
     blind: Answer | None = None,
     base: Answer | None = None,
     closed: Sequence[Answer] | None = None,
 ) -> Prediction:
+    """An answer scored against its record, with what else was answered; confidences to six places."""
     truth, (best, second) = record.answer, closed or (None, None)
     return Prediction(
         image_file=record.image_file,
