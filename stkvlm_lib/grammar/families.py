@@ -7,6 +7,7 @@ from functools import cached_property, partial
 from hashlib import blake2b
 
 from stkvlm_lib.grammar.scene import Kart, Reason, Scene
+from stkvlm_lib.grammar.spelling import one_word, plain
 
 COURSE, EXTENDED = "course", "extended"
 """Groups of families: the course's ten, and those beside them."""
@@ -95,18 +96,22 @@ class Family:
 
     @cached_property
     def patterns(self) -> tuple[re.Pattern, ...]:
-        """One a wording."""
-        return tuple(re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>\\S+)", re.escape(w))) for w in self.wordings)
+        """One a wording, for questions in plain form."""
+        wordings = (re.escape(plain(wording)) for wording in self.wordings)
+        return tuple(re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>\\S+)", wording)) for wording in wordings)
 
     def read(self, question: str) -> tuple[int, tuple[str, ...]] | None:
-        """(number of the wording, names of the karts asked about) of a question of this family, else None."""
+        """(number of the wording, names of the karts asked about, each one word) of a question of this family in plain
+        form, else None."""
         for number, pattern in enumerate(self.patterns):
-            if match := pattern.fullmatch(question.strip()):
+            if match := pattern.fullmatch(question):
                 return number, tuple(match[slot] for slot in self.slots)
         return None
 
     def write(self, wording: int, names: Iterable[str]) -> str:
+        """A question in one of its wordings; a name of several words is joined to one, as questions hold it."""
         text = self.wordings[wording]
+        names = (name if " " not in name else one_word(name) for name in names)
         return text.format(**dict(zip(self.slots, names, strict=True))) if self.slots else text
 
     def answer_about(self, scene: Scene, subject: Subject) -> str | Reason:

@@ -14,6 +14,7 @@ from stkvlm_lib.grammar.families import COURSE, Asked, Declined, Family
 from stkvlm_lib.grammar.kart_colours import COLOURS
 from stkvlm_lib.grammar.names import KARTS, TRACKS
 from stkvlm_lib.grammar.scene import Reason, Scene
+from stkvlm_lib.grammar.spelling import plain
 
 OTHER = "other"
 """The family id of a question whose wording belongs to no family."""
@@ -253,9 +254,10 @@ def ask_extended(scene: Scene, key: str, seed: int, held_out: bool = False) -> I
 
 @lru_cache(maxsize=1 << 16)
 def read_question(question: str) -> tuple[str, int, tuple[str, ...]]:
-    """(family id, number of the wording, names of the karts asked about), or (`other`, 0, ())."""
+    """(family id, number of the wording, names of the karts asked about), or (`other`, 0, ()); however it is spelled."""
+    spelled = plain(question)
     for family in FAMILIES.values():
-        if found := family.read(question):
+        if found := family.read(spelled):
             return family.name, *found
     return OTHER, 0, ()
 

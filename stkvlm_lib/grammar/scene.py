@@ -12,6 +12,7 @@ from enum import StrEnum
 from math import sqrt
 
 from stkvlm_lib.data.frames import BOX_FRAME, KART_CLASS, Detection, View
+from stkvlm_lib.grammar.spelling import one_word
 
 IMAGE_SIZE = (150, 100)
 """Width and height in px of the course's pictures, the frame of the rules below."""
@@ -136,8 +137,8 @@ class Scene:
         return tuple(kart for kart in self.karts if kart is not self.ego)
 
     def find(self, name: str) -> Kart:
-        """The detected kart of that name; one without a box where there is none."""
-        return next((kart for kart in self.detected if kart.name == name), absent(name))
+        """The detected kart of that name, however it is spelled; one without a box where there is none."""
+        return next((kart for kart in self.detected if name in (kart.name, one_word(kart.name))), absent(name))
 
 
 def absent(name: str) -> Kart:

@@ -1,7 +1,9 @@
-"""Train the embedded base from scratch: `python -m stkvlm_lib.pretraining --frames frames GAME COURSE --out FOLDER`.
+"""Train the embedded base from scratch:
+`python -m stkvlm_lib.pretraining --frames frames GAME COURSE --vectors MINILM --out FOLDER`.
 
-Two stages on train races only: the vision tower on dense labels of parts of pictures, then the whole model on short
-prompts (the questions in words stay for QLoRA). Interrupt it at any time; the same command goes on from its last
+Three stages on train races only: the vision tower on dense labels of parts of pictures; the whole model on short
+prompts; and the text model, the tower frozen, on questions in many words (the course's own wordings stay for QLoRA).
+With `--start BASE` the first two are left out. Interrupt it at any time; the same command goes on from its last
 checkpoint.
 """
 
@@ -10,52 +12,76 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from transformers import AutoModelForImageTextToText
 
-from stkvlm_lib.pretraining.embedded import build_model, build_processor
+from stkvlm_lib.pretraining.embedded import build_model, build_processor, written_tokens
+from stkvlm_lib.pretraining.image_tokens import encode_all, encode_drawn
 from stkvlm_lib.pretraining.language_stage import LanguageStage
 from stkvlm_lib.pretraining.pictures import Pictures
 from stkvlm_lib.pretraining.training import CheckpointError, StageConfig, StageTraining
 from stkvlm_lib.pretraining.vision_stage import VisionStage
+from stkvlm_lib.pretraining.word_stage import WordEmbedding, WordStage
+from stkvlm_lib.pretraining.word_vectors import principal, read_vectors
 from stkvlm_lib.runs import set_up_hub, set_up_torch
-from stkvlm_lib.vlm.base_vlm import pick_device
+from stkvlm_lib.vlm.base_vlm import ModelError, find_base, load_processor, pick_device
 
-VISION_STEPS, LANGUAGE_STEPS = 2900, 2900
-VISION_BATCH, LANGUAGE_BATCH = 512, 256
-LANGUAGE_FALLING = 0.6
-"""The learning rates fall over this share of the second stage; the first hands over at full rate."""
+VISION_STEPS, LANGUAGE_STEPS, WORD_STEPS = 2900, 2900, 2400
+VISION_BATCH, LANGUAGE_BATCH, WORD_BATCH = 512, 256, 32
+ENCODED = 24_000
+"""Pictures that the third stage sees, each as it was drawn once."""
+FALLING = 0.6
+"""The learning rates fall over this share of the second and third stage; the first hands over at full rate."""
+WORD_RATES = {"matrix_lr": 1e-3, "other_lr": 1e-3}
 
 
-def pretrain(
-    folders: list[str],
-    shares: list[float] | None,
-    work: Path,
-    vision: StageConfig,
-    language: StageConfig,
-    *,
-    fast: bool = False,
-    workers: int = 0,
-) -> tuple[nn.Module, object]:
-    """Both stages, each from its checkpoint in `work` if there is one -> (model, processor).
-
-    folders: data folders with train/, the first with valid/ too; shares: of each in a batch; fast: compile the tower;
-    workers: processes that prepare batches.
-    """
-    device = pick_device()
+def see(
+    train: Pictures, valid: Pictures, work: Path, vision: StageConfig, language: StageConfig, fast: bool, workers: int
+) -> nn.Module:
+    """The first two stages, each from its checkpoint in `work` if there is one. fast: compile the tower; workers:
+    processes that prepare batches."""
     torch.manual_seed(vision.seed)
     processor = build_processor()
-    model = build_model(processor).to(device)
-    train, valid = Pictures(folders, shares).to(device), Pictures(folders[:1], split="valid").to(device)
-    print(f"{len(train):,} train pictures", flush=True)
+    model = build_model(processor).to(train.device)
     tower = model.model.vision_model
     if fast:
         for layer in tower.encoder.layers:
             layer.compile()
     eyes = VisionStage(tower)
-    eyes.heads.to(device)
+    eyes.heads.to(train.device)
     StageTraining(eyes, vision).run(train, valid, work, "vision", workers=workers)
     stage = LanguageStage(model, processor, eyes.heads)
     StageTraining(stage, language).run(train, valid, work, "language", workers=workers)
-    return model, processor
+    return model
+
+
+def read(model: nn.Module, train: Pictures, valid: Pictures, work: Path, config: StageConfig, vectors: Path, n: int):
+    """The third stage, on n pictures that are drawn and encoded once, from its checkpoint in `work` if there is one.
+
+    vectors: folder of the word vectors.
+    """
+    processor = build_processor()
+    tokens = processor.tokenizer.get_vocab()
+    meanings = read_vectors(vectors, tokens).to(train.device)
+    table = model.get_input_embeddings().weight.detach().clone()
+    projection = principal(meanings, table.shape[1])
+    met = torch.tensor(sorted(written_tokens(processor.tokenizer)), device=train.device)
+    projection *= table[met].norm(dim=1).mean() / (meanings @ projection).norm(dim=1).mean()
+    start = torch.full_like(table, torch.nan)
+    start[met] = table[met]
+    stage = WordStage(model.requires_grad_(False), processor, WordEmbedding(meanings, projection, start).to(train.device))
+    stage.trained.requires_grad_(True)
+    seen = encode_drawn(train, stage.encode, n, config.seed, work / "encoded")
+    unaltered = encode_all(valid, stage.encode, work / "encoded")
+    StageTraining(stage, config).run(seen, unaltered, work, "words")
+    stage.finish()
+
+
+def begin(folder: Path) -> nn.Module:
+    """A base that sees already. Raises ModelError where its tokenizer is not that of `build_processor`."""
+    base = find_base(str(folder.absolute()))
+    if load_processor(base).tokenizer.get_vocab() != build_processor().tokenizer.get_vocab():
+        raise ModelError(f"{folder}: its tokenizer is another than the one made here; leave --start out")
+    return AutoModelForImageTextToText.from_pretrained(base.folder, dtype=torch.float32)
 
 
 def export(model: nn.Module, processor, folder: Path) -> None:
@@ -76,20 +102,34 @@ def main() -> None:
     parser.add_argument("--language-steps", type=int, default=LANGUAGE_STEPS)
     parser.add_argument("--vision-batch", type=int, default=VISION_BATCH)
     parser.add_argument("--language-batch", type=int, default=LANGUAGE_BATCH)
+    parser.add_argument("--word-steps", type=int, default=WORD_STEPS)
+    parser.add_argument("--word-batch", type=int, default=WORD_BATCH)
+    parser.add_argument("--encoded", type=int, default=ENCODED, help="pictures that the third stage sees")
+    parser.add_argument("--vectors", type=Path, required=True, help="folder with the files of all-MiniLM-L6-v2")
+    parser.add_argument("--start", type=Path, help="a base that sees already; leaves the first two stages out")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--compile", action="store_true", help="faster after a minute; needs a C++ compiler")
     parser.add_argument("--workers", type=int, default=0, help="processes that prepare batches; worth it with a GPU")
     args = parser.parse_args()
     set_up_torch()
     set_up_hub("")
+    falling = {"falling": FALLING, "seed": args.seed}
     vision = StageConfig(args.vision_steps, args.vision_batch, seed=args.seed)
-    language = StageConfig(args.language_steps, args.language_batch, falling=LANGUAGE_FALLING, seed=args.seed)
+    language = StageConfig(args.language_steps, args.language_batch, **falling)
+    words = StageConfig(args.word_steps, args.word_batch, **WORD_RATES, **falling)
     try:
-        given = (args.frames, args.shares, args.work, vision, language)
-        model, processor = pretrain(*given, fast=args.compile, workers=args.workers)
-    except (CheckpointError, ValueError) as error:
+        device = pick_device()
+        train = Pictures(args.frames, args.shares).to(device)
+        valid = Pictures(args.frames[:1], split="valid").to(device)
+        print(f"{len(train):,} train pictures", flush=True)
+        if args.start:
+            model = begin(args.start).to(device)
+        else:
+            model = see(train, valid, args.work, vision, language, args.compile, args.workers)
+        read(model, train, valid, args.work, words, args.vectors, args.encoded)
+    except (CheckpointError, ModelError, ValueError) as error:
         parser.exit(1, f"error: {error}\n")
-    export(model, processor, args.out)
+    export(model, build_processor(), args.out)
 
 
 if __name__ == "__main__":

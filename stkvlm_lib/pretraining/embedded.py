@@ -4,13 +4,17 @@ It exists so that a machine without a hub or a GPU runs the same code on a model
 `python -m stkvlm_lib.pretraining` makes it.
 """
 
-from collections.abc import Iterable
+import re
+import string
+from collections.abc import Iterator
+from pathlib import Path
 
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import Idefics3Config, Idefics3ForConditionalGeneration, Idefics3Processor, PreTrainedTokenizerFast
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 
 from stkvlm_lib.grammar.questions import FAMILIES, KARTS, TRACKS
+from stkvlm_lib.grammar.wordings import common_words, language
 from stkvlm_lib.pretraining import prompts
 
 INPUT_SIZE = 192
@@ -29,7 +33,14 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
 )
 """The chat format of SmolVLM-256M-Instruct, so that prompts look the same for both bases."""
-SPECIAL_TOKENS = ("<|im_start|>", "<end_of_utterance>", "<pad>", "<fake_token_around_image>", "<global-img>", "<image>")
+UNREAD = "<unread>"
+"""Stands for what no piece of the vocabulary spells, such as words in other scripts."""
+SPECIAL_TOKENS = (
+    *("<|im_start|>", "<end_of_utterance>", "<pad>", "<fake_token_around_image>", "<global-img>", "<image>"),
+    UNREAD,
+)
+CONTINUES = "##"
+"""Begins a token that goes on with a word."""
 
 
 def build_processor() -> Idefics3Processor:
@@ -48,38 +59,51 @@ def build_processor() -> Idefics3Processor:
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:
-    """Byte-level BPE in which every word of prompts and questions is one token and any other text still encodes."""
-    tokenizer = Tokenizer(models.BPE())
-    words = pre_tokenizers.Split(Regex(r" ?[A-Za-z0-9_]+| ?[^\sA-Za-z0-9_]+|\s+"), "isolated")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [words, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    """WordPiece in which every word of prompts, questions and answers and some thousands of common English words are
+    one token each, and pieces of words, down to letters, make up any other text in Latin letters."""
+    words = list(dict.fromkeys((*SPECIAL_TOKENS, *map(str.lower, vocabulary()))))
+    pieces = [CONTINUES + piece for piece in (*_lines("pieces.txt"), "_")]
+    letters = [*string.ascii_lowercase, *string.digits, "_"]
+    tokens = list(dict.fromkeys((*words, *letters, *pieces)))
+    tokenizer = Tokenizer(
+        models.WordPiece({token: i for i, token in enumerate(tokens)}, unk_token=UNREAD, max_input_chars_per_word=40)
     )
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=2048,
-        special_tokens=list(SPECIAL_TOKENS),
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(_vocabulary_text(), trainer)
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFD(), normalizers.StripAccents(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"\w+|[^\w\s]"), "removed", invert=True)
+    tokenizer.decoder = decoders.WordPiece(CONTINUES, cleanup=False)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token="<|im_start|>",
         eos_token="<end_of_utterance>",
         pad_token="<pad>",
-        additional_special_tokens=list(SPECIAL_TOKENS[3:]),
+        unk_token=UNREAD,
+        additional_special_tokens=list(SPECIAL_TOKENS[3:6]),
     )
 
 
-def _vocabulary_text() -> Iterable[str]:
-    yield from (f" {word} {word}" for text in prompts.vocabulary() for word in text.split())
-    yield from prompts.vocabulary()
-    for name in (*KARTS, *TRACKS):
-        yield from (f" {name} {name}", name)
+def vocabulary() -> Iterator[str]:
+    """Every word that is one token, the same may come again: first those of answers and prompts."""
+    for text in prompts.vocabulary():
+        yield from text.split()
+    yield from (*KARTS, *TRACKS)
     for family in FAMILIES.values():
+        yield from (word for answer in family.answers for word in answer.split())
         for wording in family.wordings:
-            yield from (wording, f"User: {wording}\nAssistant:")
-        yield from (f" {answer}" for answer in family.answers)
+            yield from re.findall(r"\w+", re.sub(r"\{\w+\}", " ", wording))
+    yield from ("user", "assistant", ":", "?", ".", ",", "'")
+    yield from language().vocabulary()
+    yield from common_words()
+
+
+def written_tokens(tokenizer: PreTrainedTokenizerFast) -> set[int]:
+    """Ids of all tokens that prompts and answers hold."""
+    texts = [*prompts.vocabulary(), *KARTS, *TRACKS, "User: Assistant:", *SPECIAL_TOKENS]
+    texts += [answer for family in FAMILIES.values() for answer in family.answers]
+    return {token for text in texts for token in tokenizer.encode(text, add_special_tokens=False)}
+
+
+def _lines(name: str) -> list[str]:
+    return Path(__file__).with_name(name).read_text("utf-8").split()
 
 
 def special_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
@@ -88,7 +112,11 @@ def special_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
 
 
 def build_model(processor: Idefics3Processor) -> Idefics3ForConditionalGeneration:
-    """The untrained model, under 10 M parameters; seed torch before calling."""
+    """The untrained model, under 12 M parameters; seed torch before calling.
+
+    Its head is not tied to the embeddings: a word that is only read, never written, is pushed away in the head alone,
+    and keeps its place among the words that it resembles.
+    """
     tokenizer = processor.tokenizer
     special = special_ids(tokenizer)
     config = Idefics3Config(
@@ -109,12 +137,12 @@ def build_model(processor: Idefics3Processor) -> Idefics3ForConditionalGeneratio
             "num_key_value_heads": 4,
             "vocab_size": len(tokenizer),
             "max_position_embeddings": 1024,
-            "tie_word_embeddings": True,
+            "tie_word_embeddings": False,
             **special,
         },
         scale_factor=PIXEL_SHUFFLE,
         image_token_id=processor.image_token_id,
-        tie_word_embeddings=True,
+        tie_word_embeddings=False,
         pad_token_id=tokenizer.pad_token_id,
     )
     return Idefics3ForConditionalGeneration(config)

@@ -3,6 +3,7 @@
 A picture and all its tasks are one sequence, in the chat format of the processor, as fine-tuning and answering use it.
 """
 
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -80,11 +81,15 @@ class LanguageStage:
         return self.model.lm_head(out.last_hidden_state[:, labels["logits_to_keep"]]).float()
 
     def summary(self, values: Values) -> Values:
-        """Losses, how the tower names karts, the course's families, and the mean of all other tasks."""
-        shown = (*COURSE_FAMILIES, "loss", "answers", "dense", "dense_kart_right", "dense_edges")
-        others = [value for name, value in values.items() if name in TASKS and name not in shown]
-        kept = {name: value for name, value in values.items() if name in shown}
-        return kept | ({"others": sum(others) / len(others)} if others else {})
+        return shown_values(values, ("loss", "answers", "dense", "dense_kart_right", "dense_edges"))
+
+
+def shown_values(values: Values, losses: Sequence[str]) -> Values:
+    """The losses, the course's families, and the mean of all other tasks."""
+    shown = (*COURSE_FAMILIES, *losses)
+    others = [value for name, value in values.items() if name in TASKS and name not in shown]
+    kept = {name: value for name, value in values.items() if name in shown}
+    return kept | ({"others": sum(others) / len(others)} if others else {})
 
 
 def right_answers(said: torch.Tensor, labels: torch.Tensor, segments: torch.Tensor, tasks: torch.Tensor) -> Values:

@@ -95,6 +95,10 @@ class Pictures:
         self.pixels = self.pixels.to(device)
         return self
 
+    @property
+    def device(self) -> torch.device:
+        return self.pixels.device
+
     def draw(self, seed: int, step: int, size: int) -> Batch:
         """The batch of a step: the same for the same seed and step."""
         rng = np.random.default_rng((seed, step))
@@ -110,7 +114,11 @@ class Pictures:
 
     def scenes(self, batch: Batch, rules: RuleSet = COURSE_RULES) -> list[Scene]:
         """What the pictures of a batch show, in their order."""
-        return [read_scene(self.views[i], crop, rules) for i, crop in zip(batch.indices, batch.crops, strict=True)]
+        return [self.scene(batch, i, rules) for i in range(len(batch))]
+
+    def scene(self, batch: Batch, i: int, rules: RuleSet = COURSE_RULES) -> Scene:
+        """What one picture of a batch shows."""
+        return read_scene(self.views[batch.indices[i]], batch.crops[i], rules)
 
     def show(self, batch: Batch) -> torch.Tensor:
         """(B, 3, INPUT_SIZE, INPUT_SIZE) float in 0..1, on the device of the pictures."""

@@ -1,8 +1,9 @@
-"""What the embedded base learns to say: short prompts about a picture, and what a scene answers to them.
+"""What the embedded base learns to say: short prompts and questions in words, and what a scene answers to them.
 
 A prompt names a task and the karts it is about, as in `where tux` or `count_left`: a family's id in place of a
-question. Questions in words are what QLoRA adds. Besides there are `karts` (all names, from left to right) and
-`box tux` (where a kart stands, in sixteenths of the picture).
+question. Besides there are `karts` (all names, from left to right) and `box tux` (where a kart stands, in sixteenths
+of the picture). Later come the questions in the many words of `grammar.wordings`, with what is no question of ours
+(`unknown`), and `task_of QUESTION`, which answers the prompt that asks the same.
 """
 
 import random
@@ -12,11 +13,16 @@ from dataclasses import dataclass
 from stkvlm_lib.grammar.families import Family, pick
 from stkvlm_lib.grammar.questions import COURSE_FAMILIES, FAMILIES
 from stkvlm_lib.grammar.scene import IMAGE_SIZE, Kart, Reason, Scene
+from stkvlm_lib.grammar.wordings import UNKNOWN, ask_worded, unanswerable
 
+WORDED, PROMPTS = 12, 6
+"""Tasks of a picture with questions in drawn words, and without words."""
 PLACES = 16
 """Places and sizes are told in a grid of this many columns and rows over the picture."""
 KARTS_TASK, BOX_TASK = "karts", "box"
-TASKS = (*FAMILIES, KARTS_TASK, BOX_TASK)
+TASK_OF = "task_of"
+"""Before a question: which prompt asks the same?"""
+TASKS = (*FAMILIES, KARTS_TASK, BOX_TASK, TASK_OF, UNKNOWN)
 """Names of all tasks."""
 
 
@@ -55,6 +61,19 @@ def draw_tasks(scene: Scene, strict: Scene, most: int, seed: int) -> list[Task]:
     return chosen + rng.sample(further, min(len(further), most - len(chosen)))
 
 
+def draw_worded(scene: Scene, strict: Scene, seed: int) -> list[Task]:
+    """Tasks about a picture with questions in drawn words: WORDED of the families by the strict rules, one that no
+    picture answers, one that asks for the task of a question, and PROMPTS tasks without words."""
+    rng = random.Random(seed)
+    questions = [*ask_worded(strict, WORDED, rng), unanswerable(strict, rng)]
+    understood = rng.choice(questions)
+    return [
+        *(Task(asked.family, asked.question, asked.answer) for asked in questions),
+        Task(TASK_OF, f"{TASK_OF} {understood.question}", understood.task),
+        *draw_tasks(scene, strict, PROMPTS, seed),
+    ]
+
+
 def _family_tasks(family: Family, scene: Scene, seed: int) -> Iterator[Task]:
     if family.needs_ego and scene.ego is None:
         return
@@ -82,4 +101,4 @@ def vocabulary() -> Iterator[str]:
     yield from map(str, range(PLACES + 5))
     for family in FAMILIES.values():
         yield prompt(family.name, ("tux", "gnu")[: len(family.slots)])
-    yield from (KARTS_TASK, prompt(BOX_TASK, ("tux",)), place(Kart(0, "tux", (0, 0, 10, 10))))
+    yield from (UNKNOWN, TASK_OF, KARTS_TASK, prompt(BOX_TASK, ("tux",)), place(Kart(0, "tux", (0, 0, 10, 10))))

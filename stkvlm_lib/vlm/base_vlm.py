@@ -16,6 +16,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from stkvlm_lib.config import EMBEDDED, ROOT, resolve
 from stkvlm_lib.files import sha256
+from stkvlm_lib.grammar.spelling import plain
 from stkvlm_lib.vlm.packing import Options, Segment
 
 FULL_PRECISION = ["model.vision_model", "model.connector", "lm_head"]
@@ -156,8 +157,8 @@ class Prompt:
         self.stop_id: int = self._ids("<end_of_utterance>")[0]
 
     def question(self, question: str) -> list[int]:
-        """Ids from the end of the image to `Assistant:`."""
-        return self._ids(self._tail.replace("{question}", question.strip()))
+        """Ids from the end of the image to `Assistant:`, the question in its plain form."""
+        return self._ids(self._tail.replace("{question}", plain(question)))
 
     def answer(self, answer: str) -> list[int]:
         """Ids of the answer and the stop token, the part that is learnt."""

@@ -1,0 +1,312 @@
+"""A language for the game: the many ways in which people put the questions of the families, and what is none of them.
+
+`wordings.json` holds it as patterns, which anyone can read and extend: `(a|b)` is a choice, `<part>` one of a list, and
+`{kart}`, `{a}`, `{b}` stand for the karts asked about. What is drawn is in the plain form of `spelling.plain`. The
+wordings of the course, those held out from training and those of the test sets are never drawn.
+"""
+
+import json
+import random
+import re
+import string
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from hashlib import blake2b
+from pathlib import Path
+
+from stkvlm_lib.grammar.families import COURSE, Family, Subject
+from stkvlm_lib.grammar.names import KARTS
+from stkvlm_lib.grammar.questions import FAMILIES
+from stkvlm_lib.grammar.scene import Reason, Scene
+from stkvlm_lib.grammar.spelling import one_word, plain
+
+UNKNOWN = "unknown"
+"""The answer to what a picture cannot show or the model was not made for."""
+POLITE = "please"
+"""The part that may stand before any question."""
+_LANGUAGE = Path(__file__).with_name("wordings.json")
+_TEST_WORDINGS = Path(__file__).with_name("test_wordings.json")
+_TOKEN = re.compile(r"[()|]|<\w+>|[^()|<>]+")
+_MISSPELT = 0.12
+"""Share of the wordings with a slip of the keyboard."""
+_FIXED = 0.15
+"""Share of the questions in a wording that the families list."""
+_TRIES = 1000
+
+
+class GrammarError(ValueError):
+    """A pattern that cannot be read; the message shows it."""
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """A pattern read: pieces in order; a piece is a text, the name of a part, or a choice of patterns."""
+
+    pieces: tuple["str | Part | tuple[Pattern, ...]", ...]
+
+    def draw(self, rng: random.Random, parts: Callable[[str, random.Random], str]) -> str:
+        """One of its texts, spaces not yet in order. parts: (name, rng) -> the text of a part."""
+        said = []
+        for piece in self.pieces:
+            if isinstance(piece, Part):
+                said.append(parts(piece.name, rng))
+            else:
+                said.append(piece if isinstance(piece, str) else rng.choice(piece).draw(rng, parts))
+        return "".join(said)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A place that one text of a list takes."""
+
+    name: str
+
+
+@cache
+def read_pattern(text: str) -> Pattern:
+    """Raises GrammarError for unbalanced brackets and stray signs."""
+    tokens = _TOKEN.findall(text)
+    if "".join(tokens) != text:
+        raise GrammarError(f"{text!r}: `<` and `>` stand around the name of a part alone")
+    pattern, rest = _sequence(tokens, text)
+    if rest:
+        raise GrammarError(f"{text!r}: a choice stands in brackets, as (a|b); `{rest[0]}` is too many")
+    return pattern
+
+
+def _sequence(tokens: list[str], text: str) -> tuple[Pattern, list[str]]:
+    pieces: list[str | Part | tuple[Pattern, ...]] = []
+    while tokens and tokens[0] not in ("|", ")"):
+        token, *tokens = tokens
+        if token == "(":
+            choice, tokens = _choice(tokens, text)
+            pieces.append(choice)
+        else:
+            pieces.append(Part(token[1:-1]) if token[0] == "<" else token)
+    return Pattern(tuple(pieces)), tokens
+
+
+def _choice(tokens: list[str], text: str) -> tuple[tuple[Pattern, ...], list[str]]:
+    options = []
+    while True:
+        option, tokens = _sequence(tokens, text)
+        options.append(option)
+        if not tokens:
+            raise GrammarError(f"{text!r}: a bracket is not closed")
+        sign, *tokens = tokens
+        if sign == ")":
+            return tuple(options), tokens
+
+
+class Language:
+    """The wordings of a language file. words: what stands for any word in text that is no question of the game."""
+
+    def __init__(self, data: dict, words: Sequence[str] = ()):
+        self._data = data
+        self._words = tuple(words)
+
+    @cached_property
+    def parts(self) -> dict[str, tuple[Pattern, ...]]:
+        return {name: tuple(map(read_pattern, texts)) for name, texts in self._data["parts"].items()}
+
+    def patterns(self, family: str) -> list[str]:
+        """The patterns of a family, or of what is `unknown`."""
+        return self._data["unknown"]["questions"] if family == UNKNOWN else self._data["families"][family]
+
+    def draw(self, family: str, rng: random.Random) -> str:
+        """A wording of a family in plain form, its places for karts left open; none that is kept for tests."""
+        for _ in range(_TRIES):
+            said = self._say(rng.choice(self.patterns(family)), rng)
+            if rng.random() < 0.4:
+                said = f"{self._say(f'<{POLITE}>', rng)} {said}"
+            said = _spaced(said)
+            if rng.random() < _MISSPELT:
+                said = misspelt(said, rng)
+            if said and not is_kept_back(said):
+                return said
+        raise GrammarError(f"{family}: the language has no wording beside those kept for tests; add patterns")
+
+    def unanswerable(self, rng: random.Random, absent: Sequence[str] = ()) -> str:
+        """A text that no picture answers, in plain form: about other things than the game's questions, about karts
+        that are not in it, about karts that are not in view (`absent`), or no question at all."""
+        named = [name for name, family in FAMILIES.items() if family.slots and not family.asks_absent]
+        for _ in range(_TRIES):
+            kind = rng.random()
+            if kind < 0.5:
+                said = self._say(rng.choice(self.patterns(UNKNOWN)), rng).replace("{kart}", rng.choice(KARTS))
+            elif kind < 0.75 or not absent:
+                said = self._about(rng.choice([*named, "in_view"]), self._stranger(rng), rng)
+            else:
+                said = self._about(rng.choice(named), rng.choice(absent), rng)
+            if not is_kept_back(said := _spaced(said)):
+                return said
+        raise GrammarError("the language has nothing unanswerable beside what is kept for tests; add patterns")
+
+    def _about(self, family: str, name: str, rng: random.Random) -> str:
+        """A wording of a family about a kart of this name, and some kart of the game where it takes two."""
+        slots = FAMILIES[family].slots
+        names = {slot: rng.choice(KARTS) for slot in slots} | {rng.choice(slots): "_".join(name.split())}
+        return fill(self.draw(family, rng), names)
+
+    def _stranger(self, rng: random.Random) -> str:
+        return self._say(rng.choice(self._data["unknown"]["name"]), rng)
+
+    def _say(self, text: str, rng: random.Random) -> str:
+        return read_pattern(text).draw(rng, self._part)
+
+    def _part(self, name: str, rng: random.Random) -> str:
+        if name in self.parts:
+            return rng.choice(self.parts[name]).draw(rng, self._part)
+        if name == "word":
+            return rng.choice(self._words or tuple(self._data["unknown"]["script"]))
+        if name == "number":
+            return str(rng.randrange(1, 100))
+        if name in ("letters", "letter"):
+            return "".join(rng.choices(string.ascii_lowercase, k=rng.randint(2, 9) if name == "letters" else 1))
+        if name in ("name", "script", "scripts"):
+            return self._say(rng.choice(self._data["unknown"][name.removesuffix("s")]), rng)
+        raise GrammarError(f"<{name}>: there is no such part; valid ones are {', '.join(self.parts)}")
+
+    def vocabulary(self) -> Iterator[str]:
+        """Every word of its patterns."""
+        lists = (*self._data["parts"].values(), *self._data["families"].values(), self.patterns(UNKNOWN))
+        for text in (text for texts in lists for text in texts):
+            yield from re.findall(r"[^\W\d]+", re.sub(r"<\w+>|\{\w+\}", " ", text))
+
+
+@dataclass(frozen=True)
+class Worded:
+    """A question in drawn words about a scene, in plain form, with its answer. family: `unknown` where it is none of
+    the game's; names: of the karts asked about."""
+
+    family: str
+    names: tuple[str, ...]
+    question: str
+    answer: str
+
+    @property
+    def task(self) -> str:
+        """What is asked, without words: the family's id and the names of the karts."""
+        return " ".join((self.family, *self.names))
+
+
+def ask_worded(scene: Scene, n: int, rng: random.Random) -> list[Worded]:
+    """At most n questions about a scene, its families in turn, each in a drawn wording; none that the scene declines."""
+    asked: dict[tuple[str, ...], Worded] = {}
+    families = rng.sample(list(FAMILIES.values()), len(FAMILIES))
+    subjects = {family.name: _subjects(family, scene, rng) for family in families}
+    while len(asked) < n and any(subjects.values()):
+        for family in families:
+            found = next((told for told in map(_answered(family, scene), _taken(subjects[family.name])) if told), None)
+            if found and len(asked) < n:
+                names, answer = found
+                wording = _wording(family, rng)
+                question = fill(wording, dict(zip(family.slots, names, strict=True)))
+                asked[family.name, *names] = Worded(family.name, names, question, answer)
+    return list(asked.values())
+
+
+def unanswerable(scene: Scene, rng: random.Random) -> Worded:
+    """A question that no picture answers, or not that of this scene, since the kart asked about is not in it."""
+    absent = sorted(set(KARTS) - {kart.name for kart in scene.detected})
+    return Worded(UNKNOWN, (), language().unanswerable(rng, absent), UNKNOWN)
+
+
+def _subjects(family: Family, scene: Scene, rng: random.Random) -> list[Subject]:
+    """Whom a family can ask about, in a drawn order."""
+    if family.needs_ego and scene.ego is None:
+        return []
+    found = list(family.subjects(scene, lambda n, *key: rng.randrange(n)))
+    rng.shuffle(found)
+    return found
+
+
+def _taken(subjects: list[Subject]) -> Iterator[Subject]:
+    while subjects:
+        yield subjects.pop()
+
+
+def _answered(family: Family, scene: Scene) -> Callable[[Subject], tuple[tuple[str, ...], str] | None]:
+    def answer(subject: Subject) -> tuple[tuple[str, ...], str] | None:
+        told = family.answer_about(scene, subject)
+        return None if isinstance(told, Reason) else (tuple(one_word(kart.name) for kart in subject), told)
+
+    return answer
+
+
+def _wording(family: Family, rng: random.Random) -> str:
+    """Mostly a drawn one, now and then one of those that the files hold and training may see."""
+    if rng.random() < _FIXED:
+        first = 1 if family.group == COURSE else 0
+        return plain(rng.choice(family.wordings[first : family.held_out]))
+    return language().draw(family.name, rng)
+
+
+@cache
+def language() -> Language:
+    """The language that ships, with the common words of the embedded base's tokenizer as its <word>."""
+    return Language(json.loads(_LANGUAGE.read_text("utf-8")), common_words())
+
+
+@cache
+def common_words() -> tuple[str, ...]:
+    """Common English words that no question of the families holds, in alphabetical order."""
+    data = json.loads(_LANGUAGE.read_text("utf-8"))
+    used = set(Language(data).vocabulary()) | set(KARTS)
+    words = Path(__file__).with_name("common_words.txt").read_text("utf-8").split()
+    return tuple(word for word in words if word not in used)
+
+
+def _spaced(text: str) -> str:
+    return " ".join(text.split())
+
+
+def fill(wording: str, names: dict[str, str]) -> str:
+    """A wording with the names of karts in its places."""
+    for slot, name in names.items():
+        wording = wording.replace(f"{{{slot}}}", name)
+    return wording
+
+
+def misspelt(text: str, rng: random.Random) -> str:
+    """The text with two letters of one longer word exchanged, or one of them doubled, left out or put wrong; names of
+    karts and their places stay."""
+    words = text.split(" ")
+    long = [i for i, word in enumerate(words) if len(word) > 3 and word.isalpha() and word not in KARTS]
+    if not long:
+        return text
+    i = rng.choice(long)
+    word, at = words[i], rng.randrange(1, len(words[i]) - 1)
+    other = rng.choice(string.ascii_lowercase)
+    words[i] = rng.choice(
+        (
+            word[:at] + word[at + 1] + word[at] + word[at + 2 :],
+            word[:at] + word[at] + word[at:],
+            word[:at] + word[at + 1 :],
+            word[:at] + other + word[at + 1 :],
+        )
+    )
+    return " ".join(words)
+
+
+def fingerprint(wording: str) -> str:
+    """Tells a wording in plain form, its places for karts left open, without showing it."""
+    return blake2b(wording.encode(), digest_size=6).hexdigest()
+
+
+@cache
+def _kept_back() -> frozenset[str]:
+    fixed = (
+        wording
+        for family in FAMILIES.values()
+        for n, wording in enumerate(family.wordings)
+        if n == family.held_out or (n == 0 and family.group == COURSE)
+    )
+    return frozenset(json.loads(_TEST_WORDINGS.read_text("utf-8"))) | {fingerprint(plain(text)) for text in fixed}
+
+
+def is_kept_back(wording: str) -> bool:
+    """Whether a wording in plain form must never be trained on: the course's own as the files word them, the one of each family held
+    out from training, and those of the test sets, known by their fingerprints in test_wordings.json."""
+    return fingerprint(wording) in _kept_back()
