@@ -95,6 +95,7 @@ class FinetuneConfig(ModelConfig):
     mirror: bool = True
     questions_per_view: int = 12
     extended_per_view: int = 4
+    worded_per_view: int = 4
     epochs: int = 2
     batch_size: int = 16
     learning_rate: float = 2e-3
@@ -110,7 +111,8 @@ class FinetuneConfig(ModelConfig):
         _require(self.train_races >= 0, "TRAIN_RACES", self.train_races, "a number of races, 0 for all")
         for name in ("train_views", "valid_views"):
             _require(getattr(self, name) >= 0, name.upper(), getattr(self, name), "a number of pictures, 0 for all")
-        _require(self.extended_per_view >= 0, "EXTENDED_PER_VIEW", self.extended_per_view, "a whole number from 0")
+        for name in ("extended_per_view", "worded_per_view"):
+            _require(getattr(self, name) >= 0, name.upper(), getattr(self, name), "a whole number from 0")
         _require(0 < self.learning_rate < 1, "LEARNING_RATE", self.learning_rate, "a number between 0 and 1")
         _require(0 <= self.lora_dropout < 1, "LORA_DROPOUT", self.lora_dropout, "a share from 0 to under 1")
 

@@ -1,5 +1,7 @@
 """The embedded base before training: tokenizer, chat format, picture settings, size, and a round trip through disk."""
 
+import random
+import re
 from pathlib import Path
 
 import pytest
@@ -10,11 +12,14 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, Idefics3For
 from stkvlm_lib.data.frame_sets import read_frames
 from stkvlm_lib.grammar.questions import FAMILIES, KARTS, TRACKS
 from stkvlm_lib.grammar.scene import STRICT_RULES, read_scene
+from stkvlm_lib.grammar.spelling import plain
+from stkvlm_lib.grammar.wordings import language
 from stkvlm_lib.pretraining.embedded import (
     GRID,
     IMAGE_TOKENS,
     INPUT_SIZE,
     SPECIAL_TOKENS,
+    UNREAD,
     build_model,
     build_processor,
 )
@@ -52,9 +57,8 @@ def encode(tokenizer, text: str) -> list[int]:
 
 @pytest.mark.parametrize("answer", ONE_WORD_ANSWERS)
 def test_every_one_word_answer_is_one_token(tokenizer, answer):
-    """With the space that stands between `Assistant:` and the answer."""
     (token,) = encode(tokenizer, f" {answer}")
-    assert tokenizer.decode([token]) == f" {answer}"
+    assert tokenizer.decode([token]) == answer
 
 
 def test_answers_have_tokens_of_their_own(tokenizer):
@@ -65,16 +69,22 @@ def test_answers_have_tokens_of_their_own(tokenizer):
 @pytest.mark.parametrize("answer", FAMILIES["where"].answers)
 def test_answers_of_three_words_are_three_tokens(tokenizer, answer):
     assert len(encode(tokenizer, f" {answer}")) == 3
-    assert tokenizer.decode(encode(tokenizer, f" {answer}")) == f" {answer}"
+    assert tokenizer.decode(encode(tokenizer, f" {answer}")) == answer
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda family: family.name)
 def test_words_of_questions_are_one_token_each(tokenizer, family):
-    """The first too, which stands without a space behind the picture."""
     for wording in range(len(family.wordings)):
         question = family.write(wording, ("sara_the_wizard", "xue")[: len(family.slots)])
-        marks = sum(question.count(mark) for mark in ",?.")
-        assert len(encode(tokenizer, question)) == len(question.split()) + marks
+        assert tokenizer.convert_ids_to_tokens(encode(tokenizer, question)) == plain(question).split()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_words_of_the_language_are_one_token_each(tokenizer, family):
+    """A slip of the keyboard is spelled with pieces; it has no two of them in most of the wordings."""
+    drawn = [language().draw(family, random.Random(seed)) for seed in range(60)]
+    whole = [text for text in drawn if len(encode(tokenizer, re.sub(r"\{\w+\}", "tux", text))) == len(text.split())]
+    assert len(whole) > 40
 
 
 def test_words_of_prompts_and_their_answers_are_one_token_each(tokenizer):
@@ -86,18 +96,21 @@ def test_words_of_prompts_and_their_answers_are_one_token_each(tokenizer):
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "words"),
     [
-        "",
-        "Größe 你好 🏎️ e\u0301 \u00a0x",
-        "  two  spaces \t tab\n\nlines \r\n ",
-        "don't , stop ; now . a_b-c 3.14 1000000",
-        "<image> is no <b>tag</b> {here} \\n %s",
-        "\x00\x7f\u200b\ufeff",
+        ("", []),
+        ("  two  Spaces \t tab\n\nlines?! ", ["two", "spaces", "tab", "lines"]),
+        ("Größe café e\u0301", ["große", "cafe", "e"]),
+        ("zbrqwx kartz under_score 1000000", ["zbrqwx", "kartz", "under_score", "1000000"]),
     ],
 )
-def test_any_text_round_trips(tokenizer, text):
-    assert tokenizer.decode(encode(tokenizer, text)) == text
+def test_any_text_in_latin_letters_is_spelled_from_pieces(tokenizer, text, words):
+    read = tokenizer.decode(encode(tokenizer, text)).split()
+    assert read == [word if "ß" not in word else UNREAD for word in words]
+
+
+def test_other_scripts_are_read_as_something_unread(tokenizer):
+    assert tokenizer.convert_ids_to_tokens(encode(tokenizer, "你好 Привет tux")) == [UNREAD, UNREAD, "tux"]
 
 
 def test_special_tokens_are_one_token_wherever_they_stand(tokenizer):
@@ -107,7 +120,7 @@ def test_special_tokens_are_one_token_wherever_they_stand(tokenizer):
     assert encode(tokenizer, " tux<end_of_utterance>\nAssistant:").count(stop) == 1
     assert tokenizer.eos_token_id == stop
     assert tokenizer.pad_token_id not in (stop, tokenizer.bos_token_id)
-    assert tokenizer.decode(encode(tokenizer, " tux<end_of_utterance>"), skip_special_tokens=True) == " tux"
+    assert tokenizer.decode(encode(tokenizer, " tux<end_of_utterance>"), skip_special_tokens=True) == "tux"
 
 
 def test_a_prompt_and_its_answer_tokenise_apart_as_together(tokenizer):
@@ -171,10 +184,10 @@ def model(processor):
 def test_the_model_is_a_small_idefics3(model, processor):
     assert type(model) is Idefics3ForConditionalGeneration
     count = sum(parameter.numel() for parameter in model.parameters())
-    assert 1e6 < count < 10e6
+    assert 1e6 < count < 12e6
     assert model.config.image_token_id == processor.image_token_id
     assert model.get_input_embeddings().weight.shape[0] == len(processor.tokenizer)
-    assert model.lm_head.weight is model.get_input_embeddings().weight
+    assert model.lm_head.weight is not model.get_input_embeddings().weight
     assert model.model.vision_model.embeddings.num_patches == GRID**2
     assert model.generation_config.eos_token_id == processor.tokenizer.eos_token_id
     assert model.generation_config.pad_token_id == processor.tokenizer.pad_token_id

@@ -23,8 +23,8 @@ from stkvlm_lib.grammar.questions import (
     family_of,
     read_question,
 )
-from stkvlm_lib.grammar.spelling import plain
 from stkvlm_lib.grammar.scene import COURSE_RULES, STRICT_RULES, Reason, Scene, mirror_box, read_scene
+from stkvlm_lib.grammar.spelling import plain
 
 LINE_UP = ("tux", "gnu", "xue", "puffy", "kiki")
 EGO = (280, 180, 320, 220)

@@ -7,17 +7,24 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny import copy_frames
+from safetensors.torch import save_file
+from tiny import copy_frames, make_base
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from stkvlm_lib.pretraining.__main__ import export, main
+from stkvlm_lib.files import sha256
+from stkvlm_lib.pretraining import word_vectors
+from stkvlm_lib.pretraining.__main__ import begin, export, main
 from stkvlm_lib.pretraining.dense_labels import DenseHeads
 from stkvlm_lib.pretraining.embedded import GRID, build_model, build_processor
+from stkvlm_lib.pretraining.image_tokens import CHUNK, EncodedPictures, encode_all, encode_drawn
 from stkvlm_lib.pretraining.language_stage import LanguageStage, right_answers
 from stkvlm_lib.pretraining.pictures import Pictures
-from stkvlm_lib.pretraining.prompts import TASKS
+from stkvlm_lib.pretraining.prompts import PROMPTS, TASKS, WORDED
 from stkvlm_lib.pretraining.training import CheckpointError, Mean, StageConfig, StageTraining, Steps
 from stkvlm_lib.pretraining.vision_stage import BLOCK, BLOCKS_SEEN, VisionStage, encode, every_patch, some_blocks
+from stkvlm_lib.pretraining.word_stage import WordEmbedding, WordStage
+from stkvlm_lib.pretraining.word_vectors import principal, read_vectors
+from stkvlm_lib.vlm.base_vlm import ModelError
 from stkvlm_lib.vlm.packing import IGNORE
 
 TINY = StageConfig(steps=3, batch_size=2, warmup_steps=1, seed=3)
@@ -51,7 +58,29 @@ def language(processor) -> StageTraining:
     return StageTraining(LanguageStage(model, processor, heads), TINY)
 
 
-STAGES = pytest.mark.parametrize("stage", [vision, language])
+def words(processor) -> StageTraining:
+    """Half of the vocabulary starts where earlier stages left it, half where its meaning puts it."""
+    torch.manual_seed(0)
+    model = build_model(processor)
+    table = model.get_input_embeddings().weight.detach().clone()
+    table[::2] = torch.nan
+    vectors = torch.randn(len(table), 300) / 300**0.5
+    return StageTraining(WordStage(model, processor, WordEmbedding(vectors, torch.randn(300, 256) / 16, table)), TINY)
+
+
+STAGES = pytest.mark.parametrize("stage", [vision, language, words])
+
+
+@pytest.fixture
+def shown(pictures, encoded):
+    """Stage -> the pictures that it learns from."""
+    return lambda stage: encoded if stage is words else pictures
+
+
+@pytest.fixture(scope="module")
+def encoded(processor, pictures, tmp_path_factory) -> EncodedPictures:
+    torch.manual_seed(1)
+    return encode_drawn(pictures, words(processor).stage.encode, 5, 0, tmp_path_factory.mktemp("encoded"))
 
 
 def weights(training: StageTraining) -> dict[str, torch.Tensor]:
@@ -95,11 +124,12 @@ def test_the_tower_sees_through_encode_what_it_sees_by_itself(processor):
         assert torch.allclose(encode(tower, pixels, every_patch(2, pixels.device)), whole, atol=1e-5)
 
 
-# Both stages
+# All stages
 
 
 @STAGES
-def test_a_stage_trains_all_its_parts_and_nothing_else(stage, processor, pictures):
+def test_a_stage_trains_all_its_parts_and_nothing_else(stage, processor, shown):
+    pictures = shown(stage)
     training = stage(processor)
     training.step = training.config.steps - 1  # where the tower feels the answers
     start = weights(training)
@@ -132,7 +162,8 @@ def test_batches_made_ahead_are_the_same(processor, pictures, tmp_path):
 
 
 @STAGES
-def test_an_interrupted_training_ends_with_the_same_weights(stage, processor, pictures, tmp_path):
+def test_an_interrupted_training_ends_with_the_same_weights(stage, processor, shown, tmp_path):
+    pictures = shown(stage)
     expected = weights(train(stage(processor), pictures))
     first = stage(processor)
     step(first, pictures)
@@ -149,7 +180,8 @@ def test_an_interrupted_training_ends_with_the_same_weights(stage, processor, pi
 
 
 @STAGES
-def test_evaluating_in_between_changes_nothing(stage, processor, pictures):
+def test_evaluating_in_between_changes_nothing(stage, processor, shown):
+    pictures = shown(stage)
     expected = weights(train(stage(processor), pictures))
     training = stage(processor)
     step(training, pictures)
@@ -216,6 +248,106 @@ def test_an_answer_is_right_to_the_last_token():
     assert right([[5, 6, 7, 0], [8, 1, 0, 0]]) == {"where": 1.0, "ego": 0.5}
 
 
+# The word stage
+
+
+def test_a_word_starts_where_it_was_or_where_its_meaning_puts_it():
+    vectors, projection = torch.randn(3, 5), torch.randn(5, 4)
+    table = torch.full((3, 4), torch.nan)
+    table[1] = torch.randn(4)
+    embedding = WordEmbedding(vectors, projection, table)
+    assert torch.allclose(embedding.table()[1], table[1], atol=1e-6)
+    assert torch.allclose(embedding.table()[[0, 2]], (vectors @ projection)[[0, 2]])
+    assert torch.equal(embedding(torch.tensor([[2, 1]])), embedding.table()[[2, 1]][None])
+
+
+def test_a_word_that_is_never_met_keeps_its_place_beside_its_synonym(processor, encoded):
+    """Both move by what all words share; neither gets anything of its own."""
+    training = words(processor)
+    before = training.stage.words.own.detach().clone()
+    ids = training.stage.labels(encoded, encoded.draw(3, 0, 2))["input_ids"]
+    step(training, encoded)
+    moved = (training.stage.words.own.detach() - before * (1 - 1e-3 * 0.05)).abs().amax(1) > 1e-4
+    assert set(moved.nonzero()[:, 0].tolist()) <= set(ids.flatten().tolist())
+    assert not moved.all() and moved.any()
+
+
+def test_the_learnt_embeddings_end_in_the_model(processor, encoded):
+    training = train(words(processor), encoded)
+    training.stage.finish()
+    assert torch.equal(training.stage.model.get_input_embeddings().weight, training.stage.words.table())
+
+
+def test_a_picture_has_worded_questions_one_that_nothing_answers_and_prompts(processor, encoded):
+    labels = words(processor).stage.labels(encoded, encoded.draw(0, 0, 4))
+    named = [{TASKS[n] for n in row if n >= 0} for row in labels["tasks"].tolist()]
+    assert all({"unknown", "task_of"} <= names for names in named)
+    assert labels["segments"].max() <= WORDED + PROMPTS + 2
+
+
+def test_pictures_are_encoded_once(pictures, tmp_path):
+    def encode_mean(pixels):
+        calls.append(len(pixels))
+        return pixels.mean((2, 3))[:, None]
+
+    calls: list[int] = []
+    first = encode_drawn(pictures, encode_mean, 70, 2, tmp_path)
+    again = encode_drawn(pictures, encode_mean, 70, 2, tmp_path)
+    assert calls == [CHUNK, CHUNK] and len(first) == 2 * CHUNK
+    drawn = first.draw(0, 5, 6)
+    assert torch.equal(first.show(drawn), again.show(drawn)) and first.show(drawn).shape == (6, 1, 3)
+    assert [a.indices.tolist() for a in first.in_order(100)] == [list(range(100)), list(range(100, 128))]
+    unaltered = encode_all(pictures, encode_mean, tmp_path)
+    assert len(unaltered) == len(pictures)
+    assert torch.allclose(
+        unaltered.tokens[0].float(), encode_mean(pictures.show(next(pictures.in_order(1))))[0], atol=1e-3
+    )
+
+
+def test_a_scene_of_an_encoded_picture_is_that_of_its_window(pictures, encoded):
+    drawn = encoded.draw(0, 0, 3)
+    batch = pictures.draw(0, 0, CHUNK)
+    assert encoded.scenes(drawn) == [pictures.scene(batch, i) for i in drawn.indices]
+
+
+# The vectors of words
+
+
+@pytest.fixture
+def vectors(tmp_path, monkeypatch):
+    """A folder of word vectors of six tokens."""
+    folder = tmp_path / "vectors"
+    folder.mkdir()
+    table = torch.arange(6 * 384).view(6, 384) % 7
+    save_file({word_vectors.TABLE: table.float()}, folder / "model.safetensors")
+    ids = {"left": 0, "right": 1, "##s": 2, "map": 3, "<pad>": 4, "xyzzy": 5}
+    (folder / "tokenizer.json").write_text(json.dumps({"model": {"vocab": ids}}))
+    hashes = {name: sha256([folder / name]) for name in word_vectors.FILES}
+    monkeypatch.setattr(word_vectors, "FILES", hashes)
+    return folder
+
+
+def test_vectors_are_those_of_the_same_tokens_centred(vectors):
+    rows = read_vectors(vectors, {"map": 0, "tux": 1, "<pad>": 2, "left": 3, "##s": 4})
+    assert rows.shape == (5, 384)
+    assert not rows[[1, 2]].any() and rows[[0, 3, 4]].any(1).all()
+    assert torch.allclose(rows.sum(0), torch.zeros(384), atol=1e-5)
+    assert rows[[0, 3, 4]].norm(dim=1).mean() == pytest.approx(1)
+
+
+def test_other_vectors_are_refused(vectors):
+    (vectors / "tokenizer.json").write_text("{}")
+    with pytest.raises(ModelError, match="tokenizer.json: missing, or not that of all-MiniLM-L6-v2"):
+        read_vectors(vectors, {})
+
+
+def test_the_projection_keeps_the_directions_that_differ_most():
+    vectors = torch.randn(50, 3) @ torch.diag(torch.tensor([5.0, 0.01, 3.0]))
+    projection = principal(vectors, 2)
+    assert projection.shape == (3, 2) and projection[1].abs().max() < 0.05
+    assert torch.allclose(projection.T @ projection, torch.eye(2), atol=1e-5)
+
+
 # The command
 
 
@@ -223,7 +355,7 @@ def test_the_exported_model_is_fp16_and_answers_like_the_trained_one(processor, 
     torch.manual_seed(0)
     model = build_model(processor).eval()
     export(model, processor, tmp_path)
-    assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 20e6
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 25e6
     loaded = AutoModelForImageTextToText.from_pretrained(tmp_path)
     assert loaded.dtype == torch.float16
     again = AutoProcessor.from_pretrained(tmp_path)
@@ -235,21 +367,36 @@ def test_the_exported_model_is_fp16_and_answers_like_the_trained_one(processor, 
     assert (ours - theirs).abs().max() < 0.02 * ours.abs().max()
 
 
-def test_the_command_trains_logs_and_exports_and_a_second_call_only_exports(data, tmp_path, monkeypatch):
+def test_the_command_trains_logs_and_exports_and_a_second_call_only_exports(data, vectors, tmp_path, monkeypatch):
     out, work = tmp_path / "model", tmp_path / "work"
     settings = ["--vision-steps", "1", "--language-steps", "1", "--vision-batch", "2", "--language-batch", "2"]
+    settings += ["--word-steps", "1", "--word-batch", "2", "--encoded", "2", "--vectors", str(vectors)]
     command = ["pretraining", "--frames", str(data), "--out", str(out), "--work", str(work), *settings]
     monkeypatch.setattr("sys.argv", command)
     monkeypatch.setattr("stkvlm_lib.pretraining.__main__.set_up_torch", lambda: None)
     main()
     first = (out / "model.safetensors").read_bytes()
     rows = [json.loads(line) for line in (work / "log.jsonl").read_text().splitlines()]
-    assert [(row["stage"], row["step"]) for row in rows] == [("vision", 1), ("language", 1)]
+    assert [(row["stage"], row["step"]) for row in rows] == [("vision", 1), ("language", 1), ("words", 1)]
     assert "kart_right" in rows[0]["valid"] and "track" in rows[1]["valid"]
     shutil.rmtree(out)
     main()
     assert (out / "model.safetensors").read_bytes() == first
-    assert len((work / "log.jsonl").read_text().splitlines()) == 2
+    assert len((work / "log.jsonl").read_text().splitlines()) == 3
     monkeypatch.setattr("sys.argv", [*command, "--seed", "1"])
     with pytest.raises(SystemExit):
         main()
+    other = [*command[:5], "--work", str(tmp_path / "other"), *settings, "--start", str(out)]
+    monkeypatch.setattr("sys.argv", other)
+    main()
+    rows = [json.loads(line) for line in (tmp_path / "other" / "log.jsonl").read_text().splitlines()]
+    assert [row["stage"] for row in rows] == ["words"]  # the base that was there sees already
+
+
+def test_a_base_with_another_tokenizer_is_no_start(tmp_path):
+    make_base(tmp_path)
+    other = build_processor()
+    other.tokenizer.add_tokens(["zzz"])
+    other.save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="its tokenizer is another"):
+        begin(tmp_path)

@@ -254,7 +254,7 @@ def ask_extended(scene: Scene, key: str, seed: int, held_out: bool = False) -> I
 
 @lru_cache(maxsize=1 << 16)
 def read_question(question: str) -> tuple[str, int, tuple[str, ...]]:
-    """(family id, number of the wording, names of the karts asked about), or (`other`, 0, ()); however it is spelled."""
+    """(family id, number of the wording, names of the karts asked about), or (`other`, 0, ()), however spelled."""
     spelled = plain(question)
     for family in FAMILIES.values():
         if found := family.read(spelled):

@@ -23,6 +23,8 @@ from stkvlm_lib.grammar.spelling import one_word, plain
 
 UNKNOWN = "unknown"
 """The answer to what a picture cannot show or the model was not made for."""
+TASK_OF = "task_of"
+"""Before a question: what is asked, without words? See `Worded.task`."""
 POLITE = "please"
 """The part that may stand before any question."""
 _LANGUAGE = Path(__file__).with_name("wordings.json")
@@ -122,7 +124,7 @@ class Language:
                 said = f"{self._say(f'<{POLITE}>', rng)} {said}"
             said = _spaced(said)
             if rng.random() < _MISSPELT:
-                said = misspelt(said, rng)
+                said = plain(misspelt(said, rng))
             if said and not is_kept_back(said):
                 return said
         raise GrammarError(f"{family}: the language has no wording beside those kept for tests; add patterns")
@@ -191,8 +193,15 @@ class Worded:
         return " ".join((self.family, *self.names))
 
 
+def read_task(text: str) -> tuple[str, tuple[str, ...]] | None:
+    """(family, names of karts) of a task as `Worded.task` writes it; None for `unknown` and for other text."""
+    name, *names = text.split() or [""]
+    known = name in FAMILIES and len(names) == len(FAMILIES[name].slots)
+    return (name, tuple(names)) if known else None
+
+
 def ask_worded(scene: Scene, n: int, rng: random.Random) -> list[Worded]:
-    """At most n questions about a scene, its families in turn, each in a drawn wording; none that the scene declines."""
+    """At most n questions about a scene, its families in turn, each in a drawn wording; none that it declines."""
     asked: dict[tuple[str, ...], Worded] = {}
     families = rng.sample(list(FAMILIES.values()), len(FAMILIES))
     subjects = {family.name: _subjects(family, scene, rng) for family in families}
@@ -307,6 +316,7 @@ def _kept_back() -> frozenset[str]:
 
 
 def is_kept_back(wording: str) -> bool:
-    """Whether a wording in plain form must never be trained on: the course's own as the files word them, the one of each family held
-    out from training, and those of the test sets, known by their fingerprints in test_wordings.json."""
+    """Whether a wording in plain form must never be trained on: the course's own as the files word them, the one of
+    each family held out from training, and those of the test sets, known by their fingerprints in test_wordings.json.
+    """
     return fingerprint(wording) in _kept_back()

@@ -68,7 +68,8 @@ def read(model: nn.Module, train: Pictures, valid: Pictures, work: Path, config:
     projection *= table[met].norm(dim=1).mean() / (meanings @ projection).norm(dim=1).mean()
     start = torch.full_like(table, torch.nan)
     start[met] = table[met]
-    stage = WordStage(model.requires_grad_(False), processor, WordEmbedding(meanings, projection, start).to(train.device))
+    words = WordEmbedding(meanings, projection, start).to(train.device)
+    stage = WordStage(model.requires_grad_(False), processor, words)
     stage.trained.requires_grad_(True)
     seen = encode_drawn(train, stage.encode, n, config.seed, work / "encoded")
     unaltered = encode_all(valid, stage.encode, work / "encoded")

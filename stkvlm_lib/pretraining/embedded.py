@@ -68,8 +68,10 @@ def _tokenizer() -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(
         models.WordPiece({token: i for i, token in enumerate(tokens)}, unk_token=UNREAD, max_input_chars_per_word=40)
     )
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFD(), normalizers.StripAccents(), normalizers.Lowercase()])
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"\w+|[^\w\s]"), "removed", invert=True)
+    tokenizer.normalizer = normalizers.BertNormalizer(
+        clean_text=False, handle_chinese_chars=False, strip_accents=True, lowercase=True
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"\w+|:"), "removed", invert=True)  # no other punctuation
     tokenizer.decoder = decoders.WordPiece(CONTINUES, cleanup=False)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -90,7 +92,7 @@ def vocabulary() -> Iterator[str]:
         yield from (word for answer in family.answers for word in answer.split())
         for wording in family.wordings:
             yield from re.findall(r"\w+", re.sub(r"\{\w+\}", " ", wording))
-    yield from ("user", "assistant", ":", "?", ".", ",", "'")
+    yield from ("user", "assistant", ":")
     yield from language().vocabulary()
     yield from common_words()
 

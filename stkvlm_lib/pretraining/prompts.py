@@ -13,15 +13,13 @@ from dataclasses import dataclass
 from stkvlm_lib.grammar.families import Family, pick
 from stkvlm_lib.grammar.questions import COURSE_FAMILIES, FAMILIES
 from stkvlm_lib.grammar.scene import IMAGE_SIZE, Kart, Reason, Scene
-from stkvlm_lib.grammar.wordings import UNKNOWN, ask_worded, unanswerable
+from stkvlm_lib.grammar.wordings import TASK_OF, UNKNOWN, ask_worded, unanswerable
 
 WORDED, PROMPTS = 12, 6
 """Tasks of a picture with questions in drawn words, and without words."""
 PLACES = 16
 """Places and sizes are told in a grid of this many columns and rows over the picture."""
 KARTS_TASK, BOX_TASK = "karts", "box"
-TASK_OF = "task_of"
-"""Before a question: which prompt asks the same?"""
 TASKS = (*FAMILIES, KARTS_TASK, BOX_TASK, TASK_OF, UNKNOWN)
 """Names of all tasks."""
 

@@ -20,6 +20,9 @@ from stkvlm_lib.pretraining.vision_stage import encode
 from stkvlm_lib.vlm.base_vlm import Prompt
 from stkvlm_lib.vlm.packing import IGNORE, collate, pack, padded
 
+AT_ONCE = 4
+"""Pictures that the tower encodes together: on a CPU more at once only move more memory."""
+
 
 class WordEmbedding(nn.Module):
     """Token ids -> embeddings. vectors: (V, M) what each token means, zeros for one that has no meaning of its own;
@@ -55,7 +58,8 @@ class WordStage:
 
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
         """Pixels (B, 3, INPUT_SIZE, INPUT_SIZE) in 0..1 -> image tokens (B, tokens, D)."""
-        return self.model.model.connector(encode(self.model.model.vision_model, pixels))
+        core = self.model.model
+        return torch.cat([core.connector(encode(core.vision_model, part)) for part in pixels.split(AT_ONCE)])
 
     def labels(self, pictures: EncodedPictures, drawn: Drawn) -> Labels:
         """As in the stage before, without dense targets."""

@@ -14,7 +14,8 @@ from stkvlm_lib.data.frames import View
 from stkvlm_lib.files import write_jsonl
 from stkvlm_lib.grammar.families import pick
 from stkvlm_lib.grammar.questions import answer, ask_all, family_of
-from stkvlm_lib.grammar.scene import STRICT_RULES, Reason, mirror_box, read_scene
+from stkvlm_lib.grammar.scene import STRICT_RULES, Reason, Scene, mirror_box, read_scene
+from stkvlm_lib.grammar.wordings import TASK_OF, ask_worded, unanswerable
 from stkvlm_lib.qa.qa_sets import (
     COURSE,
     EXTENDED,
@@ -34,12 +35,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class TrainingPicture:
-    """A picture drawn for training with its questions; `mirrored` flips it and its answers left to right."""
+    """A picture drawn for training with its questions; `mirrored` flips it and its answers left to right.
+
+    families: of the questions; `unknown` for those that no picture answers, `task_of` for those that ask for the task
+    of another.
+    """
 
     image_file: str
     mirrored: bool
     questions: tuple[str, ...]
     answers: tuple[str, ...]
+    families: tuple[str, ...]
 
 
 def draw_pictures(image_files: Iterable[str], n: int, seed: int) -> list[str]:
@@ -79,12 +85,15 @@ def draw_training(
     seed: int,
     extended: Iterable[Record] = (),
     extended_per_view: int = 0,
+    worded_per_view: int = 0,
 ) -> list[TrainingPicture]:
     """Pictures and questions for training, seeded per picture.
 
     records: of the ten forms, of which a picture keeps at most `per_view`. extended: of all families, of which it keeps
-    at most `extended_per_view`, its families in turn. mirror: each picture comes a second time, mirrored, with the
-    answers that the mirrored boxes give. Raises QaError for an extended question in a held-out wording.
+    at most `extended_per_view`, its families in turn. worded_per_view: questions of all families in drawn words, by the
+    strict rules, with which go one that no picture answers and one for the task of a question, each in every second
+    picture; they keep the adapter from unlearning the base's language. mirror: each picture comes a second time,
+    mirrored, with the answers that the mirrored boxes give. Raises QaError for an extended question in a held-out wording.
     """
     groups = _pairs_by_picture(records)
     more = _trainable_pairs(extended) if extended_per_view else {}
@@ -97,9 +106,24 @@ def draw_training(
         for mirrored, pairs, others in sides:
             chosen = _draw(pairs, per_view, f"questions-{seed}-{name}-{mirrored}")
             chosen += _in_turn(others, extended_per_view, seed, name, mirrored)
-            questions, answers = zip(*chosen, strict=True)
-            drawn.append(TrainingPicture(name, mirrored, questions, answers))
+            asked = [(family_of(question), question, told) for question, told in chosen]
+            if worded_per_view:
+                scene = read_scene(view, mirror_box if mirrored else None, STRICT_RULES)
+                asked += _worded(scene, worded_per_view, random.Random(f"worded-{seed}-{name}-{mirrored}"))
+            families, questions, answers = zip(*asked, strict=True)
+            drawn.append(TrainingPicture(name, mirrored, questions, answers, families))
     return drawn
+
+
+def _worded(scene: Scene, n: int, rng: random.Random) -> Iterator[tuple[str, str, str]]:
+    """(family, question, answer)"""
+    asked = ask_worded(scene, n, rng)
+    if rng.random() < 0.5:
+        asked.append(unanswerable(scene, rng))
+    yield from ((worded.family, worded.question, worded.answer) for worded in asked)
+    if asked and rng.random() < 0.5:
+        worded = rng.choice(asked)
+        yield TASK_OF, f"{TASK_OF} {worded.question}", worded.task
 
 
 def _pairs_by_picture(records: Iterable[Record]) -> dict[str, Pairs]:
@@ -163,6 +187,7 @@ def read_questions(
         seed=config.seed,
         extended=stream_records(written / EXTENDED.format(TRAIN)),
         extended_per_view=config.extended_per_view,
+        worded_per_view=config.worded_per_view,
     )
     if not (valid.exists() and test.exists()):
         return drawn, []
@@ -186,5 +211,5 @@ def write_drawn(pictures: Iterable[TrainingPicture], path: Path) -> None:
 
 def drawn_composition(pictures: Sequence[TrainingPicture]) -> Composition:
     """How often each answer of each family was drawn."""
-    pairs = ((q, a) for p in pictures for q, a in zip(p.questions, p.answers, strict=True))
-    return ordered(Counter((family_of(question), told) for question, told in pairs))
+    told = Counter(pair for p in pictures for pair in zip(p.families, p.answers, strict=True))
+    return ordered(Counter({pair: n for pair, n in told.items() if pair[0] != TASK_OF}))
