@@ -93,7 +93,8 @@ def draw_training(
     at most `extended_per_view`, its families in turn. worded_per_view: questions of all families in drawn words, by the
     strict rules, with which go one that no picture answers and one for the task of a question, each in every second
     picture; they keep the adapter from unlearning the base's language. mirror: each picture comes a second time,
-    mirrored, with the answers that the mirrored boxes give. Raises QaError for an extended question in a held-out wording.
+    mirrored, with the answers that the mirrored boxes give. Raises QaError for an extended question in a held-out
+    wording.
     """
     groups = _pairs_by_picture(records)
     more = _trainable_pairs(extended) if extended_per_view else {}
