@@ -83,7 +83,7 @@ def reworded(record: Record, wording: int) -> Record:
 def compare_wordings(trained: Sequence[Prediction], held_out: Sequence[Prediction], config: ScoreConfig) -> dict:
     """Shares right of the same questions in both wordings, and how often both get the same answer.
 
-    exact: in the held-out wording. difference: held out less trained, paired.
+    exact: in the held-out wording. difference: held out less trained, paired by question. Intervals resample races.
     """
     interval = Bootstrap(held_out, config.bootstrap, config.seed)
     new, old = (np.array([p.correct for p in rows], float) for rows in (held_out, trained))
@@ -95,6 +95,7 @@ def compare_wordings(trained: Sequence[Prediction], held_out: Sequence[Predictio
         return {
             "n": int(member.sum()),
             "exact": mean(new[member]),
+            "exact_ci95": interval(new, member),
             "trained_exact": mean(old[member]),
             "difference": mean((new - old)[member]),
             "difference_ci95": interval(new - old, member),
