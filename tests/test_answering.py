@@ -51,6 +51,52 @@ def test_batched_answers_equal_generate_one_by_one(answerer, images):
             assert answer.confidence == pytest.approx(float(torch.stack(steps).sum().exp()), rel=1e-3)
 
 
+def test_whatever_is_asked_together_answers_are_as_when_asked_alone(answerer, images, monkeypatch):
+    """A question asked twice, one that is far longer than the others, and batches of a few."""
+    features = answerer.encode(images)
+    asked = [[*QUESTIONS[0], QUESTIONS[0][1]], ["Tell me, please: " * 40 + QUESTIONS[1][0], *QUESTIONS[0]], []]
+    alone = [
+        [answerer.answer_encoded(features[i : i + 1], [[q]])[0][0] for q in group] for i, group in enumerate(asked)
+    ]
+    assert len({answer.text for group in alone for answer in group}) > 1
+    read, generate = [], answerer._generate
+    monkeypatch.setattr(
+        answerer, "_generate", lambda cache, rows: read.append(list(map(len, rows))) or generate(cache, rows)
+    )
+    for most, batches in ((answering.MAX_ANSWER_BATCH_TOKENS, 1), (100, 2), (1, 7)):
+        monkeypatch.setattr(answering, "MAX_ANSWER_BATCH_TOKENS", most)
+        read.clear()
+        together = answerer.answer_encoded(features, asked)
+        assert len(read) >= batches and sum(map(len, read)) == 7, "equal questions about a picture once"
+        assert most > 1000 or len(read[-1]) == 1, "the long one by itself"
+        for group, given in zip(alone, together, strict=True):
+            assert [a.text for a in given] == [a.text for a in group]
+            assert [a.confidence for a in given] == pytest.approx([a.confidence for a in group], abs=1e-5)
+
+
+def test_only_what_has_not_stopped_is_written_on(answerer, images, monkeypatch):
+    """The stop token is made likelier at every step, so that answers end at different lengths."""
+    features, stop, steps = answerer.encode(images), answerer.prompt.stop_id, []
+    head = answerer.core.lm_head.forward
+
+    def stopping(states):
+        steps.append(len(states))
+        logits = head(states)
+        logits[:, stop] += 2 * len(steps)
+        return logits
+
+    def answered(group):
+        steps.clear()
+        return answerer.answer_encoded(features[:1], [group])[0]
+
+    monkeypatch.setattr(answerer.core.lm_head, "forward", stopping)
+    alone = [answered([question]) for question in QUESTIONS[0]]
+    together = answered(QUESTIONS[0])
+    assert steps == sorted(steps, reverse=True) and steps[0] == 3
+    assert [a.text for a in together] == [a.text for (a,) in alone]
+    assert [a.confidence for a in together] == pytest.approx([a.confidence for (a,) in alone], abs=1e-5)
+
+
 def test_one_picture_of_any_size_is_answered(answerer, images):
     tall = ImageOps.exif_transpose(images[0].resize((90, 333)))
     answer = answerer.answer(tall, "What track is this?")
