@@ -32,7 +32,10 @@ def test_families_stand_in_their_order_after_all_and_columns_without_figures_are
     assert rows[1]["question"] == "What kart is the ego car?" and rows[3]["question"] == ""
 
 
-@pytest.mark.parametrize("metrics", [{}, {"held_out_wordings": None, "consistency": [], "mc": 3, "own_words": [1]}])
+@pytest.mark.parametrize(
+    "metrics",
+    [{}, {"held_out_wordings": None, "own_words": [1], "consistency": [], "mc": 3, "other_splits": "x"}],
+)
 def test_what_is_not_there_has_no_rows(metrics):
     assert wording_rows(metrics) == consistency_rows(metrics) == consistency_rows(metrics, "mirror") == []
     assert own_words_rows(metrics) == []
