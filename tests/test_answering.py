@@ -5,6 +5,7 @@ import torch
 from PIL import ImageOps
 from tiny import fresh, pictures
 
+from stkvlm_lib.grammar.spelling import plain
 from stkvlm_lib.vlm import answering
 from stkvlm_lib.vlm.answering import ranked
 
@@ -32,7 +33,7 @@ def test_batched_answers_equal_generate_one_by_one(answerer, images):
     assert [len(group) for group in answers] == [3, 1, 0]
     for image, questions, group in zip(images, QUESTIONS, answers, strict=True):
         for question, answer in zip(questions, group, strict=True):
-            chat = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
+            chat = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": plain(question)}]}]
             text = answerer.processor.apply_chat_template(chat, add_generation_prompt=True)
             inputs = answerer.processor(text=text, images=[image], return_tensors="pt")
             generated = answerer.model.generate(
@@ -108,7 +109,7 @@ def test_one_picture_of_any_size_is_answered(answerer, images):
 
 def alone(answerer, image, question, candidate) -> float:
     """The log-probability of one candidate by the library's own forward, without cache or packing."""
-    chat = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
+    chat = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": plain(question)}]}]
     text = answerer.processor.apply_chat_template(chat, add_generation_prompt=True)
     inputs = answerer.processor(text=f"{text} {candidate}<end_of_utterance>", images=[image], return_tensors="pt")
     before = len(answerer.processor(text=text, images=[image], return_tensors="pt")["input_ids"][0])
