@@ -210,7 +210,9 @@ def answer(study: Study, config: ScoreConfig) -> None:
     run = runs.start_run(config, "04")
     split, records = records_to_score(config, study.frames, study.qa)
     model = load_answerer(config.adapter_path, config.base_model, config.base_revision, config.quantization)
-    predictions = predict_plain(model, study.frames, records, config.eval_batch_size, "answer", study.store(model))
+    store = study.store(model)
+    store.of([(record.image_file, False) for record in records], "encode")  # keeps them for the other settings
+    predictions = predict_plain(store, records, "answer")
     figures = {"split": split, **score(predictions, resamples=config.bootstrap, seed=config.seed)}
     write_predictions(predictions, config.run_path / PREDICTIONS)
     write_json(config.run_path / "metrics.json", figures)

@@ -125,6 +125,8 @@ class ScoreConfig(ModelConfig):
     compare_run: str = ""
     qa_file: str = ""
     mc_file: str = ""
+    own_words_file: str = ""
+    own_words_pictures: int = 3
     extended_scored: int = 100
     calibration_views: int = 100
     error_rate: float = 0.05
@@ -136,8 +138,15 @@ class ScoreConfig(ModelConfig):
         _require(most >= 0, "EXTENDED_SCORED", most, "a number of questions, 0 for all")
         views = self.calibration_views
         _require(views >= 0, "CALIBRATION_VIEWS", views, "a number of valid pictures, 0 for all")
+        pictures = self.own_words_pictures
+        _require(pictures >= 0, "OWN_WORDS_PICTURES", pictures, "a number of pictures a wording, 0 to leave it out")
         _require(0 < self.error_rate < 1, "ERROR_RATE", self.error_rate, "a share between 0 and 1, as 0.05")
         _require(self.bootstrap >= 100, "BOOTSTRAP", self.bootstrap, "a number of resamples from 100")
+
+    @property
+    def own_words_path(self) -> Path:
+        """Wordings that no training has seen; empty means the bundled ones."""
+        return resolve(self.own_words_file or "benchmarks/own_words.json")
 
     @property
     def adapter_path(self) -> Path:
@@ -214,6 +223,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "EVALUATIONS": 1,
         "MIRROR": False,
         "EXTENDED_SCORED": 10,
+        "OWN_WORDS_PICTURES": 1,
         "CALIBRATION_VIEWS": 16,
         "BOOTSTRAP": 200,
     },

@@ -13,6 +13,7 @@ class StubModel:
 
     def __init__(self):
         self.encoded = 0
+        self.device = torch.device("cpu")
 
     def encode(self, images):
         self.encoded += len(images)

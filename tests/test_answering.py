@@ -5,6 +5,7 @@ import torch
 from PIL import ImageOps
 from tiny import fresh, pictures
 
+from stkvlm_lib.grammar.spelling import plain
 from stkvlm_lib.vlm import answering
 from stkvlm_lib.vlm.answering import ranked
 
@@ -32,7 +33,7 @@ def test_batched_answers_equal_generate_one_by_one(answerer, images):
     assert [len(group) for group in answers] == [3, 1, 0]
     for image, questions, group in zip(images, QUESTIONS, answers, strict=True):
         for question, answer in zip(questions, group, strict=True):
-            chat = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
+            chat = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": plain(question)}]}]
             text = answerer.processor.apply_chat_template(chat, add_generation_prompt=True)
             inputs = answerer.processor(text=text, images=[image], return_tensors="pt")
             generated = answerer.model.generate(
@@ -51,6 +52,55 @@ def test_batched_answers_equal_generate_one_by_one(answerer, images):
             assert answer.confidence == pytest.approx(float(torch.stack(steps).sum().exp()), rel=1e-3)
 
 
+def test_whatever_is_asked_together_answers_are_as_when_asked_alone(answerer, images, monkeypatch):
+    """A question asked twice, one that is far longer than the others, and batches of a few."""
+    features = answerer.encode(images)
+    asked = [[*QUESTIONS[0], QUESTIONS[0][1]], ["Tell me, please: " * 40 + QUESTIONS[1][0], *QUESTIONS[0]], []]
+    alone = [[answerer.answer(image, q) for q in group] for image, group in zip(images, asked, strict=True)]
+    read, generate = [], answerer._generate
+
+    def watched(cache, rows):
+        read.append(rows)
+        return generate(cache, rows)
+
+    monkeypatch.setattr(answerer, "_generate", watched)
+    for most, batches in ((answering.MAX_ANSWER_BATCH_TOKENS, 1), (100, 2), (1, 7)):
+        monkeypatch.setattr(answering, "MAX_ANSWER_BATCH_TOKENS", most)
+        read.clear()
+        together = answerer.answer_encoded(features, asked)
+        assert len(read) >= batches and sum(map(len, read)) == 7, "equal questions about a picture once"
+        assert most > 1000 or len(read[-1]) == 1, "the long one by itself"
+        for group, given in zip(alone, together, strict=True):
+            assert [a.text for a in given] == [a.text for a in group]
+            assert [a.confidence for a in given] == pytest.approx([a.confidence for a in group], abs=1e-5)
+
+
+def test_only_what_has_not_stopped_is_written_on(answerer, images, monkeypatch):
+    """Of three questions one stops at once, the others by the third token: as they do when each is asked alone."""
+    features, stop, group = answerer.encode(images[:1]), answerer.prompt.stop_id, QUESTIONS[0]
+    head, limit, steps = answerer.core.lm_head.forward, float("inf"), []
+
+    def stopping(states):
+        steps.append(states[:, 0].tolist())
+        logits = head(states)
+        logits[:, stop] += torch.where((states[:, 0] < limit) | (len(steps) == 3), 100.0, -100.0)
+        return logits
+
+    def answered(questions):
+        steps.clear()
+        return answerer.answer_encoded(features, [questions])[0]
+
+    monkeypatch.setattr(answerer.core.lm_head, "forward", stopping)
+    answered(group)
+    low, middle, _ = sorted(steps[0])
+    limit = (low + middle) / 2
+    alone = [answered([question])[0] for question in group]
+    together = answered(group)
+    assert [len(rows) for rows in steps][:2] == [3, 2]
+    assert [a.text for a in together] == [a.text for a in alone] and any(a.text for a in alone)
+    assert [a.confidence for a in together] == pytest.approx([a.confidence for a in alone], rel=1e-4)
+
+
 def test_one_picture_of_any_size_is_answered(answerer, images):
     tall = ImageOps.exif_transpose(images[0].resize((90, 333)))
     answer = answerer.answer(tall, "What track is this?")
@@ -59,7 +109,7 @@ def test_one_picture_of_any_size_is_answered(answerer, images):
 
 def alone(answerer, image, question, candidate) -> float:
     """The log-probability of one candidate by the library's own forward, without cache or packing."""
-    chat = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
+    chat = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": plain(question)}]}]
     text = answerer.processor.apply_chat_template(chat, add_generation_prompt=True)
     inputs = answerer.processor(text=f"{text} {candidate}<end_of_utterance>", images=[image], return_tensors="pt")
     before = len(answerer.processor(text=text, images=[image], return_tensors="pt")["input_ids"][0])

@@ -9,6 +9,7 @@ from stkvlm_lib.qa.qa_sets import COURSE, make_records, write_records
 from stkvlm_lib.scores import calibration
 from stkvlm_lib.scores.calibration import coverage_curve, fit_threshold, reliability, score_calibration, selective
 from stkvlm_lib.scores.scoring import read_predictions
+from stkvlm_lib.vlm.features import FeatureStore
 
 CONFIG = ScoreConfig(bootstrap=100, error_rate=0.25)
 
@@ -61,7 +62,7 @@ def folder(tmp_path):
 def test_the_threshold_is_fitted_on_drawn_valid_pictures(folder, tmp_path):
     config = ScoreConfig(run_dir=str(tmp_path / "run"), calibration_views=3, bootstrap=100)
     scored = rows((0.9, 1), (0.2, 0))
-    figures = score_calibration(StubModel(), folder, config, scored)["calibration"]
+    figures = score_calibration(FeatureStore(StubModel(), folder, 16), config, scored)["calibration"]
     written = read_predictions(tmp_path / "run" / "predictions_valid.jsonl")
     assert {p.image_file.split("/")[0] for p in written} == {"valid"} and len({p.image_file for p in written}) == 3
     assert figures["selective"]["fit"]["n"] == len(written) and figures["n"] == 2
@@ -76,7 +77,7 @@ def test_a_scored_valid_split_fits_nothing(folder, tmp_path):
     write_records(records, tmp_path / "run" / "qa" / COURSE.format("valid"))
     (tmp_path / "run" / "predictions_valid.jsonl").write_text("of an earlier scoring")
     scored = [row(race) for race in {r.race for r in records}]
-    figures = score_calibration(StubModel(), folder, config, scored)["calibration"]
+    figures = score_calibration(FeatureStore(StubModel(), folder, 16), config, scored)["calibration"]
     assert "selective" not in figures and figures["n"] == len(scored)
     assert not (tmp_path / "run" / "predictions_valid.jsonl").exists()
 

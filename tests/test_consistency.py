@@ -10,6 +10,7 @@ from stkvlm_lib.data.frame_sets import read_frames
 from stkvlm_lib.qa.contrast import KINDS, pairs_of, read_contrast
 from stkvlm_lib.qa.qa_sets import CUSTOM_SPLIT, QaError
 from stkvlm_lib.scores.consistency import PairPrediction, answer_pairs, consistency, draw_pairs, score_consistency
+from stkvlm_lib.vlm.features import FeatureStore
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def test_both_right_is_counted_against_independent_errors():
 
 def test_each_picture_of_a_pair_is_asked_as_it_is_shown(answerer, bundled, pairs):
     drawn = [next(p for p in pairs if p[0].kind == kind) for kind in KINDS]
-    rows = answer_pairs(answerer, bundled, drawn, 3)
+    rows = answer_pairs(FeatureStore(answerer, bundled, 3), drawn)
     for row, two in zip(rows, drawn, strict=True):
         for item, said, truth in zip(two, row.predictions, row.answers, strict=True):
             image = bundled.by_image_file[item.image_file].image()
@@ -66,20 +67,21 @@ def test_so_many_pairs_of_each_kind_and_family_are_drawn(pairs):
 def test_the_pairs_of_a_run_are_scored_and_written(answerer, bundled, written, tmp_path):
     shutil.copytree(written[0], tmp_path / "qa")
     config = ScoreConfig(run_dir=str(tmp_path), extended_scored=1, bootstrap=100)
-    figures = score_consistency(answerer, bundled, config, "test")["consistency"]
+    store = FeatureStore(answerer, bundled, 16)
+    figures = score_consistency(store, config, "test")["consistency"]
     rows = [json.loads(line) for line in (tmp_path / "predictions_consistency.jsonl").read_text().splitlines()]
     assert set(figures) == set(KINDS)
     for kind in KINDS:
         mine = [row for row in rows if row["kind"] == kind and row["differ"]]
         assert figures[kind]["n"] == len(mine)
         assert figures[kind]["both"] == pytest.approx(sum(all(row["correct"]) for row in mine) / len(mine), abs=1e-5)
-    assert score_consistency(answerer, bundled, config, CUSTOM_SPLIT) == {}
+    assert score_consistency(store, config, CUSTOM_SPLIT) == {}
     assert not (tmp_path / "predictions_consistency.jsonl").exists()
-    assert score_consistency(answerer, bundled, ScoreConfig(run_dir=str(tmp_path / "none")), "test") == {}
+    assert score_consistency(store, ScoreConfig(run_dir=str(tmp_path / "none")), "test") == {}
 
 
 def test_pairs_about_other_pictures_are_refused(answerer, written, tmp_path):
     shutil.copytree(written[0], tmp_path / "run" / "qa")
     folder = read_frames(copy_frames(tmp_path, "test", 1))
     with pytest.raises(QaError, match=r"test_contrast\.jsonl: .* is not in .*run notebook 02"):
-        score_consistency(answerer, folder, ScoreConfig(run_dir=str(tmp_path / "run")), "test")
+        score_consistency(FeatureStore(answerer, folder, 16), ScoreConfig(run_dir=str(tmp_path / "run")), "test")

@@ -18,12 +18,18 @@ from stkvlm_lib.scores.extended_scores import (
     score_further_splits,
     trained_wording,
 )
-from stkvlm_lib.scores.scoring import read_predictions
+from stkvlm_lib.scores.scoring import Blind, read_predictions
+from stkvlm_lib.vlm.features import FeatureStore
 
 
 @pytest.fixture(scope="module")
-def answerer(base_folder):
-    return fresh(base_folder)
+def store(base_folder, bundled):
+    return FeatureStore(fresh(base_folder), bundled, 16)
+
+
+@pytest.fixture(scope="module")
+def blind(store):
+    return Blind(store.answerer, pictures(1)[0])
 
 
 @pytest.fixture(scope="module")
@@ -64,9 +70,9 @@ def test_a_question_keeps_its_meaning_in_another_wording(records):
     assert 0 < held_out < len(records)
 
 
-def test_extended_families_and_wordings_are_scored_by_themselves(answerer, bundled, config):
+def test_extended_families_and_wordings_are_scored_by_themselves(store, blind, config):
     (config.run_path / "predictions.jsonl").write_text("the headline's\n")
-    figures = score_extended(answerer, bundled, config, "test", pictures(1)[0])
+    figures = score_extended(store, config, "test", blind)
     assert set(figures) == {"extended", "held_out_wordings"}
     assert (config.run_path / "predictions.jsonl").read_text() == "the headline's\n"
     trained = read_predictions(config.run_path / "predictions_extended.jsonl")
@@ -94,6 +100,7 @@ def test_wordings_are_compared_question_by_question():
     assert figures["families"]["ego"] == {
         "n": 1,
         "exact": 0,
+        "exact_ci95": [0, 0],
         "trained_exact": 0,
         "difference": 0,
         "difference_ci95": [0, 0],
@@ -101,27 +108,27 @@ def test_wordings_are_compared_question_by_question():
     }
 
 
-def test_a_run_without_such_questions_has_no_such_figures(answerer, bundled, tmp_path):
+def test_a_run_without_such_questions_has_no_such_figures(store, tmp_path):
     config = ScoreConfig(run_dir=str(tmp_path))
     old = tmp_path / "predictions_extended.jsonl"
     old.write_text("of an earlier scoring\n")
-    assert score_extended(answerer, bundled, config, "test", None) == {}
+    assert score_extended(store, config, "test", None) == {}
     assert not old.exists()
-    assert score_further_splits(answerer, bundled, config, CUSTOM_SPLIT, None) == {}
+    assert score_further_splits(store, config, CUSTOM_SPLIT, None) == {}
 
 
-def test_questions_of_a_user_are_scored_alone(answerer, bundled, config):
+def test_questions_of_a_user_are_scored_alone(store, config):
     for score in (score_extended, score_further_splits):
-        assert score(answerer, bundled, config, CUSTOM_SPLIT, None) == {}
+        assert score(store, config, CUSTOM_SPLIT, None) == {}
 
 
-def test_unseen_line_ups_are_scored_by_themselves(answerer, bundled, config):
+def test_unseen_line_ups_are_scored_by_themselves(store, blind, config):
     """From the run's file where there is one; its pictures lie wherever the folder has them."""
     lines = (config.run_path / "qa" / "valid.jsonl").read_text().splitlines()[:12]
     (config.run_path / "qa" / "test_unseen.jsonl").write_text("\n".join(lines) + "\n")
-    figures = score_further_splits(answerer, bundled, config, "test", pictures(1)[0])
+    figures = score_further_splits(store, config, "test", blind)
     rows = read_predictions(config.run_path / "predictions_test_unseen.jsonl")
     assert [p.question for p in rows] == [json.loads(line)["question"] for line in lines]
     assert set(figures) == {"other_splits"} and figures["other_splits"]["test_unseen"]["n"] == 12
     assert {"exact_ci95", "families", "blind"} <= set(figures["other_splits"]["test_unseen"])
-    assert score_further_splits(answerer, bundled, config, "test_unseen", None) == {}
+    assert score_further_splits(store, config, "test_unseen", None) == {}

@@ -66,7 +66,29 @@ def test_the_same_answers_come_of_them_and_nothing_is_encoded_again(answerer, bu
     store = FeatureStore(answerer, bundled, 2, tmp_path)
     store.of([(name, False) for name in names], "encode")
     before = answerer.encoded
-    answers = predict_plain(answerer, bundled, records, 2, "answer", store)
+    answers = predict_plain(store, records, "answer")
     assert answerer.encoded == before
-    told = predict_plain(answerer, bundled, records, 2, "answer")
+    told = predict_plain(FeatureStore(answerer, bundled, 2), records, "answer")
     assert [p.prediction for p in answers] == [p.prediction for p in told] and answerer.encoded > before
+
+
+def test_what_passes_in_batches_is_encoded_once_for_all_that_follows(answerer, bundled, names):
+    pictures = [(names[0], False), (names[1], True), (names[2], False)]
+    store = FeatureStore(answerer, bundled, 2)
+    first = list(store.batches(pictures[:2] * 2, "answer"))
+    assert [chunk for chunk, _ in first] == [pictures[:2]] and answerer.encoded == 2
+    (whole, tokens), (rest, last) = store.batches(reversed(pictures), "pairs")
+    assert answerer.encoded == 3 and (whole, rest) == (pictures[:0:-1], pictures[:1])
+    assert torch.equal(tokens[1], first[0][1][1]) and torch.equal(last[0], first[0][1][0])
+    alone = answerer.encode([bundled.by_image_file[names[1]].image(True)])[0]
+    torch.testing.assert_close(tokens[1], alone)
+
+
+def test_no_more_than_the_limit_stays_in_memory(answerer, bundled, names):
+    pictures = [(name, False) for name in names]
+    size = answerer.encode([bundled.by_image_file[names[0]].image()]).nbytes
+    store, answerer.encoded = FeatureStore(answerer, bundled, 1, limit_mb=2 * size / 1e6), 0
+    whole = [features for _, features in store.batches(pictures, "answer")]
+    again = [features for _, features in store.batches(pictures, "answer")]
+    assert answerer.encoded == 4, "the third, for which there is no room, again"
+    assert all(torch.equal(a, b) for a, b in zip(whole, again, strict=True))

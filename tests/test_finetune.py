@@ -9,7 +9,7 @@ from stkvlm_lib.data.frame_sets import read_frames
 from stkvlm_lib.qa.generate import frames_by_split, write_qa_sets
 from stkvlm_lib.qa.training_draw import read_questions
 from stkvlm_lib.scores.metrics import make_metrics, score
-from stkvlm_lib.scores.scoring import predict, records_to_score
+from stkvlm_lib.scores.scoring import Blind, predict, records_to_score
 from stkvlm_lib.vlm import finetune
 from stkvlm_lib.vlm.adapter import load_answerer
 from stkvlm_lib.vlm.features import FeatureStore
@@ -62,7 +62,8 @@ def test_training_lowers_the_loss_and_leaves_what_scoring_needs(tmp_path, frames
     split, records = records_to_score(score_config, folder)
     assert split == "test"
     answerer = load_answerer(tmp_path / "adapter", str(base))
-    predictions, rate = predict(answerer, folder, records, finetune.average_picture(folder, [train[0].image_file]), 4)
+    blind = Blind(answerer, finetune.average_picture(folder, [train[0].image_file]))
+    predictions, rate = predict(FeatureStore(answerer, folder, 4), records, blind)
     assert [(p.image_file, p.question) for p in predictions] == [(r.image_file, r.question) for r in records]
     assert rate > 0 and all(0 < p.confidence <= 1 for p in predictions)
     figures = score(predictions, resamples=100, seed=0)
@@ -95,7 +96,7 @@ def test_the_blind_answer_is_the_one_given_to_the_mean_picture(tmp_path, frames_
     answerer = load_answerer(None, str(base))
     mean = finetune.average_picture(folder, sorted({p.image_file for p in train}))
     _, records = records_to_score(ScoreConfig(run_dir=str(tmp_path), frames_dir=str(frames_dir)), folder)
-    predictions, _ = predict(answerer, folder, records[:30], mean, 4)
+    predictions, _ = predict(FeatureStore(answerer, folder, 4), records[:30], Blind(answerer, mean))
     for p in predictions[:6]:
         assert p.blind_prediction == answerer.answer(mean, p.question).text
         assert p.prediction == answerer.answer(folder.by_image_file[p.image_file].image(), p.question).text

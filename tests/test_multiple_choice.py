@@ -10,6 +10,8 @@ from stkvlm_lib.grammar.captions import read_caption
 from stkvlm_lib.grammar.questions import FAMILIES
 from stkvlm_lib.qa.qa_sets import CUSTOM_SPLIT, QaError
 from stkvlm_lib.scores.multiple_choice import PROMPT, choice_figures, choose, read_items, score_choices
+from stkvlm_lib.scores.scoring import Blind
+from stkvlm_lib.vlm.features import FeatureStore
 
 IMAGE = "test/" + min(file.name for file in (ROOT / "frames" / "test").glob("*_im.jpg"))
 KNOWN = [
@@ -23,8 +25,13 @@ STRANGE = [*KNOWN[:4], "It rains."]
 
 
 @pytest.fixture(scope="module")
-def answerer(base_folder):
-    return fresh(base_folder)
+def store(base_folder, bundled):
+    return FeatureStore(fresh(base_folder), bundled, 4)
+
+
+@pytest.fixture(scope="module")
+def blind(store):
+    return Blind(store.answerer, pictures(1)[0])
 
 
 def item(candidates=KNOWN, index=0, image=IMAGE, **changes):
@@ -51,38 +58,39 @@ def test_a_caption_states_an_answer_to_a_question(text, family, question, answer
     assert read_caption(text) == (family, question, answer)
 
 
-def test_an_item_is_weighed_by_the_answers_that_its_sentences_state(answerer, bundled, tmp_path):
+def test_an_item_is_weighed_by_the_answers_that_its_sentences_state(store, blind, bundled, tmp_path):
     """As when each is asked alone, and comparable between families by the number of their answers."""
     items = read_items(write(tmp_path, item(), item(list(reversed(KNOWN)), 1)), bundled)
-    rows = choose(answerer, bundled, items, pictures(1)[0], 4)
+    rows = choose(store, items, blind)
     image = bundled.by_image_file[IMAGE].image()
     for text, score in zip(rows[0].candidates, rows[0].scores, strict=True):
         family, question, answer = read_caption(text)
-        expected = math.log(answerer.rank(image, question, [answer])[0].confidence * len(FAMILIES[family].answers))
+        (ranked,) = store.answerer.rank(image, question, [answer])
+        expected = math.log(ranked.confidence * len(FAMILIES[family].answers))
         assert score == pytest.approx(expected, abs=1e-3)
     assert rows[1].scores == tuple(reversed(rows[0].scores))
     best = KNOWN[rows[0].scores.index(max(rows[0].scores))]
     assert rows[0].correct == (best == KNOWN[0]) and rows[1].correct == (best == KNOWN[3])
 
 
-def test_an_item_with_a_strange_sentence_is_weighed_by_the_sentences_themselves(answerer, bundled, tmp_path):
-    rows = choose(answerer, bundled, read_items(write(tmp_path, item(STRANGE)), bundled), pictures(1)[0], 4)
+def test_an_item_with_a_strange_sentence_is_weighed_by_the_sentences_themselves(store, blind, bundled, tmp_path):
+    rows = choose(store, read_items(write(tmp_path, item(STRANGE)), bundled), blind)
     image = bundled.by_image_file[IMAGE].image()
-    expected = {a.text: math.log(a.confidence) for a in answerer.rank(image, PROMPT, STRANGE)}
+    expected = {a.text: math.log(a.confidence) for a in store.answerer.rank(image, PROMPT, STRANGE)}
     assert rows[0].scores == pytest.approx([expected[text] for text in STRANGE], abs=1e-3)
 
 
-def test_blind_is_what_the_mean_picture_would_be_answered(answerer, bundled, tmp_path):
+def test_blind_is_what_the_mean_picture_would_be_answered(store, bundled, tmp_path):
     other = next(name for name in bundled.by_image_file if name.startswith("test/") and name != IMAGE)
     items = read_items(write(tmp_path, item(), item(STRANGE, 4, other)), bundled)
-    rows = choose(answerer, bundled, items, bundled.by_image_file[IMAGE].image(), 4)
+    rows = choose(store, items, Blind(store.answerer, bundled.by_image_file[IMAGE].image()))
     assert rows[0].blind_chosen == rows[0].chosen and rows[0].blind_correct == rows[0].correct
 
 
-def test_figures_by_what_the_true_sentence_states(bundled, answerer, tmp_path):
+def test_figures_by_what_the_true_sentence_states(store, blind, bundled, tmp_path):
     names = [name for name in bundled.by_image_file if name.startswith("test/")][::70]
     rows = [item(image=name, index=i % 5) for i, name in enumerate(names)]
-    rows = choose(answerer, bundled, read_items(write(tmp_path, *rows), bundled), pictures(1)[0], 4)
+    rows = choose(store, read_items(write(tmp_path, *rows), bundled), blind)
     figures = choice_figures(rows, ScoreConfig(bootstrap=100))
     assert (figures["n"], figures["chance"], figures["clusters"]) == (len(names), 0.2, "race")
     assert figures["exact"] == pytest.approx(sum(r.correct for r in rows) / len(rows), abs=1e-5)
@@ -90,18 +98,18 @@ def test_figures_by_what_the_true_sentence_states(bundled, answerer, tmp_path):
     assert set(figures["families"]) == {"ego", "count", "track", "left_right", "front_back"}
 
 
-def test_a_file_of_the_user_is_scored_whole_and_the_run_s_own_is_drawn_from(answerer, bundled, written, tmp_path):
+def test_a_file_of_the_user_is_scored_whole_and_the_run_s_own_is_drawn_from(store, blind, bundled, written, tmp_path):
     shutil.copytree(written[0], tmp_path / "qa")
     settings = {"run_dir": str(tmp_path), "extended_scored": 2, "bootstrap": 100}
-    own = score_choices(answerer, bundled, ScoreConfig(**settings), "test", pictures(1)[0])
+    own = score_choices(store, ScoreConfig(**settings), "test", blind)
     assert own["mc_exact"] == own["mc"]["exact"]
     assert {part["n"] for part in own["mc"]["families"].values()} == {2}
     lines = (tmp_path / "predictions_mc.jsonl").read_text().splitlines()
     assert len(lines) == own["mc"]["n"]
     assert json.loads(lines[0]).keys() >= {"image_file", "candidates", "correct_index", "chosen", "scores", "race"}
     mine = ScoreConfig(mc_file=str(write(tmp_path, *[item()] * 7)), **settings)
-    assert score_choices(answerer, bundled, mine, CUSTOM_SPLIT, pictures(1)[0])["mc"]["n"] == 7
-    assert score_choices(answerer, bundled, ScoreConfig(**settings), CUSTOM_SPLIT, pictures(1)[0]) == {}
+    assert score_choices(store, mine, CUSTOM_SPLIT, blind)["mc"]["n"] == 7
+    assert score_choices(store, ScoreConfig(**settings), CUSTOM_SPLIT, blind) == {}
     assert not (tmp_path / "predictions_mc.jsonl").exists()
 
 

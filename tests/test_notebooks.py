@@ -12,7 +12,7 @@ from tiny import copy_frames
 
 from stkvlm_lib.config import ALONE, ROOT, STEPS
 from stkvlm_lib.grammar.names import TRACKS
-from stkvlm_lib.grammar.questions import COURSE_FAMILIES
+from stkvlm_lib.grammar.questions import COURSE_FAMILIES, FAMILIES
 
 ARTEFACTS = [
     "config.json",
@@ -103,6 +103,10 @@ def test_what_is_scored_beside_the_headline_has_figures_and_files_of_its_own(smo
         lines = (smoke_run / f"predictions_{name}.jsonl").read_text().splitlines()
         assert figures["n"] == len(lines) or name == "extended"  # its file also has the ten forms' other wordings
         assert 0 <= figures["exact"] <= 1
+    own = metrics["own_words"]
+    assert own["n"] > 200 and own["unanswerable"]["n"] == 60 and set(own["families"]) == set(FAMILIES)
+    lines = (smoke_run / "predictions_own_words.jsonl").read_text().splitlines()
+    assert len(lines) == 2 * own["n"] + own["unanswerable"]["n"]
     assert not set(metrics["extended"]["families"]) & set(COURSE_FAMILIES)
     assert metrics["mc_exact"] == metrics["mc"]["exact"] and metrics["mc"]["chance"] == 0.2
     assert set(metrics["consistency"]) == {"mirror", "other_view"}
@@ -146,7 +150,7 @@ def test_notebook_04_scores_any_adapter_on_any_questions_from_any_folder(smoke_r
     metrics = json.loads((tmp_path / "new" / "run" / "metrics.json").read_text())
     assert (metrics["split"], metrics["n"], set(metrics["families"])) == ("custom", 2, {"track", "other"})
     assert metrics["mc"]["n"] == 1 and metrics["mc_exact"] in (0, 1)
-    assert not {"extended", "held_out_wordings", "consistency", "other_splits"} & set(metrics)
+    assert not {"extended", "held_out_wordings", "own_words", "consistency", "other_splits"} & set(metrics)
     assert metrics["train_seconds"] is None and metrics["qa_per_second_train"] is None
     assert metrics["clusters"] == "picture"
 

@@ -242,6 +242,11 @@ def beside(run_dir):
         "extended": {**part(exact=0.55, macro_exact=0.51), "families": {"nearest": part(), "in_view": part(exact=0.6)}},
         "held_out_wordings": {**wording, "same_answer": 0.7, "families": {"ego": {**wording, "same_answer": 0.8}}},
         "consistency": {"mirror": {**pairs, "same": {**pairs, "n": 7}, "families": {"left_right": {**pairs, "n": 17}}}},
+        "own_words": {
+            **{**wording, "exact": 0.45, "exact_ci95": [0.4, 0.5], "unknown": 0.05, "unknown_ci95": [0.0, 0.1]},
+            "families": {"ego": {**wording, "exact": 0.35}},
+            "unanswerable": {"n": 60, "unknown": 0.9, "unknown_ci95": [0.8, 0.95]},
+        },
         "mc_exact": 0.61,
         "mc": {**choice, "families": {"ego": choice, "other": choice}},
         "comparison": {
@@ -286,6 +291,11 @@ def test_what_is_scored_beside_the_headline_has_sections_of_its_own(beside):
         "in_view Is {kart} in view? 40 60.0%",
         "The difference is -10.0 points (95% interval -20.0 to +0.0); 70.0% get the same answer in both wordings",
         "ego Which kart does the camera follow? 40 50.0% 40.0% -10.0 -20.0 to +0.0 80.0%",
+        "45.0% (95% interval 40.0% to 50.0%) and 50.0% are answered exactly right",
+        "In own words, 5.0% (0.0% to 10.0%) are answered `unknown`",
+        "Of 60 questions that nothing in a picture answers, 90.0% (80.0% to 95.0%) are, as they should be",
+        "ego 40 35.0%",
+        "unanswerable 60",
         "mirror 30 40.0% 30.0% to 50.0% 60.0% 70.0% 42.0%",
         "mirror, same answer 7 40.0%",
         "left_right 17 40.0%",
@@ -307,6 +317,7 @@ def test_a_part_that_is_not_there_has_no_section(run_dir, beside):
     parts = {
         "extended": "Extended questions",
         "held_out_wordings": "Wordings that training never saw",
+        "own_words": "Own words",
         "consistency": "Consistency",
         "mc": "Multiple choice",
         "other_splits": "Line-ups never seen",

@@ -1,7 +1,14 @@
 import pytest
 
 from stkvlm_lib.number_text import NOTHING, count, interval, number, percent, points
-from stkvlm_lib.scores.score_tables import choice_rows, consistency_rows, family_rows, unseen_rows, wording_rows
+from stkvlm_lib.scores.score_tables import (
+    choice_rows,
+    consistency_rows,
+    family_rows,
+    own_words_rows,
+    unseen_rows,
+    wording_rows,
+)
 
 
 def test_figures_as_text():
@@ -25,9 +32,13 @@ def test_families_stand_in_their_order_after_all_and_columns_without_figures_are
     assert rows[1]["question"] == "What kart is the ego car?" and rows[3]["question"] == ""
 
 
-@pytest.mark.parametrize("metrics", [{}, {"held_out_wordings": None, "consistency": [], "mc": 3, "other_splits": "x"}])
+@pytest.mark.parametrize(
+    "metrics",
+    [{}, {"held_out_wordings": None, "own_words": [1], "consistency": [], "mc": 3, "other_splits": "x"}],
+)
 def test_what_is_not_there_has_no_rows(metrics):
     assert wording_rows(metrics) == consistency_rows(metrics) == consistency_rows(metrics, "mirror") == []
+    assert own_words_rows(metrics) == []
     assert choice_rows(metrics) == unseen_rows(metrics, "test_unseen") == family_rows(metrics.get("mc")) == []
 
 

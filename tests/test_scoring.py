@@ -9,6 +9,7 @@ from stkvlm_lib.data.frame_sets import read_frames
 from stkvlm_lib.grammar.questions import FAMILIES
 from stkvlm_lib.qa.qa_sets import QaError, make_records
 from stkvlm_lib.scores.scoring import (
+    Blind,
     is_exact,
     is_prefix,
     predict,
@@ -17,6 +18,8 @@ from stkvlm_lib.scores.scoring import (
     read_predictions,
     write_predictions,
 )
+from stkvlm_lib.vlm.answering import Answer
+from stkvlm_lib.vlm.features import FeatureStore
 
 
 @pytest.mark.parametrize(
@@ -60,7 +63,8 @@ def test_each_question_is_answered_in_four_ways(base_folder, bundled):
     records = [r for r in make_records(bundled, "test")[:60] if r.family in ("ego", "track", "count_left")][:8]
     records.append(replace(records[0], question="Who leads?", family="other"))
     answerer, mean = fresh(base_folder), pictures(1)[0]
-    rows, rate = predict(answerer, bundled, records, mean, 2)
+    blind = Blind(answerer, mean)
+    rows, rate = predict(FeatureStore(answerer, bundled, 2), records, blind)
     assert [(p.image_file, p.question, p.family) for p in rows] == [
         (r.image_file, r.question, r.family) for r in records
     ]
@@ -77,11 +81,32 @@ def test_each_question_is_answered_in_four_ways(base_folder, bundled):
     assert rows[0].closed_second == second.text
     assert rows[0].closed_margin == pytest.approx(best.confidence - second.confidence, abs=1e-4)
     assert rows[-1].closed_prediction is None and rows[-1].closed_correct is None
-    plain, _ = predict(answerer, bundled, records, mean, 3, base_too=False)
+    store = FeatureStore(answerer, bundled, 3)
+    plain, _ = predict(store, records, blind, base_too=False)
     assert {(p.base_prediction, p.base_correct) for p in plain} == {(None, None)}
     assert [p.prediction for p in plain] == [p.prediction for p in rows]
-    alone = predict_plain(answerer, bundled, records, 3, "answer")
+    alone = predict_plain(store, records, "answer")
     assert [p.prediction for p in alone] == [p.prediction for p in rows] and alone[0].closed_prediction is None
+
+
+def test_blind_each_question_is_answered_once():
+    asked = []
+
+    class Model:
+        def encode(self, images):
+            asked.append(images)
+            return "mean"
+
+        def answer_encoded(self, features, questions):
+            asked.extend(questions)
+            return [[Answer(f"{features} {question}", 0.5) for question in group] for group in questions]
+
+    blind = Blind(Model(), "picture")
+    assert blind.answers(["b", "a", "b"])["b"].text == "mean b"
+    assert {"a", "b", "c"} <= set(blind.answers(iter("bc")))
+    assert asked == [["picture"], ["a", "b"], ["c"]]
+    blind.answers(["d", "e", "f"], n=2)
+    assert asked[3:] == [["d", "e"], ["f"]]
 
 
 def test_records_about_other_pictures_are_refused(written, tmp_path):

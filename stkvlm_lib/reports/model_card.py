@@ -163,6 +163,7 @@ def _figures(found: Artefacts) -> str:
     beside = {
         "extended families": metrics.get("extended"),
         "held-out wordings": metrics.get("held_out_wordings"),
+        "own words": metrics.get("own_words"),
         "multiple choice, chance 20 %": metrics.get("mc"),
         **{f"split {name}": part for name, part in (metrics.get("other_splits") or {}).items()},
     }

@@ -20,6 +20,7 @@ from stkvlm_lib.scores.score_tables import (
     comparison_text,
     consistency_rows,
     family_rows,
+    own_words_rows,
     unseen_rows,
     wording_rows,
 )
@@ -146,6 +147,8 @@ def score_sections(found: Artefacts, figures: dict[str, bytes]) -> Iterator[Sect
     if rows := wording_rows(metrics):
         text = _wording_text(metrics["held_out_wordings"])
         yield Section("Wordings that training never saw", text, table=Table(rows))
+    if rows := own_words_rows(metrics):
+        yield Section("Own words", _own_words_text(metrics["own_words"]), table=Table(rows))
     if rows := consistency_rows(metrics):
         kinds = [(kind, consistency_rows(metrics, kind)) for kind in metrics["consistency"]]
         details = [Table(more, f"By family: {kind.replace('_', ' ')}") for kind, more in kinds if more]
@@ -196,6 +199,22 @@ def _wording_text(figures: dict) -> str:
         f"the one that it never has. The difference is {points(figures.get('difference'))} points (95% interval "
         f"{interval(figures.get('difference_ci95'), points)}); {percent(figures.get('same_answer'))} get the same "
         "answer in both wordings."
+    )
+
+
+def _own_words_text(figures: dict) -> str:
+    text = (
+        f"Each of {count(figures.get('n'))} questions was asked in words that no training has seen and in its family's "
+        f"template: {percent(figures.get('exact'))} (95% interval {interval(figures.get('exact_ci95'))}) and "
+        f"{percent(figures.get('trained_exact'))} are answered exactly right. In own words, "
+        f"{percent(figures.get('unknown'))} ({interval(figures.get('unknown_ci95'))}) are answered `unknown`."
+    )
+    nothing = figures.get("unanswerable")
+    if not isinstance(nothing, dict):
+        return text
+    return (
+        f"{text} Of {count(nothing.get('n'))} questions that nothing in a picture answers, "
+        f"{percent(nothing.get('unknown'))} ({interval(nothing.get('unknown_ci95'))}) are, as they should be."
     )
 
 

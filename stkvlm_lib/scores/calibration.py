@@ -14,7 +14,7 @@ from stkvlm_lib.qa.training_draw import draw_pictures
 from stkvlm_lib.scores.extended_scores import fresh
 from stkvlm_lib.scores.metrics import Bootstrap, mean
 from stkvlm_lib.scores.scoring import Prediction, predict_plain, read_known, write_predictions
-from stkvlm_lib.vlm.answering import AnswerModel
+from stkvlm_lib.vlm.features import FeatureStore
 
 FIT_SPLIT = "valid"
 """The split on which the threshold is fitted, and nothing else of the score."""
@@ -24,9 +24,7 @@ _STEPS = 50
 """Points of the curve of errors against coverage."""
 
 
-def score_calibration(
-    answerer: AnswerModel, folder: FrameSet, config: ScoreConfig, predictions: Sequence[Prediction]
-) -> dict:
+def score_calibration(store: FeatureStore, config: ScoreConfig, predictions: Sequence[Prediction]) -> dict:
     """`calibration`: how the confidence of the scored answers compares with their being right.
 
     `selective`, only where there are valid races that are not scored: the threshold under which the model should rather
@@ -35,9 +33,9 @@ def score_calibration(
     """
     figures = {**reliability(predictions, config), "curve": coverage_curve(predictions)}
     (file,) = fresh(config, FIT_SPLIT)
-    records = records_to_fit(folder, config, predictions)
+    records = records_to_fit(store.frames, config, predictions)
     if records:
-        fitted = predict_plain(answerer, folder, records, config.eval_batch_size, FIT_SPLIT)
+        fitted = predict_plain(store, records, FIT_SPLIT)
         write_predictions(fitted, file)
         figures["selective"] = selective(fitted, predictions, config)
     return {"calibration": figures}

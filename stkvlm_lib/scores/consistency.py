@@ -9,15 +9,14 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from stkvlm_lib.config import ScoreConfig
-from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.files import write_jsonl
 from stkvlm_lib.grammar.questions import FAMILIES
 from stkvlm_lib.qa.contrast import KINDS, ContrastItem, Pair, pairs_of, read_contrast
 from stkvlm_lib.qa.qa_sets import CONTRAST, CUSTOM_SPLIT, QaError
 from stkvlm_lib.scores.extended_scores import draw, fresh
 from stkvlm_lib.scores.metrics import Bootstrap, mean
-from stkvlm_lib.scores.scoring import encoded, is_exact
-from stkvlm_lib.vlm.answering import AnswerModel
+from stkvlm_lib.scores.scoring import is_exact
+from stkvlm_lib.vlm.features import FeatureStore, Picture
 
 
 @dataclass(frozen=True)
@@ -38,16 +37,17 @@ class PairPrediction:
     track: str
 
 
-def score_consistency(answerer: AnswerModel, folder: FrameSet, config: ScoreConfig, split: str) -> dict:
+def score_consistency(store: FeatureStore, config: ScoreConfig, split: str) -> dict:
     """`consistency`: the run's contrast pairs, EXTENDED_SCORED of each kind and family; {} where it has none."""
     written, (file,) = config.run_path / "qa" / CONTRAST.format(split), fresh(config, "consistency")
     if split == CUSTOM_SPLIT or not written.exists():
         return {}
     pairs = pairs_of(read_contrast(written))
+    folder = store.frames
     strange = next((i.image_file for pair in pairs for i in pair if i.image_file not in folder.by_image_file), None)
     if strange:
         raise QaError(f"{written}: {strange} is not in {folder.root}; run notebook 02 with this FRAMES_DIR again")
-    rows = answer_pairs(answerer, folder, draw_pairs(pairs, config), config.eval_batch_size)
+    rows = answer_pairs(store, draw_pairs(pairs, config))
     write_jsonl(file, map(asdict, rows))
     kinds = {kind: [row for row in rows if row.kind == kind] for kind in KINDS}
     found = {kind: consistency(mine, config) for kind, mine in kinds.items() if any(row.differ for row in mine)}
@@ -61,16 +61,14 @@ def draw_pairs(pairs: Sequence[Pair], config: ScoreConfig) -> list[Pair]:
     return [by_name[item.pair] for mine in firsts for item in draw(mine, config)]
 
 
-def answer_pairs(
-    answerer: AnswerModel, folder: FrameSet, pairs: Sequence[Pair], batch_size: int
-) -> list[PairPrediction]:
-    """Each picture, mirrored or not, is encoded once and asked each question once."""
-    asked: dict[tuple[str, bool], dict[str, None]] = {}
+def answer_pairs(store: FeatureStore, pairs: Sequence[Pair]) -> list[PairPrediction]:
+    """Each picture, mirrored or not, is asked each question once."""
+    asked: dict[Picture, dict[str, None]] = {}
     for item in (item for pair in pairs for item in pair):
         asked.setdefault((item.image_file, item.mirrored), {})[item.question] = None
     given: dict[tuple[str, bool, str], str] = {}
-    for chunk, features in encoded(answerer, folder, list(asked), batch_size, "pairs"):
-        answers = answerer.answer_encoded(features, [list(asked[picture]) for picture in chunk])
+    for chunk, features in store.batches(asked, "pairs"):
+        answers = store.answerer.answer_encoded(features, [list(asked[picture]) for picture in chunk])
         for picture, group in zip(chunk, answers, strict=True):
             given.update({(*picture, q): answer.text for q, answer in zip(asked[picture], group, strict=True)})
     return [_prediction(pair, tuple(given[i.image_file, i.mirrored, i.question] for i in pair)) for pair in pairs]

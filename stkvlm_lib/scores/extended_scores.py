@@ -11,17 +11,15 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from PIL import Image
 
 from stkvlm_lib.config import ScoreConfig
-from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.grammar.families import EXTENDED as EXTENDED_GROUP
 from stkvlm_lib.grammar.families import pick
 from stkvlm_lib.grammar.questions import FAMILIES, normalise, read_question
 from stkvlm_lib.qa.qa_sets import COURSE, CUSTOM_SPLIT, EXTENDED, Record, make_records
 from stkvlm_lib.scores.metrics import Bootstrap, mean, score
-from stkvlm_lib.scores.scoring import Prediction, predict, read_known, write_predictions
-from stkvlm_lib.vlm.answering import AnswerModel
+from stkvlm_lib.scores.scoring import Blind, Prediction, predict, read_known, write_predictions
+from stkvlm_lib.vlm.features import FeatureStore
 
 T = TypeVar("T")
 
@@ -30,9 +28,7 @@ FURTHER_SPLITS = ("test_unseen",)
 """Splits that are scored by themselves where the data have them."""
 
 
-def score_extended(
-    answerer: AnswerModel, folder: FrameSet, config: ScoreConfig, split: str, blind_image: Image.Image
-) -> dict:
+def score_extended(store: FeatureStore, config: ScoreConfig, split: str, blind: Blind) -> dict:
     """`extended` and `held_out_wordings`: the run's extended questions of a split, EXTENDED_SCORED of each family.
 
     Each question is asked in a wording that training draws from, and again in the one it never has.
@@ -40,12 +36,12 @@ def score_extended(
     written, files = config.run_path / "qa" / EXTENDED.format(split), fresh(config, "extended", "held_out_wordings")
     if split == CUSTOM_SPLIT or not written.exists():
         return {}
-    records = draw(read_known(written, folder), config)
+    records = draw(read_known(written, store.frames), config)
     if not records:
         return {}
     asked = [reworded(r, trained_wording(r, config.seed)) for r in records]
     asked += [reworded(r, FAMILIES[r.family].held_out) for r in records]
-    rows, _ = predict(answerer, folder, asked, blind_image, config.eval_batch_size, base_too=False, label="extended")
+    rows, _ = predict(store, asked, blind, base_too=False, label="extended")
     trained, held_out = rows[: len(records)], rows[len(records) :]
     for predictions, file in zip((trained, held_out), files, strict=True):
         write_predictions(predictions, file)
@@ -87,7 +83,7 @@ def reworded(record: Record, wording: int) -> Record:
 def compare_wordings(trained: Sequence[Prediction], held_out: Sequence[Prediction], config: ScoreConfig) -> dict:
     """Shares right of the same questions in both wordings, and how often both get the same answer.
 
-    exact: in the held-out wording. difference: held out less trained, paired.
+    exact: in the held-out wording. difference: held out less trained, paired by question. Intervals resample races.
     """
     interval = Bootstrap(held_out, config.bootstrap, config.seed)
     new, old = (np.array([p.correct for p in rows], float) for rows in (held_out, trained))
@@ -99,6 +95,7 @@ def compare_wordings(trained: Sequence[Prediction], held_out: Sequence[Predictio
         return {
             "n": int(member.sum()),
             "exact": mean(new[member]),
+            "exact_ci95": interval(new, member),
             "trained_exact": mean(old[member]),
             "difference": mean((new - old)[member]),
             "difference_ci95": interval(new - old, member),
@@ -113,9 +110,7 @@ def compare_wordings(trained: Sequence[Prediction], held_out: Sequence[Predictio
     return {**figures(np.ones(len(new), bool)), "families": families}
 
 
-def score_further_splits(
-    answerer: AnswerModel, folder: FrameSet, config: ScoreConfig, split: str, blind_image: Image.Image
-) -> dict:
+def score_further_splits(store: FeatureStore, config: ScoreConfig, split: str, blind: Blind) -> dict:
     """`other_splits`: the ten forms about the splits in FURTHER_SPLITS, each by itself."""
     found = {}
     for name, file in zip(FURTHER_SPLITS, fresh(config, *FURTHER_SPLITS), strict=True):
@@ -123,12 +118,12 @@ def score_further_splits(
         if split in (CUSTOM_SPLIT, name):
             continue
         if written.exists():
-            records = read_known(written, folder)
+            records = read_known(written, store.frames)
         else:
-            records = make_records(folder, name) if name in folder.splits else []
+            records = make_records(store.frames, name) if name in store.frames.splits else []
         if not records:
             continue
-        rows, _ = predict(answerer, folder, records, blind_image, config.eval_batch_size, base_too=False, label=name)
+        rows, _ = predict(store, records, blind, base_too=False, label=name)
         write_predictions(rows, file)
         found[name] = score(rows, resamples=config.bootstrap, seed=config.seed)
     return {"other_splits": found} if found else {}

@@ -31,7 +31,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
 from stkvlm_lib.config import ScoreConfig, resolve
 from stkvlm_lib.data.frame_sets import FrameSet
@@ -41,8 +40,9 @@ from stkvlm_lib.grammar.questions import FAMILIES, OTHER
 from stkvlm_lib.qa.qa_sets import CUSTOM_SPLIT, MULTIPLE_CHOICE, QaError
 from stkvlm_lib.scores.extended_scores import draw, fresh
 from stkvlm_lib.scores.metrics import Bootstrap, mean
-from stkvlm_lib.scores.scoring import encoded
+from stkvlm_lib.scores.scoring import Blind
 from stkvlm_lib.vlm.answering import AnswerModel
+from stkvlm_lib.vlm.features import FeatureStore
 
 PROMPT = "Describe the picture."
 FORM = f"a JSON list of image_file, candidates ({CANDIDATES} texts), correct_index"
@@ -118,14 +118,12 @@ def _item(path: Path, number: int, row: object, folder: FrameSet) -> Item:
     return Item(row["image_file"], tuple(candidates), index, family, view.frame.race, view.frame.track)
 
 
-def score_choices(
-    answerer: AnswerModel, folder: FrameSet, config: ScoreConfig, split: str, blind_image: Image.Image
-) -> dict:
+def score_choices(store: FeatureStore, config: ScoreConfig, split: str, blind: Blind) -> dict:
     """`mc_exact` and `mc`: the items of MC_FILE, or EXTENDED_SCORED of each kind of the run's own."""
-    items, (file,) = _items_to_score(folder, config, split), fresh(config, "mc")
+    items, (file,) = _items_to_score(store.frames, config, split), fresh(config, "mc")
     if not items:
         return {}
-    rows = choose(answerer, folder, items, blind_image, config.eval_batch_size)
+    rows = choose(store, items, blind)
     write_jsonl(file, map(asdict, rows))
     figures = choice_figures(rows, config)
     return {"mc_exact": figures["exact"], "mc": figures}
@@ -140,20 +138,18 @@ def _items_to_score(folder: FrameSet, config: ScoreConfig, split: str) -> list[I
     return draw(read_items(written, folder), config)
 
 
-def choose(
-    answerer: AnswerModel, folder: FrameSet, items: Sequence[Item], blind_image: Image.Image, batch_size: int
-) -> list[ChoicePrediction]:
-    """Weigh the candidates of every item with the picture and blind, in their order; each picture is encoded once."""
+def choose(store: FeatureStore, items: Sequence[Item], blind: Blind) -> list[ChoicePrediction]:
+    """Weigh the candidates of every item with the picture and blind, in their order."""
     sets: dict[str, list[Candidates]] = {}
     for item in items:
         sets.setdefault(item.image_file, []).append(item.candidates)
     seen: dict[str, dict[Candidates, Scores]] = {}
-    for chunk, features in encoded(answerer, folder, [(name, False) for name in sets], batch_size, "choose"):
+    for chunk, features in store.batches([(name, False) for name in sets], "choose"):
         names = [name for name, _ in chunk]
-        seen.update(zip(names, _weigh(answerer, features, [sets[name] for name in names]), strict=True))
+        seen.update(zip(names, _weigh(store.answerer, features, [sets[name] for name in names]), strict=True))
     every = sorted({item.candidates for item in items})
-    blind = _weigh(answerer, answerer.encode([blind_image]), [every])[0]
-    return [_prediction(item, seen[item.image_file][item.candidates], blind[item.candidates]) for item in items]
+    unseen = _weigh(store.answerer, blind.features, [every])[0]
+    return [_prediction(item, seen[item.image_file][item.candidates], unseen[item.candidates]) for item in items]
 
 
 def _weigh(

@@ -52,6 +52,27 @@ def wording_rows(metrics: dict) -> Rows:
     )
 
 
+def own_words_rows(metrics: dict) -> Rows:
+    """The same questions in own words and in their template, by family; last, what no picture answers."""
+    figures = metrics.get("own_words")
+    nothing = figures.get("unanswerable") if isinstance(figures, dict) else None
+    rows = by_family(figures, figures) + ([("unanswerable", nothing)] if isinstance(nothing, dict) else [])
+    return filled(
+        {
+            "family": name,
+            "n": count(row.get("n")),
+            "own words": percent(row.get("exact")),
+            "95% interval": interval(row.get("exact_ci95")),
+            "template": percent(row.get("trained_exact")),
+            "difference, points": points(row.get("difference")),
+            "its interval": interval(row.get("difference_ci95"), points),
+            "same answer": percent(row.get("same_answer")),
+            "answered unknown": percent(row.get("unknown")),
+        }
+        for name, row in rows
+    )
+
+
 def consistency_rows(metrics: dict, kind: str = "") -> Rows:
     """Pairs of each kind and their controls; with a kind, its families."""
     figures = metrics.get("consistency")

@@ -1,7 +1,7 @@
 """Answers against the truth: every question asked with the adapter, of the base alone, blind, and by closed set."""
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,7 +11,6 @@ from PIL import Image
 from stkvlm_lib.config import ScoreConfig, resolve
 from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.data.frames import FLAT_SPLIT
-from stkvlm_lib.figures.display import progress
 from stkvlm_lib.files import read_rows, write_jsonl
 from stkvlm_lib.grammar.questions import FAMILIES, normalise
 from stkvlm_lib.qa.qa_sets import (
@@ -25,7 +24,7 @@ from stkvlm_lib.qa.qa_sets import (
     read_records,
 )
 from stkvlm_lib.vlm.answering import Answer, AnswerModel, ranked
-from stkvlm_lib.vlm.features import FeatureStore, Picture
+from stkvlm_lib.vlm.features import FeatureStore
 
 HELD_OUT = ("test", "valid", FLAT_SPLIT)
 """Splits that are scored, the first that is there."""
@@ -99,46 +98,41 @@ def read_known(path: Path, folder: FrameSet) -> list[Record]:
     return records
 
 
-def encoded(
-    answerer: AnswerModel,
-    folder: FrameSet,
-    pictures: Sequence[Picture],
-    batch_size: int,
-    label: str,
-    store: FeatureStore | None = None,
-) -> Iterator[tuple[Sequence[Picture], torch.Tensor]]:
-    """Pictures in batches with their image tokens, with progress. store: where to look them up instead."""
-    known = store.of(pictures, f"{label}: encode") if store else {}
-    for start in progress(range(0, len(pictures), batch_size), label):
-        chunk = pictures[start : start + batch_size]
-        if store:
-            yield chunk, torch.stack([known[picture] for picture in chunk]).to(answerer.device)
-        else:
-            yield chunk, answerer.encode([folder.by_image_file[name].image(mirrored) for name, mirrored in chunk])
+class Blind:
+    """What a model answers with the mean training picture in place of the real one.
+
+    That picture is encoded once, and as it is the same for all, each question is answered once.
+    """
+
+    def __init__(self, answerer: AnswerModel, image: Image.Image):
+        self.answerer = answerer
+        self.features = answerer.encode([image])
+        self._known: dict[str, Answer] = {}
+
+    def answers(self, questions: Iterable[str], n: int = 64) -> Mapping[str, Answer]:
+        """At least the answers to these questions; those not asked before are asked n at a time."""
+        new = sorted(set(questions) - self._known.keys())
+        for start in range(0, len(new), n):
+            chunk = new[start : start + n]
+            self._known.update(zip(chunk, self.answerer.answer_encoded(self.features, [chunk])[0], strict=True))
+        return self._known
 
 
 def predict(
-    answerer: AnswerModel,
-    folder: FrameSet,
-    records: Sequence[Record],
-    blind_image: Image.Image,
-    batch_size: int,
-    *,
-    base_too: bool = True,
-    label: str = "answer",
+    store: FeatureStore, records: Sequence[Record], blind: Blind, *, base_too: bool = True, label: str = "answer"
 ) -> tuple[list[Prediction], float]:
-    """Answer every record with the adapter, blind and from its family's closed set, in their order.
+    """Answer every record with the store's model, blind and from its family's closed set, in their order.
 
-    Each picture is encoded once. base_too: ask the base alone as well.
+    base_too: ask the base without the adapter as well.
     -> predictions, questions per second with the adapter (encoding included).
     """
-    groups = by_picture(records)
-    blind = answer_blind(answerer, {r.question for r in records}, blind_image)
+    answerer, groups = store.answerer, by_picture(records)
+    unseen = blind.answers(r.question for r in records)
     ours: dict[tuple[str, str], Answer] = {}
     base: dict[tuple[str, str], Answer] = {}
     closed: dict[tuple[str, str], list[Answer]] = {}
     seconds, begin = 0.0, time.monotonic()
-    for chunk, features in encoded(answerer, folder, [(name, False) for name in groups], batch_size, label):
+    for chunk, features in store.batches([(name, False) for name in groups], label):
         asked = [groups[name] for name, _ in chunk]
         questions = [[record.question for record in group] for group in asked]
         _collect(ours, asked, answerer.answer_encoded(features, questions))
@@ -151,24 +145,18 @@ def predict(
     rows = []
     for r in records:
         key = r.image_file, r.question
-        rows.append(as_prediction(r, ours[key], blind[r.question], base.get(key), closed.get(key)))
+        rows.append(as_prediction(r, ours[key], unseen[r.question], base.get(key), closed.get(key)))
     return rows, len(records) / seconds
 
 
-def predict_plain(
-    answerer: AnswerModel,
-    folder: FrameSet,
-    records: Sequence[Record],
-    batch_size: int,
-    label: str,
-    store: FeatureStore | None = None,
-) -> list[Prediction]:
-    """Answer every record with the adapter alone, in their order. store: of pictures that are known already."""
+def predict_plain(store: FeatureStore, records: Sequence[Record], label: str) -> list[Prediction]:
+    """Answer every record with the store's model alone, in their order."""
     groups = by_picture(records)
     ours: dict[tuple[str, str], Answer] = {}
-    for chunk, features in encoded(answerer, folder, [(name, False) for name in groups], batch_size, label, store):
+    for chunk, features in store.batches([(name, False) for name in groups], label):
         asked = [groups[name] for name, _ in chunk]
-        _collect(ours, asked, answerer.answer_encoded(features, [[r.question for r in group] for group in asked]))
+        questions = [[record.question for record in group] for group in asked]
+        _collect(ours, asked, store.answerer.answer_encoded(features, questions))
     return [as_prediction(r, ours[r.image_file, r.question]) for r in records]
 
 
@@ -186,16 +174,6 @@ def _answer_closed(
     best: dict[tuple[str, str], list[Answer]] = {}
     _collect(best, known, [[ranked(candidates)[:2] for candidates in group] for group in likely])
     return best
-
-
-def answer_blind(answerer: AnswerModel, questions: Iterable[str], image: Image.Image, n: int = 64) -> dict[str, Answer]:
-    """With one mean image for all, the answer follows from the question alone: ask each wording once, n at a time."""
-    features, left = answerer.encode([image]), sorted(questions)
-    answers: dict[str, Answer] = {}
-    for start in range(0, len(left), n):
-        chunk = left[start : start + n]
-        answers.update(zip(chunk, answerer.answer_encoded(features, [chunk])[0], strict=True))
-    return answers
 
 
 def as_prediction(

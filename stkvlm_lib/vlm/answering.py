@@ -4,7 +4,7 @@ Each picture is encoded once; its questions share that.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -23,6 +23,8 @@ MAX_OPTION_TOKENS = 1024
 """The most tokens of questions and candidates in one sequence behind a picture (a single question may take more)."""
 MAX_BATCH_TOKENS = 2048
 """The most tokens read at once when candidates are weighed, padding included."""
+MAX_ANSWER_BATCH_TOKENS = 4096
+"""The most tokens of questions read at once, padding included (a single question may take more)."""
 
 WithCandidates = tuple[str, Sequence[str]]
 """A question with the candidates that could answer it."""
@@ -71,20 +73,21 @@ class AnswerModel:
     def answer_encoded(self, features: torch.Tensor, questions: Sequence[Sequence[str]]) -> list[list[Answer]]:
         """Greedy answers. features: (B, tokens, D); questions: B lists -> B lists of answers.
 
-        The image prefix runs once a picture; its key-value cache is then shared by the picture's questions, which are
-        padded on the left between prefix and question.
+        The image prefix runs once a picture; its key-value cache is then shared by the picture's questions, each of
+        which is answered once. Questions of like length are answered together, padded on the left between prefix and
+        question.
         """
-        rows = [self.prompt.question(question) for group in questions for question in group]
-        if not rows:
-            return [[] for _ in questions]
-        owner = torch.tensor([i for i, group in enumerate(questions) for _ in group], device=self.device)
+        asked = list(dict.fromkeys((i, question) for i, group in enumerate(questions) for question in group))
+        rows = [self.prompt.question(question) for _, question in asked]
+        given: dict[tuple[int, str], Answer] = {}
         with self._evaluating():
-            cache = self._read_prefix(features)
-            cache.batch_select_indices(owner)
-            tokens, confidence = self._generate(cache, rows)
-        texts = self.prompt.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        answers = iter([Answer(t.strip(), c) for t, c in zip(texts, confidence, strict=True)])
-        return [[next(answers) for _ in group] for group in questions]
+            prefixes = self._read_prefixes(features) if asked else None
+            for batch in _batches(list(map(len, rows)), MAX_ANSWER_BATCH_TOKENS):
+                owners = torch.tensor([asked[i][0] for i in batch], device=self.device)
+                cache = self._cache((layer.keys[owners], layer.values[owners]) for layer in prefixes.layers)
+                written = self._generate(cache, [rows[i] for i in batch])
+                given.update((asked[i], answer) for i, answer in zip(batch, written, strict=True))
+        return [[given[i, question] for question in group] for i, group in enumerate(questions)]
 
     def rank(self, image: Image.Image, question: str, candidates: Sequence[str]) -> list[Answer]:
         """The candidates as answers, the likeliest first; what they miss of 1 together is all other answers."""
@@ -103,7 +106,7 @@ class AnswerModel:
         rows = [pack_options(self.prompt.prefix, part) for _, part in parts]
         found: list[list[tuple[float, int]]] = [[] for _ in rows]
         with self._evaluating():
-            for batch in _batches([len(row.input_ids) for row in rows]):
+            for batch in _batches([len(row.input_ids) for row in rows], MAX_BATCH_TOKENS):
                 owners = [parts[i][0] for i in batch]
                 values = self._log_probabilities(features[owners], [rows[i] for i in batch])
                 for i, value in zip(batch, values, strict=True):
@@ -149,41 +152,60 @@ class AnswerModel:
         finally:
             self.model.train(training)
 
-    def _read_prefix(self, features: torch.Tensor) -> DynamicCache:
+    def _read_prefixes(self, features: torch.Tensor) -> DynamicCache:
+        """Keys and values of the prompt up to the end of each picture. features: (B, tokens, D)."""
         ids = torch.tensor([self.prompt.prefix] * len(features), device=self.device)
-        cache = DynamicCache(config=self.core.config.text_config)
+        cache = self._cache()
         self.core.model(
             input_ids=ids, mm_encoder_outputs=image_outputs(features), past_key_values=cache, use_cache=True
         )
         return cache
 
-    def _generate(self, cache: DynamicCache, rows: Sequence[Sequence[int]]) -> tuple[list[list[int]], list[float]]:
-        """Greedy decoding of all rows together, until each has stopped or MAX_ANSWER_TOKENS are written."""
+    def _cache(self, layers: Iterable[tuple[torch.Tensor, torch.Tensor]] = ()) -> DynamicCache:
+        """Of the text model, with these keys and values (rows, heads, tokens, D) in its layers."""
+        cache = DynamicCache(config=self.core.config.text_config)
+        for number, (keys, values) in enumerate(layers):
+            cache.update(keys, values, number)
+        return cache
+
+    def _padded(self, rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Rows padded on the left to the longest: ids and positions (N, longest), mask (N, prefix + longest)."""
         prefix, longest = len(self.prompt.prefix), max(map(len, rows))
         pads = torch.tensor([longest - len(row) for row in rows], device=self.device)[:, None]
         pad_id = self.prompt.tokenizer.pad_token_id
         ids = torch.tensor([[pad_id] * (longest - len(row)) + list(row) for row in rows], device=self.device)
         places = torch.arange(longest, device=self.device) - pads
-        positions = prefix + places.clamp(min=0)
         mask = torch.cat([torch.ones(len(rows), prefix, device=self.device), (places >= 0).float()], 1).long()
-        written: list[torch.Tensor] = []
-        running = torch.ones(len(rows), dtype=torch.bool, device=self.device)
+        return ids, prefix + places.clamp(min=0), mask
+
+    def _generate(self, cache: DynamicCache, rows: Sequence[Sequence[int]]) -> list[Answer]:
+        """Greedy decoding of all rows together, each until it has stopped or MAX_ANSWER_TOKENS are written.
+
+        cache: of the prefix, a row for each of `rows`; rows that have stopped are taken out of it.
+        """
+        ids, positions, mask = self._padded(rows)
+        written = torch.full((len(rows), MAX_ANSWER_TOKENS), self.prompt.stop_id, device=self.device)
         log_probability = torch.zeros(len(rows), device=self.device)
-        for _ in range(MAX_ANSWER_TOKENS):
+        running = torch.arange(len(rows), device=self.device)
+        for step in range(MAX_ANSWER_TOKENS):
             out = self.core.model(
                 input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
             )
             logits = self.core.lm_head(out.last_hidden_state[:, -1]).float()
             best, token = logits.log_softmax(-1).max(-1)
-            log_probability += torch.where(running, best, 0.0)
-            token = torch.where(running, token, self.prompt.stop_id)
-            written.append(token)
-            running = running & (token != self.prompt.stop_id)
-            if not running.any():
+            log_probability[running] += best
+            written[running, step] = token
+            going = (token != self.prompt.stop_id).nonzero()[:, 0]
+            if not len(going):
                 break
+            if len(going) < len(running):
+                cache.batch_select_indices(going)
+                running, token, positions, mask = (tensor[going] for tensor in (running, token, positions, mask))
             ids, positions = token[:, None], positions[:, -1:] + 1
             mask = torch.cat([mask, torch.ones_like(mask[:, :1])], 1)
-        return torch.stack(written, 1).tolist(), log_probability.exp().tolist()
+        texts = self.prompt.tokenizer.batch_decode(written.tolist(), skip_special_tokens=True)
+        confidences = log_probability.exp().tolist()
+        return [Answer(text.strip(), sure) for text, sure in zip(texts, confidences, strict=True)]
 
 
 def image_outputs(features: torch.Tensor) -> dict[str, BaseModelOutputWithPooling]:
@@ -209,11 +231,11 @@ def _cut(asked: Sequence[Options]) -> Iterator[list[Options]]:
         yield group
 
 
-def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Indices of sequences of like length together, at most MAX_BATCH_TOKENS with their padding."""
+def _batches(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
+    """Indices of sequences of like length together, at most so many tokens with their padding."""
     batch: list[int] = []
     for index in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
-        if batch and lengths[index] * (len(batch) + 1) > MAX_BATCH_TOKENS:
+        if batch and lengths[index] * (len(batch) + 1) > most:
             yield batch
             batch = []
         batch.append(index)

@@ -1,0 +1,175 @@
+"""Wordings that no training has seen: read, asked about the same as the templates, and scored by themselves."""
+
+import json
+from collections import Counter
+
+import pytest
+from tiny import prediction as row
+
+from stkvlm_lib.config import ConfigError, ScoreConfig, make_config
+from stkvlm_lib.data.frames import Frame
+from stkvlm_lib.grammar.questions import FAMILIES, OTHER, answer
+from stkvlm_lib.grammar.scene import STRICT_RULES, read_scene
+from stkvlm_lib.grammar.wordings import UNKNOWN
+from stkvlm_lib.qa.qa_sets import CUSTOM_SPLIT, QaError
+from stkvlm_lib.scores.own_words import (
+    DrawnViews,
+    OwnWords,
+    draw_pairs,
+    draw_unanswerable,
+    own_words_figures,
+    read_own_words,
+    score_own_words,
+)
+from stkvlm_lib.scores.score_tables import own_words_rows
+from stkvlm_lib.scores.scoring import read_predictions
+from stkvlm_lib.vlm.answering import Answer
+from stkvlm_lib.vlm.features import FeatureStore
+
+WORDS = {
+    "ego": ["who are we driving as", "name our kart"],
+    "left_of": ["would you say {b} has {a} on its left"],
+    "unknown": ["will it rain", "is mario in view"],
+}
+
+
+@pytest.fixture
+def config(tmp_path):
+    """A run with a file of own words."""
+    (tmp_path / "words.json").write_text(json.dumps(WORDS))
+    return ScoreConfig(run_dir=str(tmp_path / "run"), own_words_file=str(tmp_path / "words.json"), bootstrap=100)
+
+
+@pytest.fixture(scope="module")
+def views(bundled):
+    return DrawnViews(bundled.frames("test"), 0)
+
+
+class Parrot:
+    """Right in the template, `unknown` to whatever holds `mario` or `our`, wrong to all else."""
+
+    device = "cpu"
+
+    def __init__(self, truth):
+        self.truth = truth
+
+    def encode(self, images):
+        import torch
+
+        return torch.zeros(len(images), 1, 1)
+
+    def answer_encoded(self, features, questions):
+        return [[self._answer(question) for question in group] for group in questions]
+
+    def _answer(self, question):
+        unknown = "mario" in question or "our" in question.split()
+        return Answer("Unknown" if unknown else self.truth.get(question, "wrong"), 0.5)
+
+
+def test_each_wording_is_asked_about_drawn_pictures_with_their_strict_truth(views, bundled, config):
+    words = read_own_words(config)
+    pairs = draw_pairs(views, words, 3)
+    assert Counter(pair.own.family for pair in pairs) == {"ego": 6, "left_of": 3}
+    assert len({pair.own.image_file for pair in pairs if pair.own.family == "ego"}) == 6
+    for pair in pairs:
+        own, template, family = pair.own, pair.template, FAMILIES[pair.own.family]
+        assert (own.image_file, own.answer, own.race) == (template.image_file, template.answer, template.race)
+        assert template.wording == 0 and own.wording >= len(family.wordings)
+        assert (own.split, own.rules) == ("test", STRICT_RULES.name)
+        scene = read_scene(bundled.by_image_file[own.image_file], rules=STRICT_RULES)
+        assert answer(template.question, scene) == own.answer
+    a, b = FAMILIES["left_of"].read(pairs[-1].template.question.lower().rstrip("?"))[1]
+    assert pairs[-1].own.question == f"would you say {b} has {a} on its left"
+
+
+def test_the_draw_follows_from_the_seed_and_not_from_the_order_of_the_frames(views, bundled, config):
+    words = read_own_words(config)
+    frames: list[Frame] = bundled.frames("test")
+    turned = draw_pairs(DrawnViews(frames[::-1], 0), words, 2)
+    assert turned == draw_pairs(views, words, 2) != draw_pairs(DrawnViews(frames, 1), words, 2)
+
+
+def test_few_pictures_are_taken_again_from_wording_to_wording(bundled):
+    words = OwnWords({"track": ("where are we", "name the circuit", "what course")})
+    frames = bundled.frames("test")[:1]
+    pairs = draw_pairs(DrawnViews(frames, 0), words, 100)
+    n = frames[0].view_count
+    assert Counter(pair.own.question for pair in pairs) == dict.fromkeys(words.wordings["track"], n)
+
+
+def test_nothing_answers_the_unanswerable(views, config):
+    asked = draw_unanswerable(views, read_own_words(config), 2)
+    assert [(r.question, r.answer, r.family) for r in asked] == [
+        (question, UNKNOWN, OTHER) for question in WORDS["unknown"] for _ in range(2)
+    ]
+    assert len({r.image_file for r in asked}) > 2
+
+
+def test_both_wordings_and_what_is_unknown_are_scored_by_themselves(bundled, config):
+    words = read_own_words(config)
+    pairs = draw_pairs(DrawnViews(bundled.frames("test"), config.seed), words, 3)
+    truth = {pair.template.question: pair.template.answer for pair in pairs if pair.template.family == "left_of"}
+    store = FeatureStore(Parrot(truth), bundled, 4)
+    figures = score_own_words(store, config, "test", words)["own_words"]
+    assert (figures["n"], figures["exact"]) == (9, 0) and figures["trained_exact"] > 0
+    assert figures["families"]["left_of"]["trained_exact"] > figures["families"]["left_of"]["exact"] == 0
+    assert figures["unknown"] == pytest.approx(3 / 9, abs=1e-6), "name our kart"
+    assert (figures["unanswerable"]["n"], figures["unanswerable"]["unknown"]) == (6, 0.5)
+    assert figures["clusters"] == "race" and len(figures["exact_ci95"]) == len(figures["unknown_ci95"]) == 2
+    rows = read_predictions(config.run_path / "predictions_own_words.jsonl")
+    assert len(rows) == 9 + 6 + 9 and sum(r.correct for r in rows if r.answer == UNKNOWN) == 3
+    assert [r["family"] for r in own_words_rows({"own_words": figures})] == ["all", "ego", "left_of", "unanswerable"]
+
+
+def test_figures_are_paired_and_clustered_by_race():
+    template = [row("a", prediction="1"), row("b", prediction="1", picture=1)]
+    own = [row("a", prediction="2"), row("b", prediction="1", picture=1)]
+    figures = own_words_figures(own, template, [], ScoreConfig(bootstrap=200))
+    assert (figures["n"], figures["exact"], figures["trained_exact"], figures["difference"]) == (2, 0.5, 1, -0.5)
+    assert figures["exact_ci95"] == [0, 1] and figures["difference_ci95"] == [-1, 0]
+    assert figures["unknown"] == 0 and figures["n_clusters"] == 2 and "unanswerable" not in figures
+
+
+def test_without_pictures_or_with_a_user_s_questions_nothing_is_asked(bundled, config, tmp_path):
+    old = config.run_path / "predictions_own_words.jsonl"
+    old.parent.mkdir()
+    old.write_text("of an earlier scoring\n")
+    assert score_own_words(FeatureStore(None, bundled, 4), config, CUSTOM_SPLIT, read_own_words(config)) == {}
+    assert not old.exists()
+    none = ScoreConfig(run_dir=str(tmp_path), own_words_file="not/there.json", own_words_pictures=0)
+    assert score_own_words(FeatureStore(None, bundled, 4), none, "test", read_own_words(none)) == {}
+
+
+def test_the_bundled_file_has_every_family_and_none_of_its_wordings():
+    words = read_own_words(ScoreConfig())
+    assert list(words.wordings) == list(FAMILIES) and all(words.wordings.values()) and words.unanswerable
+
+
+@pytest.mark.parametrize(
+    ("lists", "said"),
+    [
+        ([], "not an object; give a JSON object"),
+        ({}, "an empty object"),
+        ({"egg": ["x"]}, "no family egg; valid ones are ego, count"),
+        ({"ego": "who"}, "ego is not a list"),
+        ({"ego": ["who", " "]}, "ego, item 1 is ' '; give a text"),
+        ({"ego": ["who", 3]}, "ego, item 1 is 3; give a text"),
+        ({"ego": ["who is {kart}"]}, r"ego, item 0, 'who is \{kart\}', needs no place for a kart"),
+        ({"in_view": ["here?"]}, r"in_view, item 0, 'here\?', needs \{kart\}, once each"),
+        ({"nearer": ["{a} or {a}"]}, r"needs \{a\} and \{b\}, once each"),
+        ({"unknown": ["is {kart} rich"]}, "unknown, item 0, .* needs no place for a kart"),
+        ({"track": ["which TRACK is this"]}, "track, item 0, .*, is a wording of stkvlm_lib/grammar/questions.py; give another"),
+    ],
+)
+def test_a_wrong_file_is_named_with_what_is_wrong(tmp_path, lists, said):
+    path = tmp_path / "words.json"
+    path.write_text(json.dumps(lists))
+    with pytest.raises(QaError, match=rf"words\.json: {said}" if not said.startswith("needs") else said):
+        read_own_words(ScoreConfig(own_words_file=str(path)))
+
+
+def test_a_file_that_is_not_there_is_named():
+    with pytest.raises(FileNotFoundError, match=r"none\.json: not there; .* in OWN_WORDS_FILE"):
+        read_own_words(ScoreConfig(own_words_file="none.json"))
+    with pytest.raises(ConfigError, match="OWN_WORDS_PICTURES=-1"):
+        make_config({"OWN_WORDS_PICTURES": -1}, ScoreConfig)
