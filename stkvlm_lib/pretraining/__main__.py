@@ -25,13 +25,13 @@ from stkvlm_lib.pretraining.word_vectors import principal, read_vectors
 from stkvlm_lib.runs import set_up_hub, set_up_torch
 from stkvlm_lib.vlm.base_vlm import ModelError, find_base, load_processor, pick_device
 
-VISION_STEPS, LANGUAGE_STEPS, WORD_STEPS = 2900, 2900, 2400
+VISION_STEPS, LANGUAGE_STEPS, WORD_STEPS = 2900, 2900, 1200
 VISION_BATCH, LANGUAGE_BATCH, WORD_BATCH = 512, 256, 32
-ENCODED = 24_000
+ENCODED = 7104
 """Pictures that the third stage sees, each as it was drawn once."""
 FALLING = 0.6
 """The learning rates fall over this share of the second and third stage; the first hands over at full rate."""
-WORD_RATES = {"matrix_lr": 1e-3, "other_lr": 1e-3}
+WORD_RATE = 1e-3
 
 
 def see(
@@ -117,7 +117,7 @@ def main() -> None:
     falling = {"falling": FALLING, "seed": args.seed}
     vision = StageConfig(args.vision_steps, args.vision_batch, seed=args.seed)
     language = StageConfig(args.language_steps, args.language_batch, **falling)
-    words = StageConfig(args.word_steps, args.word_batch, **WORD_RATES, **falling)
+    words = StageConfig(args.word_steps, args.word_batch, other_lr=WORD_RATE, **falling)
     try:
         device = pick_device()
         train = Pictures(args.frames, args.shares).to(device)

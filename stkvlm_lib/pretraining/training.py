@@ -50,7 +50,7 @@ class CheckpointError(ValueError):
 
 class Stage(Protocol):
     """What is trained. trained: the modules whose weights change, by name, which the checkpoint holds; hidden: those
-    parameters of them that are matrices between hidden states."""
+    parameters of them that are matrices between hidden states, for Muon; empty for AdamW alone."""
 
     trained: nn.ModuleDict
     hidden: list[nn.Parameter]
@@ -93,11 +93,13 @@ class StageTraining:
             {"params": [p for p in others if p.ndim > 1], "weight_decay": config.weight_decay},
             {"params": [p for p in others if p.ndim <= 1], "weight_decay": 0.0},
         ]
-        muon = torch.optim.Muon(
-            stage.hidden, lr=config.matrix_lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
-        )
         adam = torch.optim.AdamW(decay, lr=config.other_lr, betas=(0.9, 0.98), fused=True)
-        self.optimizers = {"muon": (muon, config.matrix_lr), "adam": (adam, config.other_lr)}
+        self.optimizers: dict[str, tuple[torch.optim.Optimizer, float]] = {"adam": (adam, config.other_lr)}
+        if stage.hidden:
+            muon = torch.optim.Muon(
+                stage.hidden, lr=config.matrix_lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
+            )
+            self.optimizers["muon"] = (muon, config.matrix_lr)
 
     @property
     def share(self) -> float:

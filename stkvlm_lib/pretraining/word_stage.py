@@ -15,7 +15,7 @@ from stkvlm_lib.grammar.scene import STRICT_RULES
 from stkvlm_lib.pretraining.image_tokens import Drawn, EncodedPictures
 from stkvlm_lib.pretraining.language_stage import right_answers, shown_values
 from stkvlm_lib.pretraining.prompts import TASKS, Task, draw_worded
-from stkvlm_lib.pretraining.training import Labels, Values, hidden_matrices
+from stkvlm_lib.pretraining.training import Labels, Values
 from stkvlm_lib.pretraining.vision_stage import encode
 from stkvlm_lib.vlm.base_vlm import Prompt
 from stkvlm_lib.vlm.packing import IGNORE, collate, pack, padded
@@ -54,7 +54,9 @@ class WordStage:
         self._answer = cache(self.prompt.answer)
         parts = {"words": words, "layers": text.layers, "norm": text.norm, "head": model.lm_head}
         self.trained = nn.ModuleDict(parts)
-        self.hidden = hidden_matrices(text.layers)
+        self.hidden: list[
+            nn.Parameter
+        ] = []  # AdamW for all: Muon computes in bfloat16, a hundred times slower on old CPUs
 
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
         """Pixels (B, 3, INPUT_SIZE, INPUT_SIZE) in 0..1 -> image tokens (B, tokens, D)."""

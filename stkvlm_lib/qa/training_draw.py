@@ -116,6 +116,17 @@ def draw_training(
     return drawn
 
 
+def draw_calibration(valid: Iterable[Record], folder: FrameSet, worded: int, seed: int) -> dict[str, Pairs]:
+    """Valid questions by picture, with `worded` more of all families in drawn words about each: what confidence is
+    fitted on."""
+    groups = _pairs_by_picture(valid)
+    for name, pairs in groups.items():
+        scene = read_scene(folder.by_image_file[name], rules=STRICT_RULES)
+        asked = ask_worded(scene, worded, random.Random(f"calibration-{seed}-{name}"))
+        pairs += [(question.question, question.answer) for question in asked]
+    return groups
+
+
 def _worded(scene: Scene, n: int, rng: random.Random) -> Iterator[tuple[str, str, str]]:
     """(family, question, answer)"""
     asked = ask_worded(scene, n, rng)

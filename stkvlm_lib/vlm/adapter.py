@@ -41,7 +41,8 @@ def save_adapter(answerer: AnswerModel, folder: Path, mean_image: Image.Image, *
     write_text(folder / "README.md", _adapter_card(answerer.base))  # PEFT's own card would hold the base's path
     mean_image.save(folder / MEAN_IMAGE_FILE)
     versions = {"python": platform.python_version(), "torch": torch.__version__}
-    write_json(folder / RECORD_FILE, {"base": answerer.base.record(), "versions": versions, **facts})
+    record = {"base": answerer.base.record(), "versions": versions, "temperature": answerer.temperature}
+    write_json(folder / RECORD_FILE, record | facts)
     size = adapter_mb(folder)
     if size >= MAX_ADAPTER_MB:
         raise ModelError(f"{folder}: {size:.1f} MB, the limit is {MAX_ADAPTER_MB}; lower LORA_RANK")
@@ -104,7 +105,9 @@ def load_answerer(
             model = PeftModel.from_pretrained(model, str(adapter_dir), is_trainable=trainable).eval()
     except SafetensorError as error:
         raise ModelError(f"{adapter_dir or base.folder}: weights cannot be read ({error}); restore them") from None
-    return AnswerModel(base, model, processor)
+    answerer = AnswerModel(base, model, processor)
+    answerer.temperature = record.get("temperature", 1.0)
+    return answerer
 
 
 def read_adapter_record(folder: Path) -> dict:

@@ -56,6 +56,8 @@ class AnswerModel:
         self.processor = processor
         self.prompt = Prompt(processor)
         self.device = pick_device()
+        self.temperature = 1.0
+        """Divides all logits before they become confidence; see `temperature.fit_temperature`. Answers are the same."""
 
     def answer(self, image: Image.Image, question: str) -> Answer:
         """Answer one question about one picture of any size."""
@@ -102,22 +104,44 @@ class AnswerModel:
 
         All questions of a picture with all their candidates share one sequence, cut where it grows too long.
         """
+        weighed = iter(self._weighed(features, asked, torch.tensor([self.temperature])))
+        return [
+            [
+                [Candidate(text, float(value), size) for text in texts for value, size in [next(weighed)]]
+                for _, texts in group
+            ]
+            for group in asked
+        ]
+
+    @torch.inference_mode()
+    def answer_log_probabilities(
+        self, features: torch.Tensor, asked: Sequence[Sequence[tuple[str, str]]], temperatures: torch.Tensor
+    ) -> list[torch.Tensor]:
+        """Log-probability of whole answers at each of the temperatures. features: (B, tokens, D); asked: B lists of
+        questions with an answer -> (temperatures,) for each of them in order."""
+        options = [[(question, [answer]) for question, answer in group] for group in asked]
+        return [values for values, _ in self._weighed(features, options, temperatures)]
+
+    def _weighed(
+        self, features: torch.Tensor, asked: Sequence[Sequence[WithCandidates]], temperatures: torch.Tensor
+    ) -> list[tuple[torch.Tensor, int]]:
+        """(log-probability at each temperature, tokens) of every candidate in order."""
         parts = [(i, part) for i, group in enumerate(asked) for part in _cut([self.prompt.options(*a) for a in group])]
         rows = [pack_options(self.prompt.prefix, part) for _, part in parts]
-        found: list[list[tuple[float, int]]] = [[] for _ in rows]
+        found: list[list[tuple[torch.Tensor, int]]] = [[] for _ in rows]
         with self._evaluating():
             for batch in _batches([len(row.input_ids) for row in rows], MAX_BATCH_TOKENS):
                 owners = [parts[i][0] for i in batch]
-                values = self._log_probabilities(features[owners], [rows[i] for i in batch])
+                values = self._log_probabilities(features[owners], [rows[i] for i in batch], temperatures)
                 for i, value in zip(batch, values, strict=True):
                     found[i] = value
-        values = iter([value for group in found for value in group])
-        return [[[Candidate(text, *next(values)) for text in texts] for _, texts in group] for group in asked]
+        return [value for group in found for value in group]
 
     def _log_probabilities(
-        self, features: torch.Tensor, rows: Sequence[PackedOptions]
-    ) -> Iterator[list[tuple[float, int]]]:
-        """(log-probability, tokens) of each answer of each sequence. features: (sequences, tokens, D)."""
+        self, features: torch.Tensor, rows: Sequence[PackedOptions], temperatures: torch.Tensor
+    ) -> Iterator[list[tuple[torch.Tensor, int]]]:
+        """(log-probability at each temperature, tokens) of each answer of each sequence. features: (sequences, tokens,
+        D)."""
         batch = collate_options(rows, self.prompt.tokenizer.pad_token_id)
         batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
         out = self.core.model(**batch, mm_encoder_outputs=image_outputs(features), use_cache=False)
@@ -125,9 +149,10 @@ class AnswerModel:
             sizes = [len(places) for places in row.predictors]
             places = torch.tensor([place for group in row.predictors for place in group], device=self.device)
             targets = torch.tensor([token for group in row.targets for token in group], device=self.device)
-            logits = self.core.lm_head(states[places]).float().log_softmax(-1)
-            chosen = logits.gather(1, targets[:, None])[:, 0].cpu().split(sizes)
-            yield [(float(part.sum()), size) for part, size in zip(chosen, sizes, strict=True)]
+            logits = self.core.lm_head(states[places]).float()
+            scaled = ((logits / t).log_softmax(-1).gather(1, targets[:, None]) for t in temperatures.tolist())
+            chosen = torch.cat(list(scaled), 1).cpu().split(sizes)
+            yield [(part.sum(0), size) for part, size in zip(chosen, sizes, strict=True)]
 
     @property
     def core(self) -> nn.Module:
@@ -192,7 +217,7 @@ class AnswerModel:
                 input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
             )
             logits = self.core.lm_head(out.last_hidden_state[:, -1]).float()
-            best, token = logits.log_softmax(-1).max(-1)
+            best, token = (logits / self.temperature).log_softmax(-1).max(-1)
             log_probability[running] += best
             written[running, step] = token
             going = (token != self.prompt.stop_id).nonzero()[:, 0]

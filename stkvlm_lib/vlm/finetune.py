@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from stkvlm_lib.vlm.answering import AnswerModel, image_outputs
 from stkvlm_lib.vlm.base_vlm import Prompt, compute_dtype, pick_device
 from stkvlm_lib.vlm.features import FeatureStore
 from stkvlm_lib.vlm.packing import IGNORE, PackedExample, collate, pack
+from stkvlm_lib.vlm.temperature import Labelled, fit_temperature
 
 LogRows = list[dict]
 
@@ -44,6 +45,7 @@ class TrainingFacts:
     questions: int
     trainable_parameters: int
     adapter_mb: float
+    temperature: float
 
 
 def build_trainable(config: FinetuneConfig) -> AnswerModel:
@@ -230,6 +232,7 @@ def finetune(
     folder: FrameSet,
     train: Sequence[TrainingPicture],
     valid: list[Record],
+    calibration: Mapping[str, Labelled] | None = None,
     *,
     resume: bool = False,
     show: Callable[[LogRows], None] | None = None,
@@ -238,6 +241,7 @@ def finetune(
     """Train the adapter and save it to RUN_DIR/adapter.
 
     The adapter kept is the one that answers the valid questions best; without valid questions, the last one.
+    calibration: questions about valid pictures by which the temperature is fitted that comes with the adapter.
     resume: go on from the last checkpoint in RUN_DIR/training; otherwise what lies there is removed first.
     show: called with the rows of the log so far, each time one is added.
     features: a store that knows pictures already, or shall keep them for other trainings.
@@ -247,7 +251,9 @@ def finetune(
         shutil.rmtree(run / "training", ignore_errors=True)
     features = features or FeatureStore(answerer, folder, config.eval_batch_size)
     train_features = features.of([(p.image_file, p.mirrored) for p in train], "encode train pictures")
-    valid_features = features.of([(name, False) for name in by_picture(valid)], "encode valid pictures")
+    calibration = calibration or {}
+    held_out = dict.fromkeys((*by_picture(valid), *calibration))
+    valid_features = features.of([(name, False) for name in held_out], "encode valid pictures")
     diary = Diary(run, show)
     trainer = QloraTrainer(
         answerer.model,
@@ -261,6 +267,7 @@ def finetune(
         valid_features=valid_features,
     )
     trainer.train(resume_from_checkpoint=last_checkpoint(run / "training"))
+    answerer.temperature = fit_temperature(answerer, valid_features, calibration, config.eval_batch_size)
     seconds, state, questions = diary.seconds, trainer.state, sum(len(p.questions) for p in train)
     kept = int(state.best_model_checkpoint.rsplit("-", 1)[1]) if state.best_model_checkpoint else state.global_step
     mean = average_picture(folder, sorted({p.image_file for p in train}))
@@ -276,6 +283,7 @@ def finetune(
         questions=questions,
         trainable_parameters=trainable_parameters(answerer)[0],
         adapter_mb=size,
+        temperature=answerer.temperature,
     )
     write_json(run / "training.json", asdict(facts))
     return facts
