@@ -7,7 +7,7 @@ from tiny import fresh, pictures
 
 from stkvlm_lib.grammar.spelling import plain
 from stkvlm_lib.vlm import answering
-from stkvlm_lib.vlm.answering import ranked
+from stkvlm_lib.vlm.answering import Answer, ranked
 
 QUESTIONS = [
     ["What track is this?", "How many karts are to the left of the ego car?", "What kart is the ego car?"],
@@ -146,3 +146,18 @@ def test_a_generated_answer_among_the_candidates_keeps_its_confidence(answerer, 
 def test_equally_likely_candidates_keep_their_order():
     same = [answering.Candidate(text, -1.0, 2) for text in "bca"]
     assert [a.text for a in ranked([*same, answering.Candidate("z", -0.5, 2)])] == ["z", "b", "c", "a"]
+
+
+def test_a_question_is_understood_by_its_wording_or_by_the_model(answerer, images, monkeypatch):
+    features = answerer.encode(images[:1])
+    assert answerer.understood(features, "is TUX left of Sara the Racer") == ("left_of", ("tux", "sara_the_racer"))
+    asked = []
+
+    def say(_, questions):
+        asked.append(questions[0][0])
+        return [[Answer("left_right tux" if "side" in questions[0][0] else "unknown", 0.9)]]
+
+    monkeypatch.setattr(answerer, "answer_encoded", say)
+    assert answerer.understood(features, "tux on which side") == ("left_right", ("tux",))
+    assert answerer.understood(features, "who won") is None
+    assert asked == ["task_of tux on which side", "task_of who won"]

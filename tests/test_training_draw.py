@@ -3,8 +3,17 @@ import pytest
 from stkvlm_lib.config import FinetuneConfig
 from stkvlm_lib.grammar.questions import FAMILIES, answer, ask_all, read_question
 from stkvlm_lib.grammar.scene import STRICT_RULES, mirror_box, read_scene
+from stkvlm_lib.grammar.spelling import plain
+from stkvlm_lib.grammar.wordings import TASK_OF, UNKNOWN
 from stkvlm_lib.qa.qa_sets import QaError, read_records
-from stkvlm_lib.qa.training_draw import draw_pictures, draw_races, draw_training, drawn_composition, read_questions
+from stkvlm_lib.qa.training_draw import (
+    draw_calibration,
+    draw_pictures,
+    draw_races,
+    draw_training,
+    drawn_composition,
+    read_questions,
+)
 
 
 def test_draws_do_not_depend_on_the_order_of_records(bundled, records):
@@ -125,3 +134,35 @@ def test_only_the_drawn_races_are_trained_on(written, bundled, tmp_path):
     assert len({view.frame.race for view in views}) == len({view.frame.track for view in views}) == 4
     assert len(train) < len(all_of[0]) and all(picture in all_of[0] for picture in train)
     assert valid == all_of[1]
+
+
+def test_drawn_words_go_with_the_questions_and_follow_from_the_seed(bundled, written):
+    records = read_records(written[0] / "train.jsonl")
+    settings = {"views": 0, "per_view": 5, "mirror": True, "seed": 3}
+    alone = draw_training(records, bundled, **settings)
+    drawn = draw_training(records, bundled, **settings, worded_per_view=3)
+    shuffled = sorted(records, key=lambda record: record.image_file, reverse=True)
+    assert draw_training(shuffled, bundled, **settings, worded_per_view=3) == drawn
+    for bare, picture in zip(alone, drawn, strict=True):
+        n = len(bare.questions)
+        assert picture.questions[:n] == bare.questions
+        assert len(picture.questions) == len(picture.families) <= n + 5
+        view, flip = bundled.by_image_file[picture.image_file], mirror_box if picture.mirrored else None
+        scene = read_scene(view, flip, STRICT_RULES)
+        for question, told, family in list(zip(picture.questions, picture.answers, picture.families, strict=True))[n:]:
+            assert family in {*FAMILIES, UNKNOWN, TASK_OF}
+            assert (told == UNKNOWN) == (family == UNKNOWN) or family == TASK_OF
+            if family in ("ego", "track"):
+                assert FAMILIES[family].answer_about(scene, ()) == told
+            assert question == plain(question)
+    families = drawn_composition(drawn)
+    assert UNKNOWN in families and TASK_OF not in families
+
+
+def test_confidence_is_fitted_on_valid_questions_and_drawn_words(bundled, written):
+    records = read_records(written[0] / "train.jsonl")
+    asked = draw_calibration(records, bundled, 4, 0)
+    assert asked.keys() == {record.image_file for record in records}
+    own = {name: sum(record.image_file == name for record in records) for name in asked}
+    assert all(own[name] < len(pairs) <= own[name] + 4 for name, pairs in asked.items())
+    assert draw_calibration(records, bundled, 4, 0) == asked != draw_calibration(records, bundled, 4, 1)

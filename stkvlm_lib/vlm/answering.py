@@ -15,6 +15,8 @@ from torch import nn
 from transformers import DynamicCache
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from stkvlm_lib.grammar.questions import OTHER, read_question
+from stkvlm_lib.grammar.wordings import TASK_OF, read_task
 from stkvlm_lib.vlm.base_vlm import Base, Prompt, pick_device
 from stkvlm_lib.vlm.packing import Options, PackedOptions, collate_options, pack_options
 
@@ -90,6 +92,14 @@ class AnswerModel:
                 written = self._generate(cache, [rows[i] for i in batch])
                 given.update((asked[i], answer) for i, answer in zip(batch, written, strict=True))
         return [[given[i, question] for question in group] for i, group in enumerate(questions)]
+
+    def understood(self, features: torch.Tensor, question: str) -> tuple[str, tuple[str, ...]] | None:
+        """(family id, names of the karts asked about): as the grammar reads the question, or as the model does where
+        it is put in other words; None where it is taken for no question of the game. features: (1, tokens, D)."""
+        family, _, names = read_question(question)
+        if family != OTHER:
+            return family, names
+        return read_task(self.answer_encoded(features, [[f"{TASK_OF} {question}"]])[0][0].text)
 
     def rank(self, image: Image.Image, question: str, candidates: Sequence[str]) -> list[Answer]:
         """The candidates as answers, the likeliest first; what they miss of 1 together is all other answers."""
