@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from contextlib import nullcontext
 
 import pytest
 from tiny import prediction as row
@@ -61,6 +62,9 @@ class Parrot:
     def answer_encoded(self, features, questions):
         return [[self._answer(question) for question in group] for group in questions]
 
+    def without_adapter(self):
+        return nullcontext()
+
     def _answer(self, question):
         unknown = "mario" in question or "our" in question.split()
         return Answer("Unknown" if unknown else self.truth.get(question, "wrong"), 0.5)
@@ -115,6 +119,7 @@ def test_both_wordings_and_what_is_unknown_are_scored_by_themselves(bundled, con
     assert figures["families"]["left_of"]["trained_exact"] > figures["families"]["left_of"]["exact"] == 0
     assert figures["unknown"] == pytest.approx(3 / 9, abs=1e-6), "name our kart"
     assert (figures["unanswerable"]["n"], figures["unanswerable"]["unknown"]) == (6, 0.5)
+    assert figures["base_exact"] == 0 and 0 < figures["ece"] <= 1
     assert figures["clusters"] == "race" and len(figures["exact_ci95"]) == len(figures["unknown_ci95"]) == 2
     rows = read_predictions(config.run_path / "predictions_own_words.jsonl")
     assert len(rows) == 9 + 6 + 9 and sum(r.correct for r in rows if r.answer == UNKNOWN) == 3

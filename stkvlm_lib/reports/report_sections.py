@@ -207,7 +207,8 @@ def _own_words_text(figures: dict) -> str:
         f"Each of {count(figures.get('n'))} questions was asked in words that no training has seen and in its family's "
         f"template: {percent(figures.get('exact'))} (95% interval {interval(figures.get('exact_ci95'))}) and "
         f"{percent(figures.get('trained_exact'))} are answered exactly right. In own words, "
-        f"{percent(figures.get('unknown'))} ({interval(figures.get('unknown_ci95'))}) are answered `unknown`."
+        f"{percent(figures.get('unknown'))} ({interval(figures.get('unknown_ci95'))}) are answered `unknown`. The base "
+        f"without the adapter has {percent(figures.get('base_exact'))} of them right."
     )
     nothing = figures.get("unanswerable")
     if not isinstance(nothing, dict):

@@ -22,6 +22,7 @@ from stkvlm_lib.grammar.scene import STRICT_RULES, read_scene
 from stkvlm_lib.grammar.spelling import plain
 from stkvlm_lib.grammar.wordings import UNKNOWN, fill
 from stkvlm_lib.qa.qa_sets import CUSTOM_SPLIT, QaError, Record
+from stkvlm_lib.scores.calibration import reliability
 from stkvlm_lib.scores.extended_scores import compare_wordings, fresh
 from stkvlm_lib.scores.metrics import Bootstrap, mean
 from stkvlm_lib.scores.scoring import Prediction, predict_plain, write_predictions
@@ -95,7 +96,7 @@ def score_own_words(store: FeatureStore, config: ScoreConfig, split: str, words:
     if not pairs:
         return {}
     asked = [*(pair.own for pair in pairs), *nothing, *(pair.template for pair in pairs)]
-    rows = predict_plain(store, asked, _KEY)
+    rows = predict_plain(store, asked, _KEY, base_too=True)
     write_predictions(rows, file)
     own, unanswerable, template = rows[: len(pairs)], rows[len(pairs) : -len(pairs)], rows[-len(pairs) :]
     return {"own_words": own_words_figures(own, template, unanswerable, config)}
@@ -170,9 +171,12 @@ def own_words_figures(
     unanswerable: Sequence[Prediction],
     config: ScoreConfig,
 ) -> dict:
-    """Both wordings compared as `compare_wordings` does, the template standing for the trained one, and the share
-    answered `unknown`, of these questions in own words and of the unanswerable ones (`unanswerable`)."""
+    """Both wordings compared as `compare_wordings` does, the template standing for the trained one; what the base alone
+    has right in own words (`base_exact`); how far confidence is off (`ece`); and the share answered `unknown`, of these
+    questions in own words and of the unanswerable ones (`unanswerable`)."""
     figures = compare_wordings(template, own, config) | _unknown(own, config)
+    figures |= {"base_exact": mean(np.array([bool(p.base_correct) for p in own], float))}
+    figures |= {"ece": reliability(own, config)["ece"]}
     return figures | ({"unanswerable": _unknown(unanswerable, config)} if unanswerable else {})
 
 

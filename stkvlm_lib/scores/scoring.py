@@ -149,15 +149,22 @@ def predict(
     return rows, len(records) / seconds
 
 
-def predict_plain(store: FeatureStore, records: Sequence[Record], label: str) -> list[Prediction]:
-    """Answer every record with the store's model alone, in their order."""
+def predict_plain(
+    store: FeatureStore, records: Sequence[Record], label: str, *, base_too: bool = False
+) -> list[Prediction]:
+    """Answer every record with the store's model alone, in their order. base_too: and without the adapter."""
     groups = by_picture(records)
     ours: dict[tuple[str, str], Answer] = {}
+    base: dict[tuple[str, str], Answer] = {}
     for chunk, features in store.batches([(name, False) for name in groups], label):
         asked = [groups[name] for name, _ in chunk]
         questions = [[record.question for record in group] for group in asked]
         _collect(ours, asked, store.answerer.answer_encoded(features, questions))
-    return [as_prediction(r, ours[r.image_file, r.question]) for r in records]
+        if base_too:
+            with store.answerer.without_adapter():
+                _collect(base, asked, store.answerer.answer_encoded(features, questions))
+    keys = [(r.image_file, r.question) for r in records]
+    return [as_prediction(r, ours[key], base=base.get(key)) for r, key in zip(records, keys, strict=True)]
 
 
 def _collect(store: dict, asked: Sequence[list[Record]], answers: Sequence[Sequence]) -> None:
