@@ -33,7 +33,7 @@ from stkvlm_lib.parallel import Workers
 from stkvlm_lib.pipeline import step_configs
 from stkvlm_lib.qa.generate import Plan, frames_by_split, write_qa_sets
 from stkvlm_lib.qa.qa_sets import COURSE, TRAIN, stream_records
-from stkvlm_lib.qa.training_draw import read_questions
+from stkvlm_lib.qa.training_draw import draw_calibration, read_questions
 from stkvlm_lib.scores.comparison import PREDICTIONS, Shared, compare, read_answers, share
 from stkvlm_lib.scores.metrics import mean, score
 from stkvlm_lib.scores.score_tables import comparison_rows
@@ -201,7 +201,8 @@ def train(study: Study, config: FinetuneConfig) -> None:
     pictures, valid = read_questions(config, study.frames, study.qa)
     model = build_trainable(config)
     store = study.store(model)
-    finetune(model, config, study.frames, pictures, valid, resume=run.interrupted, features=store)
+    asked = draw_calibration(valid, study.frames, config.questions_per_view, config.seed)
+    finetune(model, config, study.frames, pictures, valid, asked, resume=run.interrupted, features=store)
     run.finish(artefacts=[config.run_path / "adapter"], base=model.base.record())
 
 
