@@ -8,11 +8,10 @@ import pytest
 from tiny import prediction as row
 
 from stkvlm_lib.config import ConfigError, ScoreConfig, make_config
-from stkvlm_lib.data.frames import Frame
 from stkvlm_lib.grammar.questions import FAMILIES, OTHER, answer
 from stkvlm_lib.grammar.scene import STRICT_RULES, read_scene
 from stkvlm_lib.grammar.wordings import UNKNOWN
-from stkvlm_lib.qa.qa_sets import CUSTOM_SPLIT, QaError
+from stkvlm_lib.qa.qa_sets import CUSTOM_SPLIT, QaError, Record
 from stkvlm_lib.scores.own_words import (
     DrawnViews,
     OwnWords,
@@ -42,8 +41,20 @@ def config(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def views(bundled):
-    return DrawnViews(bundled.frames("test"), 0)
+def scored(bundled):
+    """The questions of the test split, as far as they matter here: their pictures."""
+    views = bundled.views("test")
+    return [Record(v.image_file, "", "", "", "test", v.frame.race, v.frame.frame_id, v.index, "") for v in views]
+
+
+@pytest.fixture(scope="module")
+def names(scored):
+    return [record.image_file for record in scored]
+
+
+@pytest.fixture(scope="module")
+def views(bundled, names):
+    return DrawnViews(bundled, names, 0)
 
 
 class Parrot:
@@ -86,19 +97,16 @@ def test_each_wording_is_asked_about_drawn_pictures_with_their_strict_truth(view
     assert pairs[-1].own.question == f"would you say {b} has {a} on its left"
 
 
-def test_the_draw_follows_from_the_seed_and_not_from_the_order_of_the_frames(views, bundled, config):
+def test_the_draw_follows_from_the_seed_and_not_from_the_order_of_the_pictures(views, bundled, names, config):
     words = read_own_words(config)
-    frames: list[Frame] = bundled.frames("test")
-    turned = draw_pairs(DrawnViews(frames[::-1], 0), words, 2)
-    assert turned == draw_pairs(views, words, 2) != draw_pairs(DrawnViews(frames, 1), words, 2)
+    turned = draw_pairs(DrawnViews(bundled, names[::-1] * 2, 0), words, 2)
+    assert turned == draw_pairs(views, words, 2) != draw_pairs(DrawnViews(bundled, names, 1), words, 2)
 
 
-def test_few_pictures_are_taken_again_from_wording_to_wording(bundled):
+def test_few_pictures_are_taken_again_from_wording_to_wording(bundled, names):
     words = OwnWords({"track": ("where are we", "name the circuit", "what course")})
-    frames = bundled.frames("test")[:1]
-    pairs = draw_pairs(DrawnViews(frames, 0), words, 100)
-    n = frames[0].view_count
-    assert Counter(pair.own.question for pair in pairs) == dict.fromkeys(words.wordings["track"], n)
+    pairs = draw_pairs(DrawnViews(bundled, names[:4], 0), words, 100)
+    assert Counter(pair.own.question for pair in pairs) == dict.fromkeys(words.wordings["track"], 4)
 
 
 def test_nothing_answers_the_unanswerable(views, config):
@@ -109,12 +117,12 @@ def test_nothing_answers_the_unanswerable(views, config):
     assert len({r.image_file for r in asked}) > 2
 
 
-def test_both_wordings_and_what_is_unknown_are_scored_by_themselves(bundled, config):
+def test_both_wordings_and_what_is_unknown_are_scored_by_themselves(bundled, names, scored, config):
     words = read_own_words(config)
-    pairs = draw_pairs(DrawnViews(bundled.frames("test"), config.seed), words, 3)
+    pairs = draw_pairs(DrawnViews(bundled, names, config.seed), words, 3)
     truth = {pair.template.question: pair.template.answer for pair in pairs if pair.template.family == "left_of"}
     store = FeatureStore(Parrot(truth), bundled, 4)
-    figures = score_own_words(store, config, "test", words)["own_words"]
+    figures = score_own_words(store, config, "test", words, scored)["own_words"]
     assert (figures["n"], figures["exact"]) == (9, 0) and figures["trained_exact"] > 0
     assert figures["families"]["left_of"]["trained_exact"] > figures["families"]["left_of"]["exact"] == 0
     assert figures["unknown"] == pytest.approx(3 / 9, abs=1e-6), "name our kart"
@@ -135,14 +143,15 @@ def test_figures_are_paired_and_clustered_by_race():
     assert figures["unknown"] == 0 and figures["n_clusters"] == 2 and "unanswerable" not in figures
 
 
-def test_without_pictures_or_with_a_user_s_questions_nothing_is_asked(bundled, config, tmp_path):
+def test_without_pictures_or_with_a_user_s_questions_nothing_is_asked(bundled, scored, config, tmp_path):
+    store = FeatureStore(None, bundled, 4)
     old = config.run_path / "predictions_own_words.jsonl"
     old.parent.mkdir()
     old.write_text("of an earlier scoring\n")
-    assert score_own_words(FeatureStore(None, bundled, 4), config, CUSTOM_SPLIT, read_own_words(config)) == {}
+    assert score_own_words(store, config, CUSTOM_SPLIT, read_own_words(config), scored) == {}
     assert not old.exists()
     none = ScoreConfig(run_dir=str(tmp_path), own_words_file="not/there.json", own_words_pictures=0)
-    assert score_own_words(FeatureStore(None, bundled, 4), none, "test", read_own_words(none)) == {}
+    assert score_own_words(store, none, "test", read_own_words(none), scored) == {}
 
 
 def test_the_bundled_file_has_every_family_and_none_of_its_wordings():
@@ -155,6 +164,7 @@ def test_the_bundled_file_has_every_family_and_none_of_its_wordings():
     [
         ([], "not an object; give a JSON object"),
         ({}, "an empty object"),
+        ({"unknown": ["will it rain"], "ego": []}, "no wording of a family"),
         ({"egg": ["x"]}, "no family egg; valid ones are ego, count"),
         ({"ego": "who"}, "ego is not a list"),
         ({"ego": ["who", " "]}, "ego, item 1 is ' '; give a text"),

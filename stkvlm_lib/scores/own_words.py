@@ -6,7 +6,7 @@ rules, which ask only what a person could tell from the picture.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from stkvlm_lib.config import ScoreConfig
-from stkvlm_lib.data.frames import Frame, View
+from stkvlm_lib.data.frame_sets import FrameSet
+from stkvlm_lib.data.frames import View
 from stkvlm_lib.files import read_json
 from stkvlm_lib.grammar.families import Asked, Family, pick
 from stkvlm_lib.grammar.questions import FAMILIES, OTHER, normalise, read_question
@@ -61,6 +62,8 @@ def read_own_words(config: ScoreConfig) -> OwnWords:
         raise QaError(f"{path}: no family {', '.join(strange)}; valid ones are {', '.join((*FAMILIES, UNKNOWN))}")
     texts = {name: tuple(_checked(path, name, lists[name])) for name in (*FAMILIES, UNKNOWN) if name in lists}
     unanswerable = texts.pop(UNKNOWN, ())
+    if not any(texts.values()):
+        raise QaError(f"{path}: no wording of a family; {REMEDY}")
     return OwnWords(texts, unanswerable)
 
 
@@ -82,15 +85,17 @@ def _checked(path: Path, name: str, texts: object) -> Iterator[str]:
         yield text
 
 
-def score_own_words(store: FeatureStore, config: ScoreConfig, split: str, words: OwnWords) -> dict:
-    """`own_words`: each wording about OWN_WORDS_PICTURES drawn pictures of a split, and the unanswerable questions.
+def score_own_words(
+    store: FeatureStore, config: ScoreConfig, split: str, words: OwnWords, records: Sequence[Record]
+) -> dict:
+    """`own_words`: each wording about OWN_WORDS_PICTURES drawn of the scored pictures, and the unanswerable questions.
 
-    {} for questions of the user's own, and where nothing is to be asked.
+    records: what was scored of the split. {} for questions of the user's own, and where nothing is to be asked.
     """
     (file,) = fresh(config, "own_words")
     if split == CUSTOM_SPLIT:
         return {}
-    views = DrawnViews(store.frames.frames(split), config.seed)
+    views = DrawnViews(store.frames, (record.image_file for record in records), config.seed)
     pairs = draw_pairs(views, words, config.own_words_pictures)
     nothing = draw_unanswerable(views, words, config.own_words_pictures)
     if not pairs:
@@ -103,12 +108,12 @@ def score_own_words(store: FeatureStore, config: ScoreConfig, split: str, words:
 
 
 class DrawnViews:
-    """The views of frames in a drawn order, the same for any order of the frames; parsed when they are reached."""
+    """The views of some pictures in a drawn order, the same for any order of their names; parsed when reached."""
 
-    def __init__(self, frames: Sequence[Frame], seed: int):
+    def __init__(self, frames: FrameSet, image_files: Iterable[str], seed: int):
         self.seed = seed
-        places = [(frame, view) for frame in frames for view in range(frame.view_count)]
-        self._places = sorted(places, key=lambda place: self.pick(1 << 64, place[0].image_file(place[1])))
+        self._views = frames.by_image_file
+        self._names = sorted(set(image_files), key=lambda name: self.pick(1 << 64, name))
 
     def pick(self, n: int, *key: str) -> int:
         """A number from 0 to n - 1 that follows from seed and key."""
@@ -116,9 +121,9 @@ class DrawnViews:
 
     def of(self, key: str) -> Iterator[View]:
         """All of them, from a place on that follows from the key."""
-        start = self.pick(len(self._places), key)
-        for frame, view in chain(self._places[start:], self._places[:start]):
-            yield frame.views[view]
+        start = self.pick(len(self._names), key)
+        for name in chain(self._names[start:], self._names[:start]):
+            yield self._views[name]
 
 
 def draw_pairs(views: DrawnViews, words: OwnWords, n: int) -> list[Pair]:
