@@ -1,17 +1,21 @@
 """The command line behind run_all.sh: `run` notebooks, `ask` about a picture; `check` and `pins` serve the set-up."""
 
 import argparse
+import os
 import re
 import shlex
+import signal
 import sys
 import tomllib
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from stkvlm_lib import markdown
 from stkvlm_lib.config import EMBEDDED, PROFILES, ROOT, ConfigError
-from stkvlm_lib.files import read_json
+from stkvlm_lib.files import explain
+from stkvlm_lib.model_files import read_adapter_record
 from stkvlm_lib.pipeline import Request, StepFailed, check_request, run_pipeline
 from stkvlm_lib.runs import OUTPUTS, find_run, set_up_hub
 
@@ -22,20 +26,69 @@ COURSE_DATA = (
 )
 
 
+class Stopped(KeyboardInterrupt):
+    """Asked by a signal to end (SIGTERM, or the terminal was closed), which is done as after Ctrl-C."""
+
+    def __init__(self, number: int):
+        super().__init__()
+        self.number = number
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0 done, 1 a step failed, 2 a wrong argument or file (one line says which), 130 interrupted."""
+    """Exit status: 0 done, 1 a step or the system failed, 2 a wrong argument or file (one line says which), 130
+    interrupted, 128 + N ended by signal N."""
     options = build_parser().parse_args(arguments)
     try:
-        status = options.call(options)
+        with stopping_in_order():
+            status = options.call(options)
         return status if isinstance(status, int) else 0
-    except (ConfigError, FileNotFoundError, ValueError) as error:
+    except BrokenPipeError:  # who read the output has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except OSError as error:
+        own = error.errno is None  # raised by this project, with a message of its own
+        print(f"error: {error if own else explain(error)}", file=sys.stderr)
+        return USAGE_ERROR if isinstance(error, FileNotFoundError) else FAILED
+    except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE_ERROR
     except StepFailed as error:
         print(f"\nerror: {error}", file=sys.stderr)
         return FAILED
+    except Stopped as stopped:
+        return 128 + stopped.number
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+@contextmanager
+def stopping_in_order() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP raise Stopped, so that what was begun is ended and tidied; those ignored stay so."""
+
+    def stop(number: int, frame: object) -> None:
+        raise Stopped(number)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    changed = [number for number, handler in before.items() if handler is signal.SIG_DFL]
+    for number in changed:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in changed:
+            signal.signal(number, before[number])
+
+
+def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
+    """An argparse type for whole numbers in a range."""
+
+    def read(text: str) -> int:
+        wanted = f"a whole number from {least}" + (f" to {most}" if most else "")
+        if not re.fullmatch(r"[+-]?[0-9]{1,18}", text) or not least <= int(text) <= (most or 10**18):
+            raise argparse.ArgumentTypeError(f"{text[:40]!r} is not {wanted}")
+        return int(text)
+
+    return read
 
 
 class _OneLineParser(argparse.ArgumentParser):
@@ -67,7 +120,9 @@ def build_parser() -> argparse.ArgumentParser:
     explorer.add_argument("--adapter", default="", metavar="DIR", help="default: the run's own")
     explorer.add_argument("--picture", default="", metavar="FILE", help="open at it, e.g. test/800000_00_im.jpg")
     explorer.add_argument("--question", default="", help="with this question about it")
-    explorer.add_argument("--port", type=int, default=8866, help="default: 8866, or another where that is in use")
+    explorer.add_argument(
+        "--port", type=whole_number(1, 65535), default=8866, help="default: 8866, or another where that is in use"
+    )
     explorer.set_defaults(call=_explore)
     _add_looking_back(commands)
     fetch = commands.add_parser("fetch", help="download and unpack the course's data", description=COURSE_DATA)
@@ -95,8 +150,10 @@ def _add_looking_back(commands: argparse._SubParsersAction) -> None:
     report.set_defaults(call=_report)
     compare = commands.add_parser("compare", help="two runs on the questions that both answered")
     compare.add_argument("runs", nargs=2, metavar="RUN", help="a name in outputs/ or a folder")
-    compare.add_argument("--bootstrap", type=int, default=1000, metavar="N", help="resamples behind each interval")
-    compare.add_argument("--seed", type=int, default=0)
+    compare.add_argument(
+        "--bootstrap", type=whole_number(1), default=1000, metavar="N", help="resamples behind each interval"
+    )
+    compare.add_argument("--seed", type=whole_number(0), default=0)
     compare.set_defaults(call=_compare)
     push = commands.add_parser("push", help="upload an adapter with its card to the Hugging Face hub")
     push.add_argument("folder", type=Path, metavar="ADAPTER_DIR")
@@ -108,11 +165,15 @@ def _add_looking_back(commands: argparse._SubParsersAction) -> None:
 def _add_render(commands: argparse._SubParsersAction) -> None:
     render = commands.add_parser("render", help="render frames from the game into a new folder, or go on with one")
     render.add_argument("out", type=Path)
-    render.add_argument("--images", type=int, help="how many pictures at least (default 200), in at least ten races")
+    render.add_argument(
+        "--images", type=whole_number(1), help="how many pictures at least (default 200), in at least ten races"
+    )
     render.add_argument("--tracks", nargs="+", metavar="TRACK", help="default: all 21")
-    render.add_argument("--seed", type=int, help="draws tracks, line-ups and races (default 0)")
+    render.add_argument("--seed", type=whole_number(0), help="draws tracks, line-ups and races (default 0)")
     render.add_argument("--recipe", type=Path, metavar="FILE", help="JSON: settings of a set, or of each of its splits")
-    render.add_argument("--workers", type=int, default=0, metavar="N", help="processes; default: one a core")
+    render.add_argument(
+        "--workers", type=whole_number(0), default=0, metavar="N", help="processes; default: one a core"
+    )
     render.add_argument("--cluster", metavar="ADDRESS", help="render on a Dask cluster, tcp://host:port")
     render.add_argument("--replay", type=Path, metavar="MANIFEST", help="render what another run has rendered")
     render.add_argument("--retry", action="store_true", help="try again what was skipped")
@@ -136,11 +197,10 @@ def _ask(options: argparse.Namespace) -> None:
     adapter = options.adapter or OUTPUTS / "latest" / "adapter"
     if not adapter.is_dir():
         raise FileNotFoundError(f"{adapter}: no adapter there; run ./run_all.sh first, or name one with --adapter DIR")
-    record = read_json(adapter / "adapter_config.json", "give a folder that PEFT has written")
-    base = options.base or record.get("base_model_name_or_path") or EMBEDDED
+    read_adapter_record(adapter)
     if not options.question.strip():
         raise ValueError("the question is empty; give one in quotes")
-    set_up_hub(base)
+    set_up_hub(options.base or EMBEDDED)  # a base that only the adapter names is not fetched
 
     from stkvlm_lib.data.frames import load_image
     from stkvlm_lib.grammar.questions import OTHER, family_of, nearest_wording

@@ -1,5 +1,6 @@
 """Every parameter of a run, checked, and the profiles. Notebooks hold the same parameters in upper case."""
 
+import math
 import os
 import re
 from collections.abc import Iterable
@@ -242,22 +243,40 @@ PROFILES: dict[str, dict[str, Any]] = {
 """Profile -> the parameters it sets; all others keep their defaults, which are those of `cpu`."""
 
 C = TypeVar("C", bound=RunConfig | CollectConfig)
-_NOTEBOOK_OWN = {"In", "Out", "exit", "quit", "open"}
+_INJECTED = "# Parameters\n"
+"""How the cell begins into which papermill writes the parameters that it was given."""
 
 
 def read_parameters(namespace: dict[str, Any], kind: type[C]) -> C:
-    """Build a configuration from a notebook's globals (called before anything but parameters and imports is defined).
+    """Build a configuration from a notebook's globals, at any time: what its cells define besides does not count.
 
+    Parameters are the names that `kind` has, all that papermill was given, and other UPPER_CASE names or lower-case
+    forms of parameters, which are taken for misspelt; not what a person's IPython start-up files define.
     Raises ConfigError for a parameter that `kind` does not have, or whose value has the wrong type.
     """
-    given = {
-        name: value
-        for name, value in namespace.items()
-        if not name.startswith("_")
-        and name not in _NOTEBOOK_OWN
-        and (value is None or isinstance(value, bool | int | float | str | list | dict))
-    }
-    return make_config(given, kind)
+    valid = {field.name.upper() for field in fields(kind)}
+    injected, hidden = _injected_names(namespace.get("In", ())), _startup_names(namespace)
+
+    def is_given(name: str, value: Any) -> bool:
+        if name in valid or name in injected:
+            return True
+        plain = value is None or isinstance(value, bool | int | float | str | list | dict)
+        return plain and name not in hidden and not name.startswith("_") and (name.isupper() or name.upper() in valid)
+
+    return make_config({name: value for name, value in namespace.items() if is_given(name, value)}, kind)
+
+
+def _injected_names(cells: Iterable[str]) -> set[str]:
+    """The names that papermill's cells assign, of all cells that were run."""
+    lines = [line for cell in cells if cell.startswith(_INJECTED) for line in cell.splitlines()]
+    return {found[1] for line in lines if (found := re.match(r"(\w+) = ", line))}
+
+
+def _startup_names(namespace: dict[str, Any]) -> set[str]:
+    """What IPython's start-up files have defined, and is still as they left it."""
+    shell = namespace.get("get_ipython", lambda: None)()
+    before = getattr(shell, "user_ns_hidden", {})
+    return {name for name, value in before.items() if namespace.get(name) is value}
 
 
 def make_config(parameters: dict[str, Any], kind: type[C]) -> C:
@@ -288,25 +307,43 @@ def resolve(path: str | Path) -> Path:
     return path if path.is_absolute() else ROOT / path
 
 
+_MOST = 10**18
+"""Whole numbers of this size and more are no counts, seeds or rates."""
+
+
 def _cast(name: str, value: Any, kind: type) -> Any:
-    """Accept what papermill and YAML deliver (`1e-4` arrives as text), refuse what would change the meaning."""
-    if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+    """Accept what papermill and YAML deliver (`1e-4` arrives as text), refuse what would change the meaning.
+
+    A number for a text is refused: papermill makes 20241126 of `2024_11_26` and inf of `7e23997`, and what was typed is
+    lost.
+    """
+    if isinstance(value, kind) and not (kind is int and isinstance(value, bool)) and not _is_not_finite(value):
         return value
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    if kind is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < _MOST:
         return float(value)
     if isinstance(value, str):
         if kind is bool and value.lower() in ("true", "false"):
             return value.lower() == "true"
-        if kind is int and re.fullmatch(r"-?\d+", value):
+        if kind is int and re.fullmatch(r"-?\d{1,18}", value):
             return int(value)
         if kind is float:
             try:
-                return float(value)
+                number = float(value)
             except ValueError:
-                pass
-    if kind is str and isinstance(value, int | float) and not isinstance(value, bool):
-        return str(value)  # papermill reads a folder named 2024 as a number
+                number = math.nan
+            if not _is_not_finite(number):
+                return number
+    if kind is str:
+        raise ConfigError(
+            f"{name}={value!r} is not text but {type(value).__name__}, so what was typed may be lost; give it to "
+            f"papermill with `-r {name} VALUE` in place of -p, in a notebook or YAML file in quotes"
+        )
     raise ConfigError(f"{name}={value!r} is not of type {kind.__name__}")
+
+
+def _is_not_finite(value: Any) -> bool:
+    """Whether a value is a float that is no number or infinite, which no parameter may be and JSON cannot hold."""
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def _require(condition: bool, name: str, value: Any, wanted: str) -> None:

@@ -1,5 +1,6 @@
 """Writing and reading the files of a run: each appears whole or not at all."""
 
+import errno
 import hashlib
 import json
 import os
@@ -12,17 +13,65 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
+PART_SUFFIX = ".part"
+"""How the hidden files end that are written to before they take their place."""
+
+
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path to write to; it takes the place of `path` only when the block ends without an error."""
+    """Give a temporary path to write to; it takes the place of `path` only when the block ends without an error.
+
+    An OSError names `path`, also where the system's own names no file (a full disk) or the temporary one.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{os.getpid()}{PART_SUFFIX}")
+    with errors_naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield part
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def drop_parts(folder: Path) -> None:
+    """Remove what killed processes left of files that they were writing, in a folder and those in it."""
+    for left in folder.rglob(f".*{PART_SUFFIX}"):
+        left.unlink(missing_ok=True)
+
+
+@contextmanager
+def errors_naming(path: Path) -> Iterator[None]:
+    """OSErrors of the system that name no file, or a temporary one, are raised as of `path`."""
     try:
-        yield part
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        named = str(error.filename or "")
+        if error.errno is None or (named and not named.endswith(PART_SUFFIX)):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def explain(error: OSError) -> str:
+    """An error of the system in one line: the path, the reason, and what to do."""
+    path = error.filename if error.filename is not None else "a file"
+    reason = error.strerror or str(error)
+    remedy = _REMEDIES.get(error.errno, "see whether the path is right and the disk in order")
+    if error.errno in _DISK_FULL and error.filename is not None:
+        path = f"{Path(os.fsdecode(path)).absolute().parent}: writing {Path(os.fsdecode(path)).name}"
+    return f"{path:.300}: {reason}; {remedy}"
+
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_REMEDIES = {
+    **dict.fromkeys(_DISK_FULL, "make room on its disk, or name a folder on another"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "change its owner or permissions, or name another place"),
+    errno.EROFS: "name a place that can be written to",
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.ENOENT: "see whether the path is right",
+    errno.EEXIST: "name another place, or move it away",
+    **dict.fromkeys((errno.ENOTDIR, errno.EISDIR), "a file and a folder are taken for each other there; move it away"),
+}
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -31,14 +80,22 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Raises ValueError naming the file for numbers that JSON does not have (NaN and infinities)."""
+    write_text(path, _to_json(path, value, indent=2) + "\n")
 
 
 def write_jsonl(path: str | Path, rows: Iterable[dict]) -> None:
-    """One JSON object a line."""
+    """One JSON object a line. Raises as write_json does."""
     with whole_file(path) as part, part.open("w", encoding="utf-8") as file:
         for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.write(_to_json(path, row) + "\n")
+
+
+def _to_json(path: str | Path, value: Any, indent: int | None = None) -> str:
+    try:
+        return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        raise ValueError(f"{path}: not written, as a value is no number ({error}); find out where it is made") from None
 
 
 def read_json(path: str | Path, remedy: str = "make it again or restore it") -> Any:
@@ -47,8 +104,16 @@ def read_json(path: str | Path, remedy: str = "make it again or restore it") -> 
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: not there; {remedy}") from None
-    except (ValueError, IsADirectoryError) as error:
+    except (ValueError, IsADirectoryError, RecursionError) as error:
         raise ValueError(f"{path}: not readable as JSON ({error}); {remedy}") from None
+
+
+def read_object(path: str | Path, remedy: str = "make it again or restore it") -> dict[str, Any]:
+    """A JSON file that must hold an object. Raises as read_json does, also for a list or a bare value."""
+    value = read_json(path, remedy)
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: holds a {type(value).__name__}, not a JSON object; {remedy}")
+    return value
 
 
 def read_jsonl(path: str | Path, remedy: str = "make it again or restore it") -> list[dict]:

@@ -11,10 +11,12 @@ from typing import Any
 
 from stkvlm_lib import runs
 from stkvlm_lib.config import (
+    EMBEDDED,
     PROFILES,
     ROOT,
     STEPS,
     ConfigError,
+    FinetuneConfig,
     ModelConfig,
     RunConfig,
     ScoreConfig,
@@ -22,7 +24,9 @@ from stkvlm_lib.config import (
     unknown_parameters,
     upper,
 )
-from stkvlm_lib.files import read_json, write_text
+from stkvlm_lib.files import read_object, write_text
+from stkvlm_lib.model_files import ModelError, check_start, hash_weights, read_adapter
+from stkvlm_lib.notebook_kernel import CONNECTION_FILE, Kernel
 
 NOTEBOOKS = ROOT / "notebooks"
 EXPECTED_TIME = {
@@ -33,7 +37,10 @@ EXPECTED_TIME = {
 NEEDED_MEMORY_GB = 4
 NEEDED_DISK_GB = 2
 _NOT_HERE = ("RUN_DIR", "ADAPTER_DIR")
-_RUN_ID = re.compile(r"[A-Za-z0-9][\w.-]*")
+FULL_DISK_GB = 0.1
+HUB_TIMEOUT = 20.0
+"""Seconds in which the hub must say whether it has a base."""
+_RUN_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,99}", re.ASCII)
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -64,13 +71,16 @@ def check_request(request: Request) -> None:
         raise ConfigError(f"unknown step {request.from_step!r}; valid ones are {', '.join(STEPS)}")
     if request.run_id is not None and (not _RUN_ID.fullmatch(request.run_id) or request.run_id == "latest"):
         raise ConfigError(
-            f"--run-id {request.run_id!r}: must be a folder name of letters, digits, '.', '_' and '-', and not 'latest'"
+            f"--run-id {request.run_id[:120]!r}: must be a folder name of letters, digits, '.', '_' and '-', at most 100, "
+            "and not 'latest'"
         )
     if request.from_step and not request.run_id:
         raise ConfigError(f"--from {request.from_step} needs --run-id, the name of a folder in outputs/")
     if request.from_step and not (runs.OUTPUTS / request.run_id).is_dir():
         raise ConfigError(f"--from {request.from_step}: there is no run {runs.OUTPUTS / request.run_id}")
-    check_places(step_configs(request.profile or "cpu", request.parameters)["04"])
+    configs = step_configs(request.profile or "cpu", request.parameters)
+    check_places(configs["04"])
+    check_start_adapter(configs["03"])
 
 
 def step_configs(profile: str, parameters: dict[str, Any], run_dir: str = "") -> dict[str, RunConfig]:
@@ -96,30 +106,32 @@ def step_configs(profile: str, parameters: dict[str, Any], run_dir: str = "") ->
 def run_pipeline(request: Request) -> Path:
     """Run what is not done yet of the four notebooks and return the run folder.
 
-    Raises ConfigError before anything is written, StepFailed when a notebook does not get to its end.
+    Raises ConfigError before any step is begun, StepFailed when a notebook does not get to its end.
     """
     check_request(request)
     profile = request.profile or default_profile()
     seed = step_configs(profile, request.parameters)["01"].seed
-    name = request.run_id or runs.run_id(profile, seed)
-    folder = runs.OUTPUTS / name
-    shown = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
-    configs = step_configs(profile, request.parameters, run_dir=str(shown))
-    check_resumable(folder, configs, request.from_step)
-    preflight(profile, name, configs)
-    runs.set_up_hub(configs["04"].base_model)
-    if request.from_step:
-        runs.forget(folder, request.from_step)
-    resume = request.command(profile, name)
+    with runs.open_run(request.run_id, profile, seed) as folder:
+        shown = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
+        configs = step_configs(profile, request.parameters, run_dir=str(shown))
+        check_resumable(folder, configs, request.from_step)
+        preflight(profile, folder.name, configs)
+        runs.set_up_hub(configs["04"].base_model)
+        if request.from_step:
+            runs.forget(folder, request.from_step)
+        _run_steps(configs, folder, PROFILES[profile] | request.parameters, request.command(profile, folder.name))
+        point_latest_to(folder)
+        print_headline(folder)
+    return folder
+
+
+def _run_steps(configs: dict[str, RunConfig], folder: Path, given: dict[str, Any], resume: str) -> None:
     for step, config in configs.items():
         try:
-            run_step(step, config, folder, PROFILES[profile] | request.parameters, resume)
+            run_step(step, config, folder, given, resume)
         except KeyboardInterrupt:
             print(f"\ninterrupted in {STEPS[step][0]}\n  resume {resume}", file=sys.stderr, flush=True)
             raise
-    point_latest_to(folder)
-    print_headline(folder)
-    return folder
 
 
 def default_profile() -> str:
@@ -154,12 +166,52 @@ def check_places(config: ScoreConfig) -> None:
             raise ConfigError(f"{parameter}: no file {runs.resolve(file)}; give one in the course's format, or none")
 
 
+def check_start_adapter(config: FinetuneConfig) -> None:
+    """Raises ConfigError where START_ADAPTER is not there, is broken, or has another form or base than is asked for."""
+    if not config.start_adapter:
+        return
+    try:
+        adapter = read_adapter(runs.resolve(config.start_adapter))
+    except ModelError as error:
+        raise ConfigError(f"START_ADAPTER: {error}") from None
+    check_start(config, adapter.lora)
+    base, made_on = config.base_model, adapter.record["base"]
+    same = hash_weights(base_folder(base)) == made_on["sha256"] if runs.base_is_local(base) else base == made_on["name"]
+    if not same:
+        raise ConfigError(
+            f"START_ADAPTER: {adapter.folder} was made on base {made_on['name']} (weights {made_on['sha256'][:12]}), "
+            f"but BASE_MODEL is {base or EMBEDDED}; set BASE_MODEL to the adapter's base"
+        )
+
+
+def check_questions(config: ScoreConfig) -> None:
+    """Raises ConfigError where QA_FILE or MC_FILE cannot be read, or asks about pictures that are not in FRAMES_DIR."""
+    if not config.qa_file and not config.mc_file:
+        return
+    from stkvlm_lib.data.frame_sets import read_frames
+    from stkvlm_lib.scores.multiple_choice import read_items
+    from stkvlm_lib.scores.scoring import records_to_score
+
+    frames = read_frames(config.frames_paths, skip_broken=config.skip_broken)
+    for parameter, file, read in (
+        ("QA_FILE", config.qa_file, lambda: records_to_score(config, frames)),
+        ("MC_FILE", config.mc_file, lambda: read_items(runs.resolve(config.mc_file), frames)),
+    ):
+        try:
+            if file:
+                read()
+        except ValueError as error:
+            raise ConfigError(f"{parameter}: {error}") from None
+
+
 def preflight(profile: str, name: str, configs: dict[str, RunConfig]) -> None:
     """Say what the run will use and how long it takes. Raises ConfigError when something it needs is not there."""
     import psutil
 
     config = configs["04"]
     check_places(config)
+    check_start_adapter(configs["03"])
+    check_questions(config)
     frames = config.frames_paths
     if config.compare_run:
         runs.compared_run(config.compare_run)
@@ -175,19 +227,42 @@ def preflight(profile: str, name: str, configs: dict[str, RunConfig]) -> None:
 
 
 def describe_base(config: ModelConfig) -> str:
-    """The base model and whether it is at hand. Raises ConfigError for a folder that is not there."""
+    """The base model and where it comes from. Raises ConfigError for one that is not there, or that no hub gives."""
     name = config.base_model
     if runs.base_is_local(name):
-        folder = ROOT / "models" / runs.EMBEDDED if name in ("", runs.EMBEDDED) else runs.resolve(name)
+        folder = base_folder(name)
         if not (folder / "config.json").is_file():
             raise ConfigError(f"BASE_MODEL: no model in {folder}; restore it, or name another base with -p BASE_MODEL")
         return str(folder)
     if not _HUB_ID.fullmatch(name):
         raise ConfigError(f"BASE_MODEL: {name!r} is neither a folder, nor 'embedded', nor a hub id such as org/name")
-    from huggingface_hub import try_to_load_from_cache
+    return f"{name} ({_where_on_hub(name, config.base_revision or None)})"
 
-    cached = try_to_load_from_cache(name, "config.json", revision=config.base_revision or None)
-    return f"{name} ({'in the local cache' if isinstance(cached, str) else 'will be downloaded from the hub'})"
+
+def base_folder(name: str) -> Path:
+    """Where a base lies that needs no hub."""
+    return ROOT / "models" / EMBEDDED if name in ("", EMBEDDED) else runs.resolve(name)
+
+
+def _where_on_hub(name: str, revision: str | None) -> str:
+    """Raises ConfigError where a base is neither in the local cache nor on a hub that can be reached."""
+    from huggingface_hub import HfApi, constants, try_to_load_from_cache
+
+    cached = try_to_load_from_cache(name, "config.json", revision=revision)
+    if isinstance(cached, str) and any(Path(cached).parent.glob("*.safetensors")):
+        return "in the local cache"
+    remedy = f"connect to the hub, or name a folder or {EMBEDDED} with -p BASE_MODEL"
+    if constants.HF_HUB_OFFLINE:
+        raise ConfigError(
+            f"BASE_MODEL: {name} is not in the local cache, and HF_HUB_OFFLINE is set; unset it, {remedy}"
+        )
+    try:
+        HfApi().model_info(name, revision=revision, timeout=HUB_TIMEOUT)
+    except Exception as error:  # of any kind, by what is between here and the hub
+        reason = (str(error).splitlines() or [""])[0]
+        what = f"not in the local cache, and the hub does not give it ({type(error).__name__}: {reason:.200})"
+        raise ConfigError(f"BASE_MODEL: {name} is {what}; see whether the name is right, {remedy}") from None
+    return "will be downloaded from the hub"
 
 
 def run_step(step: str, config: RunConfig, folder: Path, given: dict[str, Any], resume: str) -> None:
@@ -203,26 +278,43 @@ def run_step(step: str, config: RunConfig, folder: Path, given: dict[str, Any], 
         if not failure and not runs.is_done(folder, step):
             failure = "it ended without finishing (its kernel died, or a cell left early)"
         if failure:
-            raise StepFailed(f"{notebook} failed: {failure}\n  see    {executed}\n  resume {resume}")
+            where = f"{_full_disk(folder)}\n  see    {executed}\n  resume {resume}"
+            raise StepFailed(f"{notebook} failed: {failure}{where}")
     page = executed.with_suffix(".html")
     if executed.is_file() and not page.is_file():
         write_html(executed, page)
 
 
-def execute(source: Path, target: Path, parameters: dict[str, Any]) -> str:
-    """Run a notebook with its output on the terminal. Returns what went wrong, empty when nothing is known to."""
-    import papermill
+def _full_disk(folder: Path) -> str:
+    """What to add to a failure where the disk of the run is full, which not every library says."""
+    free = shutil.disk_usage(folder).free / 1e9
+    return f"\n  disk   {folder} has {1000 * free:.0f} MB left; make room there" if free < FULL_DISK_GB else ""
 
+
+def execute(source: Path, target: Path, parameters: dict[str, Any]) -> str:
+    """Run a notebook with its output on the terminal. Returns what went wrong, empty when nothing is known to.
+
+    An interrupt ends the notebook's kernel and is passed on.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     target.with_suffix(".html").unlink(missing_ok=True)
     os.environ["STKVLM_HEADLESS"] = "1"
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    kernel = Kernel(target.parent / CONNECTION_FILE.format(os.getpid()))
+    return kernel.run(lambda: _execute(source, target, parameters, kernel))
+
+
+def _execute(source: Path, target: Path, parameters: dict[str, Any], kernel: Kernel) -> str:
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+
     try:
         papermill.execute_notebook(
             source,
             target,
             parameters,
             kernel_name="python3",
+            kernel_manager_class=kernel.manager_class(),
             cwd=ROOT,
             progress_bar=False,
             stdout_file=sys.stdout,
@@ -231,7 +323,9 @@ def execute(source: Path, target: Path, parameters: dict[str, Any]) -> str:
         )
     except papermill.PapermillExecutionError as error:
         return f"{error.ename}: {error.evalue}"
-    except Exception as error:  # a dead kernel, one that does not start, a notebook that cannot be read
+    except DeadKernelError:
+        return f"Kernel died: {kernel.ended()}"
+    except Exception as error:  # a kernel that does not start, a notebook that cannot be read, a full disk
         return f"{type(error).__name__}: {error}"
     return ""
 
@@ -251,7 +345,7 @@ def point_latest_to(folder: Path) -> None:
 
 def print_headline(folder: Path) -> None:
     """The scores of a complete run, and where to look at them."""
-    metrics = read_json(folder / "metrics.json", "run notebook 04 again")
+    metrics = read_object(folder / "metrics.json", "run notebook 04 again")
     low, high = metrics.get("exact_ci95") or (None, None)
     print(f"\nexact match  {_percent(metrics['exact'])}  (95 % interval {_percent(low)} to {_percent(high)})", end="")
     print(f" on {metrics['n']} questions, split {metrics['split']}")

@@ -4,6 +4,7 @@
 A step is done when its stamp is there, and the stamp is written last. Nothing heavy is imported before it is needed.
 """
 
+import itertools
 import os
 import platform
 import random
@@ -11,15 +12,17 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stkvlm_lib import __version__
+from stkvlm_lib import __version__, run_lock
 from stkvlm_lib.config import EMBEDDED, ROOT, STEPS, ConfigError, RunConfig, resolve, upper
-from stkvlm_lib.files import read_json, sha256, write_json
+from stkvlm_lib.files import drop_parts, read_object, sha256, write_json
+from stkvlm_lib.notebook_kernel import CONNECTION_FILE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,6 +69,7 @@ def base_is_local(base_model: str) -> bool:
 class Run:
     """One step of a run while it is going on; `start_run` makes it.
 
+    lock: keeps others out until `finish`, where the pipeline that runs the notebook does not.
     interrupted: the same step was begun here with the same parameters and did not finish, so its leftovers may be
     continued. False after any change and when the step is done anew: then leftovers must go.
     """
@@ -76,6 +80,7 @@ class Run:
     interrupted: bool
     started: float = field(default_factory=time.perf_counter)
     recorded: bool = False
+    lock: run_lock.Lock | None = None
 
     def table(self) -> "pd.DataFrame":
         """Versions, device, commit and seed, one row each."""
@@ -103,8 +108,10 @@ class Run:
         """Enter the step into manifest.json (unless `record` has), then write its stamp: now it counts as done."""
         if inputs or artefacts or facts or not self.recorded:
             self.record(inputs, artefacts, **facts)
-        finished = read_json(self.folder / "manifest.json")["steps"][self.step]["finished"]
+        finished = _read_or_empty(self.folder / "manifest.json")["steps"][self.step]["finished"]
         write_json(stamp_path(self.folder, self.step), {"step": self.step, "finished": finished})
+        if self.lock:
+            self.lock.release()
 
     def record(self, inputs: Iterable[Path] = (), artefacts: Iterable[Path] = (), **facts: Any) -> None:
         """Enter the step into manifest.json, for a step that still writes something from it before it is done.
@@ -143,9 +150,13 @@ class Run:
 
 
 def start_run(config: RunConfig, step: str) -> Run:
-    """Begin a step: folder, seeds, torch and hub settings; its own stamp and those of later steps are taken away."""
+    """Begin a step: folder, seeds, torch and hub settings; its own stamp and those of later steps are taken away.
+
+    Raises run_lock.RunBusy while another process works in the folder.
+    """
     folder = config.run_path
     folder.mkdir(parents=True, exist_ok=True)
+    lock = run_lock.hold_step(folder)
     recorded = _read_or_empty(folder / "config.json")
     parameters = recorded_parameters(config)
     interrupted = recorded.get(step) == parameters and not is_done(folder, step)
@@ -155,7 +166,46 @@ def start_run(config: RunConfig, step: str) -> Run:
     set_up_hub(getattr(config, "base_model", ""))
     set_seeds(config.seed)
     set_up_torch()
-    return Run(folder.absolute(), step, config, interrupted)
+    return Run(folder.absolute(), step, config, interrupted, lock=lock)
+
+
+@contextmanager
+def open_run(name: str | None, profile: str, seed: int) -> Iterator[Path]:
+    """The folder of a run, which nobody else works in meanwhile: the one of that name, or a new one of its own.
+
+    What a killed run left half written is removed; a folder in which nothing came to be is taken away at the end.
+    Raises run_lock.RunBusy.
+    """
+    folder = OUTPUTS / name if name else _new_folder(run_id(profile, seed))
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = run_lock.hold_run(folder)
+    try:
+        drop_leftovers(folder)
+        yield folder
+    finally:
+        drop_leftovers(folder)
+        lock.release()
+        if not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def _new_folder(name: str) -> Path:
+    """A folder of this name, or with a number behind it where another run of the same second has it."""
+    for number in itertools.count(1):
+        folder = OUTPUTS / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            continue
+
+
+def drop_leftovers(folder: Path) -> None:
+    """Remove what killed processes left: half-written files, and the addresses and locks of kernels that are gone."""
+    drop_parts(folder)
+    run_lock.drop_kernel_lock(folder)
+    for left in folder.glob(f"notebooks/{CONNECTION_FILE.format('*')}"):
+        left.unlink(missing_ok=True)
 
 
 def set_seeds(seed: int) -> None:
@@ -285,4 +335,12 @@ def _git(*arguments: str) -> str:
 
 
 def _read_or_empty(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.is_file() else {}
+    """One of a run's two records, empty where it is not there. Raises ValueError for one that is broken."""
+    if not path.is_file():
+        return {}
+    remedy = "restore it, or take another --run-id or RUN_DIR"
+    record = read_object(path, remedy)
+    steps = record.get("steps", {}) if path.name == "manifest.json" else record
+    if not isinstance(steps, dict) or not all(isinstance(values, dict) for values in steps.values()):
+        raise ValueError(f"{path}: a step in it is not an object; {remedy}")
+    return record

@@ -32,7 +32,7 @@ from stkvlm_lib.pipeline import step_configs
         ("MIRROR", "false", False),
         ("MIRROR", "True", True),
         ("EPOCHS", "3", 3),
-        ("FRAMES_DIR", 2024, "2024"),
+        ("FRAMES_DIR", "007", "007"),
     ],
 )
 def test_values_as_papermill_and_yaml_deliver_them(name, given, expected):

@@ -89,8 +89,9 @@ def model_of(config: ExplorerConfig) -> "Callable[[], AnswerModel] | None":
         return None
 
     def load() -> "AnswerModel":
+        from stkvlm_lib.model_files import read_adapter_record
         from stkvlm_lib.runs import set_up_hub, set_up_torch
-        from stkvlm_lib.vlm.adapter import load_answerer, read_adapter_record
+        from stkvlm_lib.vlm.adapter import load_answerer
 
         set_up_hub(config.base_model or read_adapter_record(adapter)["base"]["name"])
         set_up_torch()

@@ -4,29 +4,76 @@ import platform
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from PIL import Image
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import nn
 
 from stkvlm_lib.config import EMBEDDED
-from stkvlm_lib.files import read_json, write_json, write_text
+from stkvlm_lib.files import errors_naming, write_json, write_text
+from stkvlm_lib.model_files import (
+    ADAPTER_WEIGHTS,
+    LORA_TARGETS,
+    MEAN_IMAGE_FILE,
+    RECORD_FILE,
+    AdapterFiles,
+    LoraSettings,
+    ModelError,
+    read_adapter,
+)
 from stkvlm_lib.vlm.answering import AnswerModel
-from stkvlm_lib.vlm.base_vlm import Base, ModelError, find_base, load_base, load_processor
+from stkvlm_lib.vlm.base_vlm import Base, find_base, load_base, load_processor
 
-LORA_TARGETS = r".*text_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 MAX_ADAPTER_MB = 50
-RECORD_FILE = "stkvlm.json"
-MEAN_IMAGE_FILE = "mean_image.png"
 
 
 def new_adapter(model: nn.Module, *, rank: int, alpha: int, dropout: float, seed: int) -> PeftModel:
     """A fresh LoRA adapter on the text model, the same for the same seed."""
     torch.manual_seed(seed)
+    return _with_lora(model, LoraSettings(rank, alpha, dropout, LORA_TARGETS), trainable=True)
+
+
+def _with_lora(model: nn.Module, lora: LoraSettings, *, trainable: bool) -> PeftModel:
     config = LoraConfig(
-        r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=LORA_TARGETS, task_type="CAUSAL_LM"
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.targets,
+        task_type="CAUSAL_LM",
+        inference_mode=not trainable,
     )
     return get_peft_model(model, config)
+
+
+def put_adapter(model: nn.Module, files: AdapterFiles, *, trainable: bool = False) -> PeftModel:
+    """A base with the adapter of checked files, in eval mode. trainable: its weights are open to training.
+
+    Raises ModelError where its weights are not, one for one, those of the base's layers, or hold NaN or infinities.
+    """
+    path = files.folder / ADAPTER_WEIGHTS
+    try:
+        model = _with_lora(model, files.lora, trainable=trainable)
+        weights = load_file(path)
+    except (ValueError, SafetensorError) as error:
+        raise ModelError(f"{files.folder}: does not fit the base ({error!s:.200}); {_REMAKE}") from None
+    wanted = {name: tuple(tensor.shape) for name, tensor in get_peft_model_state_dict(model).items()}
+    if missing := sorted(set(wanted) - set(weights)):
+        raise ModelError(f"{path}: {len(missing)} of {len(wanted)} tensors are missing, as {missing[0]}; {_REMAKE}")
+    if strange := sorted(set(weights) - set(wanted)):
+        raise ModelError(f"{path}: {len(strange)} tensors are of no layer of the base, as {strange[0]}; {_REMAKE}")
+    for name, tensor in weights.items():
+        if tuple(tensor.shape) != wanted[name]:
+            raise ModelError(
+                f"{path}: {name} has shape {tuple(tensor.shape)}, the base needs {wanted[name]}; {_REMAKE}"
+            )
+        if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
+            raise ModelError(f"{path}: {name} holds values that are no finite numbers; {_REMAKE}")
+    set_peft_model_state_dict(model, weights)
+    return model.eval()
+
+
+_REMAKE = "restore it, or make the adapter again with notebook 03"
 
 
 def save_adapter(answerer: AnswerModel, folder: Path, mean_image: Image.Image, **facts) -> float:
@@ -35,11 +82,15 @@ def save_adapter(answerer: AnswerModel, folder: Path, mean_image: Image.Image, *
     for config in model.peft_config.values():
         config.base_model_name_or_path = answerer.base.name
         config.revision = answerer.base.revision or None
-    folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(folder, save_embedding_layers=False)
-    answerer.processor.save_pretrained(folder)
-    write_text(folder / "README.md", _adapter_card(answerer.base))  # PEFT's own card would hold the base's path
-    mean_image.save(folder / MEAN_IMAGE_FILE)
+    with errors_naming(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            model.save_pretrained(folder, save_embedding_layers=False)
+        except SafetensorError as error:  # how safetensors tells of a full disk
+            raise OSError(f"{folder}: the adapter could not be written ({error}); make room there") from error
+        answerer.processor.save_pretrained(folder)
+        write_text(folder / "README.md", _adapter_card(answerer.base))  # PEFT's own card would hold the base's path
+        mean_image.save(folder / MEAN_IMAGE_FILE)
     versions = {"python": platform.python_version(), "torch": torch.__version__}
     record = {"base": answerer.base.record(), "versions": versions, "temperature": answerer.temperature}
     write_json(folder / RECORD_FILE, record | facts)
@@ -80,49 +131,50 @@ def load_answerer(
     *,
     trainable: bool = False,
 ) -> AnswerModel:
-    """A base with an adapter (None: the base alone). base_model None: the base that the adapter names.
+    """A base with an adapter (None: the base alone). base_model None: the base that the adapter names, which is then
+    not fetched from a hub, as nobody has asked for it.
 
     trainable: leave the adapter's weights open to training.
-    Raises ModelError when the adapter was made on another base than the one given.
+    Raises ModelError for files that are missing, broken or do not fit each other, and when the adapter was made on
+    another base than the one given.
     """
-    record = read_adapter_record(adapter_dir) if adapter_dir else {}
+    files = read_adapter(adapter_dir) if adapter_dir else None
+    made_on = files.record["base"] if files else {}
+    fetch = base_model is not None or not files
     if base_model is None:
-        base_model = record["base"]["name"] if record else EMBEDDED
-        revision = record["base"]["revision"] if record else revision
-    base = find_base(base_model, revision)
-    if record and record["base"]["sha256"] != base.sha256:
-        made_on = " ".join(filter(None, (record["base"]["name"], record["base"]["revision"])))
-        changed = f"train the adapter again, or restore the {base.name} that it was made on"
-        remedy = changed if base.name == record["base"]["name"] else "set BASE_MODEL to the adapter's base"
-        raise ModelError(
-            f"{adapter_dir}: made on base {made_on} (weights {record['base']['sha256'][:12]}), "
-            f"but BASE_MODEL is {base.name} (weights {base.sha256[:12]}); {remedy}"
-        )
+        base_model = made_on.get("name", EMBEDDED)
+        revision = made_on.get("revision", revision)
+    base = find_base(base_model, revision, fetch=fetch)
+    if files and made_on["sha256"] != base.sha256:
+        raise _other_base(files, base)
     processor = load_processor(base)
-    try:
-        model = load_base(base, quantization)
-        if adapter_dir:
-            model = PeftModel.from_pretrained(model, str(adapter_dir), is_trainable=trainable).eval()
-    except SafetensorError as error:
-        raise ModelError(f"{adapter_dir or base.folder}: weights cannot be read ({error}); restore them") from None
-    answerer = AnswerModel(base, model, processor)
-    answerer.temperature = record.get("temperature", 1.0)
+    model = load_base(base, quantization)
+    if not files:
+        return AnswerModel(base, model, processor)
+    answerer = AnswerModel(base, put_adapter(model, files, trainable=trainable), processor)
+    answerer.temperature = files.record.get("temperature", 1.0)
     return answerer
 
 
-def read_adapter_record(folder: Path) -> dict:
-    """What the adapter folder says of itself. Raises ModelError for a folder that is no adapter of this project."""
-    if not (folder / "adapter_config.json").exists():
-        raise ModelError(f"{folder}: no adapter there (adapter_config.json); run notebook 03, or set ADAPTER_DIR")
-    record = read_json(folder / RECORD_FILE, "it comes with adapters made by notebook 03; make the adapter again")
-    if not isinstance(record.get("base"), dict):
-        raise ModelError(f"{folder / RECORD_FILE}: does not name its base; make the adapter again with notebook 03")
-    return record
+def _other_base(files: AdapterFiles, base: Base) -> ModelError:
+    made_on = files.record["base"]
+    name = " ".join(filter(None, (made_on["name"], made_on["revision"])))
+    changed = f"train the adapter again, or restore the {base.name} that it was made on"
+    remedy = changed if base.name == made_on["name"] else "set BASE_MODEL to the adapter's base"
+    return ModelError(
+        f"{files.folder}: made on base {name} (weights {made_on['sha256'][:12]}), "
+        f"but BASE_MODEL is {base.name} (weights {base.sha256[:12]}); {remedy}"
+    )
 
 
 def mean_image(folder: Path) -> Image.Image:
     """The mean training picture kept with an adapter, for the blind score."""
     path = folder / MEAN_IMAGE_FILE
-    if not path.exists():
-        raise ModelError(f"{path}: missing; it comes with adapters made by notebook 03")
-    return Image.open(path).convert("RGB")
+    remedy = "it comes with adapters made by notebook 03"
+    if not path.is_file():
+        raise ModelError(f"{path}: missing; {remedy}")
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ModelError(f"{path}: no picture that can be read ({error!s:.200}); {remedy}") from None

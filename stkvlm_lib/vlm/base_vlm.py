@@ -10,21 +10,18 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import snapshot_download
+from safetensors import safe_open
 from torch import nn
 from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig
 from transformers.utils.logging import disable_progress_bar
 
 from stkvlm_lib.config import EMBEDDED, ROOT, resolve
-from stkvlm_lib.files import sha256
 from stkvlm_lib.grammar.spelling import plain
+from stkvlm_lib.model_files import ModelError, base_weights, check_base, hash_weights
 from stkvlm_lib.vlm.packing import Options, Segment
 
 FULL_PRECISION = ["model.vision_model", "model.connector", "lm_head"]
 """Modules that are not quantized, named from the start of the path (see `_check_layers`)."""
-
-
-class ModelError(ValueError):
-    """A base model or adapter that cannot be used; the message says which and what to do."""
 
 
 @dataclass(frozen=True)
@@ -40,43 +37,53 @@ class Base:
         return {"name": self.name, "revision": self.revision, "sha256": self.sha256}
 
 
-def find_base(name: str = "", revision: str = "") -> Base:
-    """Resolve a base to files on disk, downloading a hub id once. Raises ModelError when it cannot be had."""
+def find_base(name: str = "", revision: str = "", *, fetch: bool = True) -> Base:
+    """Resolve a base to checked files on disk, downloading a hub id once.
+
+    fetch: whether a hub id may be downloaded; otherwise only the local cache is looked at.
+    Raises ModelError when it cannot be had, or its files are broken.
+    """
     if name in ("", EMBEDDED):
         folder = ROOT / "models" / EMBEDDED
         if not (folder / "config.json").exists():
             raise ModelError(
                 f"{folder}: the embedded base is missing; restore it, or make it with stkvlm_lib.pretraining"
             )
-        return _local_base(EMBEDDED, folder)
+        return _checked_base(EMBEDDED, folder)
     if resolve(name).is_dir():
-        return _local_base(resolve(name).name, resolve(name))
+        return _checked_base(resolve(name).name, resolve(name))
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise ModelError(f"BASE_MODEL={name!r}: no such folder, and not a hub id (owner/name)")
     try:
         folder = Path(
             snapshot_download(
-                name, revision=revision or None, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja"]
+                name,
+                revision=revision or None,
+                allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja"],
+                local_files_only=not fetch,
             )
         )
     except Exception as error:
-        reason = str(error).splitlines()[0]
+        reason = _first_line(error)
+        if not fetch:
+            raise ModelError(
+                f"the adapter's base {name!r} is not in the local cache, and is fetched only when you ask for it: "
+                f"name it, with --base {name} or BASE_MODEL={name}, if you trust it"
+            ) from error
         raise ModelError(
             f"base model {name!r} is not in the local cache and cannot be had ({type(error).__name__}: {reason}); "
             f"connect to the hub with HF_HUB_OFFLINE=0, give a local folder, or use BASE_MODEL={EMBEDDED}"
         ) from error
-    return Base(name, folder, folder.name, _hash_weights(folder))
+    return _checked_base(name, folder, folder.name)
 
 
-def _local_base(name: str, folder: Path) -> Base:
-    return Base(name, folder, "", _hash_weights(folder))
+def _checked_base(name: str, folder: Path, revision: str = "") -> Base:
+    check_base(folder)
+    return Base(name, folder, revision, hash_weights(folder))
 
 
-def _hash_weights(folder: Path) -> str:
-    weights = sorted(folder.glob("*.safetensors"))
-    if not weights:
-        raise ModelError(f"{folder}: no *.safetensors there; give a folder in the Hugging Face layout")
-    return sha256(weights)
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0][:300]
 
 
 def pick_device() -> torch.device:
@@ -91,7 +98,11 @@ def compute_dtype(device: torch.device) -> torch.dtype:
 
 
 def load_base(base: Base, quantization: str = "nf4") -> nn.Module:
-    """The base with its text model in NF4 (or as it is, for `none`), in eval mode, everything frozen."""
+    """The base with its text model in NF4 (or as it is, for `none`), in eval mode, everything frozen.
+
+    Raises ModelError where weights are missing, have other shapes than config.json says, or are not finite.
+    """
+    _check_finite(base.folder)
     disable_progress_bar()  # the weights load in a second; the bar only clutters notebooks
     device = pick_device()
     dtype = compute_dtype(device)
@@ -102,16 +113,43 @@ def load_base(base: Base, quantization: str = "nf4") -> nn.Module:
         bnb_4bit_compute_dtype=dtype,
         llm_int8_skip_modules=FULL_PRECISION,
     )
-    model = AutoModelForImageTextToText.from_pretrained(
-        base.folder,
-        dtype=dtype,
-        attn_implementation="sdpa",
-        device_map={"": device},
-        quantization_config=nf4 if quantization == "nf4" else None,
-    )
+    try:
+        model, found = AutoModelForImageTextToText.from_pretrained(
+            base.folder,
+            dtype=dtype,
+            attn_implementation="sdpa",
+            device_map={"": device},
+            quantization_config=nf4 if quantization == "nf4" else None,
+            output_loading_info=True,
+            **_FROM_DISK,
+            use_safetensors=True,
+        )
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # of any kind, by what is wrong with the files
+        raise ModelError(_unusable(base, "model", error)) from error
+    if missing := sorted(found["missing_keys"]):
+        raise ModelError(f"{base.folder}: {len(missing)} of its weights are missing, as {missing[0]}; {_RESTORE}")
     if quantization == "nf4":
         _check_layers(model)
     return model.requires_grad_(False).eval()
+
+
+_FROM_DISK = {"trust_remote_code": False, "local_files_only": True}
+"""A base is read from its folder, and code that it brings is never run, whatever it asks for."""
+_RESTORE = "restore it, or name another BASE_MODEL"
+
+
+def _unusable(base: Base, what: str, error: Exception) -> str:
+    return f"{base.folder}: its {what} cannot be loaded ({type(error).__name__}: {_first_line(error)}); {_RESTORE}"
+
+
+def _check_finite(folder: Path) -> None:
+    for path in base_weights(folder):
+        with safe_open(path, "pt") as file:
+            for name in file.keys():  # noqa: SIM118 - no mapping, it only has this method
+                if not torch.isfinite(file.get_tensor(name)).all():
+                    raise ModelError(f"{path}: {name} holds NaN or infinities; {_RESTORE}")
 
 
 def _check_layers(model: nn.Module) -> None:
@@ -134,11 +172,18 @@ def _check_layers(model: nn.Module) -> None:
 
 
 def load_processor(base: Base) -> AutoProcessor:
-    """The base's processor, set to one square crop a picture: splitting would cut a small frame into 13 crops."""
-    processor = AutoProcessor.from_pretrained(base.folder)
-    pictures = processor.image_processor
-    pictures.do_image_splitting = False
-    pictures.size = {"longest_edge": dict(pictures.max_image_size)["longest_edge"]}
+    """The base's processor, set to one square crop a picture: splitting would cut a small frame into 13 crops.
+
+    Raises ModelError where its files do not make one that lays out a question.
+    """
+    try:
+        processor = AutoProcessor.from_pretrained(base.folder, **_FROM_DISK)
+        pictures = processor.image_processor
+        pictures.do_image_splitting = False
+        pictures.size = {"longest_edge": dict(pictures.max_image_size)["longest_edge"]}
+        Prompt(processor)
+    except Exception as error:  # of any kind, by what is wrong with the files
+        raise ModelError(_unusable(base, "processor", error)) from error
     return processor
 
 

@@ -1,7 +1,9 @@
 """QLoRA training: frozen 4-bit base, a LoRA adapter on its text model, the loss on answers and stop tokens alone."""
 
+import math
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from peft.tuners.lora import LoraLayer
 from PIL import Image
 from torch import nn
 from torch.utils.data import Dataset
@@ -18,6 +21,7 @@ from stkvlm_lib.config import EMBEDDED, FinetuneConfig, resolve
 from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.files import read_json, read_jsonl, write_json, write_jsonl
 from stkvlm_lib.grammar.questions import normalise
+from stkvlm_lib.model_files import check_start, read_adapter
 from stkvlm_lib.qa.qa_sets import Record, by_picture
 from stkvlm_lib.qa.training_draw import TrainingPicture
 from stkvlm_lib.runs import peak_memory_mb
@@ -31,9 +35,17 @@ from stkvlm_lib.vlm.temperature import Labelled, fit_temperature
 LogRows = list[dict]
 
 
+class TrainingDiverged(RuntimeError):
+    """A training whose loss or weights are no numbers any more; the message names the step and what to do."""
+
+
 @dataclass(frozen=True)
 class TrainingFacts:
-    """What a training took: seconds and rates, interruptions left out, the step whose adapter was kept."""
+    """What a training took: seconds and rates, interruptions left out, the step whose adapter was kept.
+
+    valid_exact, valid_majority: shares of the valid questions that the adapter kept and each family's most frequent
+    answer have right; None without valid questions.
+    """
 
     train_seconds: float
     qa_per_second_train: float
@@ -41,6 +53,7 @@ class TrainingFacts:
     steps: int
     kept_step: int
     valid_exact: float | None
+    valid_majority: float | None
     pictures: int
     questions: int
     trainable_parameters: int
@@ -49,12 +62,22 @@ class TrainingFacts:
 
 
 def build_trainable(config: FinetuneConfig) -> AnswerModel:
-    """Base in 4 bit with a fresh adapter, or with the one in START_ADAPTER to go on from. The seed comes first."""
+    """Base in 4 bit with a fresh adapter, or with the one in START_ADAPTER to go on from. The seed comes first.
+
+    Rank and alpha of a START_ADAPTER stay; its dropout is the one set here. Raises ConfigError where another rank or
+    alpha was asked for, ModelError for an adapter or base that cannot be used.
+    """
     torch.manual_seed(config.seed)
     start = resolve(config.start_adapter) if config.start_adapter else None
+    if start:
+        lora = read_adapter(start).lora
+        check_start(config, lora)
+        print(f"START_ADAPTER goes on with its rank {lora.rank} and alpha {lora.alpha}")
     base = config.base_model or EMBEDDED
     answerer = load_answerer(start, base, config.base_revision, config.quantization, trainable=True)
-    if not start:
+    if start:
+        set_dropout(answerer, config.lora_dropout)
+    else:
         answerer.model = new_adapter(
             answerer.model,
             rank=config.lora_rank,
@@ -64,6 +87,14 @@ def build_trainable(config: FinetuneConfig) -> AnswerModel:
         )
     answerer.model.config.use_cache = False
     return answerer
+
+
+def set_dropout(answerer: AnswerModel, dropout: float) -> None:
+    """Drop this share of the adapter's inputs in training, in place of what it was trained with before."""
+    answerer.model.peft_config["default"].lora_dropout = dropout
+    for module in answerer.model.modules():
+        if isinstance(module, LoraLayer):
+            module.lora_dropout["default"] = nn.Dropout(dropout) if dropout else nn.Identity()
 
 
 def trainable_parameters(answerer: AnswerModel) -> tuple[int, int]:
@@ -158,7 +189,11 @@ def answer_loss(outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor 
 
 
 class QloraTrainer(Trainer):
-    """The Trainer with our way of scoring the valid pictures: generated answers, strict exact match."""
+    """The Trainer with our way of scoring the valid pictures: generated answers, strict exact match.
+
+    It stops at the first loss that is no number, and saves no checkpoint whose weights are none, so that the last one
+    on disk is good. Raises TrainingDiverged.
+    """
 
     def __init__(self, *args, answerer: AnswerModel, valid: list[Record], valid_features: dict, **kwargs):
         super().__init__(*args, compute_loss_func=answer_loss, **kwargs)
@@ -166,6 +201,19 @@ class QloraTrainer(Trainer):
         self.answerer = answerer
         self.valid = by_picture(valid)
         self.valid_features = valid_features
+
+    def training_step(self, *args, **kwargs) -> torch.Tensor:
+        loss = super().training_step(*args, **kwargs)
+        if not math.isfinite(loss):
+            raise TrainingDiverged(_diverged(f"the loss of step {self.state.global_step + 1} is {loss:.3g}", self.args))
+        return loss
+
+    def _save_checkpoint(self, *args, **kwargs) -> None:
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad and not torch.isfinite(parameter).all():
+                what = f"{name} is not finite after step {self.state.global_step}"
+                raise TrainingDiverged(_diverged(what, self.args))
+        super()._save_checkpoint(*args, **kwargs)
 
     def evaluate(self, *args, **kwargs) -> dict[str, float]:
         right = total = 0
@@ -182,6 +230,14 @@ class QloraTrainer(Trainer):
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+
+def _diverged(what: str, arguments: TrainingArguments) -> str:
+    kept = last_checkpoint(Path(arguments.output_dir))
+    return (
+        f"{what}: the training has diverged and nothing of it is scored; train again with a lower LEARNING_RATE than "
+        f"{arguments.learning_rate:g} (./run_all.sh with --from 03). The last good checkpoint: {kept or 'none yet'}"
+    )
 
 
 class Diary(TrainerCallback):
@@ -271,7 +327,8 @@ def finetune(
     seconds, state, questions = diary.seconds, trainer.state, sum(len(p.questions) for p in train)
     kept = int(state.best_model_checkpoint.rsplit("-", 1)[1]) if state.best_model_checkpoint else state.global_step
     mean = average_picture(folder, sorted({p.image_file for p in train}))
-    size = save_adapter(answerer, run / "adapter", mean, settings=_settings(config), kept_step=kept)
+    size = save_adapter(answerer, run / "adapter", mean, settings=_settings(config, answerer), kept_step=kept)
+    majority = majority_share(valid)
     facts = TrainingFacts(
         train_seconds=seconds,
         qa_per_second_train=questions * config.epochs / seconds,
@@ -279,6 +336,7 @@ def finetune(
         steps=state.global_step,
         kept_step=kept,
         valid_exact=state.best_metric,
+        valid_majority=majority,
         pictures=len(train),
         questions=questions,
         trainable_parameters=trainable_parameters(answerer)[0],
@@ -286,13 +344,36 @@ def finetune(
         temperature=answerer.temperature,
     )
     write_json(run / "training.json", asdict(facts))
+    if warning := majority_warning([row["valid_exact"] for row in read_log(run) if "valid_exact" in row], majority):
+        print(warning, flush=True)
     return facts
 
 
-def _settings(config: FinetuneConfig) -> dict:
-    """What the adapter records of its training: everything but paths, which mean nothing elsewhere."""
+def majority_share(records: Sequence[Record]) -> float | None:
+    """The share of questions that each family's most frequent answer has right; None for no questions."""
+    answers: dict[str, Counter] = {}
+    for record in records:
+        answers.setdefault(record.family, Counter())[normalise(record.answer)] += 1
+    return sum(max(counts.values()) for counts in answers.values()) / len(records) if records else None
+
+
+def majority_warning(exact: Sequence[float], majority: float | None) -> str:
+    """What to say where the last or the best of the valid scores is no better than guessing; empty otherwise."""
+    if majority is None or not exact or min(max(exact), exact[-1]) > majority:
+        return ""
+    return (
+        f"warning: valid exact was {max(exact):.3f} at best and {exact[-1]:.3f} at last, where each family's most "
+        f"frequent answer has {majority:.3f}: this adapter has learnt little or has diverged; lower LEARNING_RATE"
+    )
+
+
+def _settings(config: FinetuneConfig, answerer: AnswerModel) -> dict:
+    """What the adapter records of its training: everything but paths, which mean nothing elsewhere. Its form is that
+    which it has, also where it goes on from another's."""
     paths = ("run_dir", "frames_dir", "base_model", "start_adapter")
-    return {name: value for name, value in asdict(config).items() if name not in paths}
+    lora = answerer.model.peft_config["default"]
+    form = {"lora_rank": lora.r, "lora_alpha": lora.lora_alpha, "lora_dropout": lora.lora_dropout}
+    return {name: value for name, value in asdict(config).items() if name not in paths} | form
 
 
 def last_checkpoint(folder: Path) -> str | None:
@@ -324,6 +405,7 @@ def training_arguments(config: FinetuneConfig, pictures: int, has_valid: bool) -
         fp16=dtype is torch.float16,
         use_cpu=device.type == "cpu",
         logging_steps=max(1, min(20, steps // 20)),
+        logging_nan_inf_filter=False,  # QloraTrainer stops at such a loss
         save_strategy="steps",
         save_steps=every,
         eval_strategy="steps" if has_valid else "no",

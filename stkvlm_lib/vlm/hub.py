@@ -4,11 +4,17 @@ import os
 import re
 from pathlib import Path
 
-from stkvlm_lib.vlm.adapter import MEAN_IMAGE_FILE, RECORD_FILE, read_adapter_record
-from stkvlm_lib.vlm.base_vlm import ModelError
+from stkvlm_lib.model_files import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    MEAN_IMAGE_FILE,
+    RECORD_FILE,
+    ModelError,
+    read_adapter_record,
+)
 
 CARD = "README.md"
-NEEDED = ("adapter_config.json", "adapter_model.safetensors", RECORD_FILE, MEAN_IMAGE_FILE, CARD)
+NEEDED = (ADAPTER_CONFIG, ADAPTER_WEIGHTS, RECORD_FILE, MEAN_IMAGE_FILE, CARD)
 PROCESSOR = (
     "chat_template.jinja",
     "preprocessor_config.json",

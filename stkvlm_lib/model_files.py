@@ -1,0 +1,283 @@
+"""Adapters and bases as files: what must lie in their folders, checked before anything of them is loaded or run.
+
+Weights are read from safetensors files alone, never from pickles, and settings are JSON that is checked key by key.
+Nothing heavy is imported here, so that a run can be refused before its first step.
+"""
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stkvlm_lib.config import ConfigError, FinetuneConfig
+from stkvlm_lib.files import read_object, sha256
+
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+RECORD_FILE = "stkvlm.json"
+MEAN_IMAGE_FILE = "mean_image.png"
+LORA_TARGETS = r".*text_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl")
+"""Files that can run code when they are read, and so are not."""
+
+Shapes = dict[str, tuple[int, ...]]
+"""The tensors of a weights file by name."""
+
+_REMAKE = "restore it, or make the adapter again with notebook 03"
+_RESTORE = "restore it, or fetch the base again"
+_BASE_SETTINGS = (
+    "config.json",
+    "generation_config.json",
+    "model.safetensors.index.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+)
+_MODEL_TYPES = ("idefics3", "smolvlm")
+_BYTES = {
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2"), 1),
+    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 2),
+    **dict.fromkeys(("U32", "I32", "F32"), 4),
+    **dict.fromkeys(("U64", "I64", "F64"), 8),
+}
+"""Bytes of a value of each type of a safetensors file."""
+_PART = re.compile(r"(.+)\.lora_([AB])\.weight")
+_USED = {"r", "lora_alpha", "lora_dropout", "target_modules"}
+_MEANINGLESS = {"base_model_name_or_path", "revision", "peft_version", "inference_mode"}
+"""Keys of adapter_config.json that decide nothing here: the base is that of RECORD_FILE."""
+_FIXED = {
+    "peft_type": "LORA",
+    "task_type": "CAUSAL_LM",
+    "bias": "none",
+    "init_lora_weights": True,
+    "megatron_core": "megatron.core",
+    "qalora_group_size": 16,
+}
+
+
+class ModelError(ValueError):
+    """A base model or adapter that cannot be used; the message says which file, what of it, and what to do."""
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """What decides the form of an adapter. targets: LORA_TARGETS, or names of layers."""
+
+    rank: int
+    alpha: float
+    dropout: float
+    targets: str | list[str]
+
+
+@dataclass(frozen=True)
+class AdapterFiles:
+    """A checked adapter folder. record: its RECORD_FILE, with `base` (name, revision, sha256)."""
+
+    folder: Path
+    record: dict
+    lora: LoraSettings
+    shapes: Shapes
+
+
+def read_adapter(folder: Path) -> AdapterFiles:
+    """Check an adapter's files against each other. Raises ModelError naming the file that is missing or does not fit.
+
+    Whether the weights are finite and are those of a base's layers is seen only where they are loaded.
+    """
+    record = read_adapter_record(folder)
+    lora = _read_lora(folder / ADAPTER_CONFIG)
+    weights = _weights_file(folder, ADAPTER_WEIGHTS, _REMAKE)
+    shapes = read_shapes(weights, _REMAKE)
+    _check_parts(weights, shapes, lora.rank)
+    return AdapterFiles(folder, record, lora, shapes)
+
+
+def read_adapter_record(folder: Path) -> dict:
+    """What the adapter folder says of itself. Raises ModelError for a folder that is no adapter of this project."""
+    if not (folder / ADAPTER_CONFIG).exists():
+        raise ModelError(f"{folder}: no adapter there ({ADAPTER_CONFIG}); run notebook 03, or set ADAPTER_DIR")
+    path = folder / RECORD_FILE
+    record = _settings(path, "it comes with adapters made by notebook 03; make the adapter again")
+    base = record.get("base")
+    if not isinstance(base, dict) or not all(isinstance(base.get(k), str) for k in ("name", "revision", "sha256")):
+        raise ModelError(f"{path}: does not name its base; make the adapter again with notebook 03")
+    if not _is_base_name(base["name"]):
+        raise ModelError(f"{path}: its base {base['name']!r:.80} is no name of a base; make the adapter again")
+    return record
+
+
+def _is_base_name(name: str) -> bool:
+    """Whether a recorded base is `embedded`, the name of a folder, or owner/name on a hub, but no path elsewhere."""
+    parts = name.split("/")
+    return len(parts) <= 2 and all(part and part[0] not in ".~" and "\0" not in part for part in parts)
+
+
+def _read_lora(path: Path) -> LoraSettings:
+    given = _settings(path, _REMAKE)
+    for key, value in given.items():
+        if key in _USED | _MEANINGLESS or value in (None, False, {}, []) or value == _FIXED.get(key):
+            continue
+        raise ModelError(f"{path}: {key} = {value!r:.60} is nothing that adapters of this project have; {_REMAKE}")
+    if given.get("peft_type") != "LORA":
+        raise ModelError(f"{path}: peft_type = {given.get('peft_type')!r:.60} is not LORA; {_REMAKE}")
+    rank, alpha, dropout = given.get("r"), given.get("lora_alpha"), given.get("lora_dropout", 0.0)
+    if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
+        raise ModelError(f"{path}: r = {rank!r:.60} is not a whole number from 1; {_REMAKE}")
+    if not _is_number(alpha) or alpha <= 0:
+        raise ModelError(f"{path}: lora_alpha = {alpha!r:.60} is not a number above 0; {_REMAKE}")
+    if not _is_number(dropout) or not 0 <= dropout < 1:
+        raise ModelError(f"{path}: lora_dropout = {dropout!r:.60} is not a share from 0 to under 1; {_REMAKE}")
+    targets = given.get("target_modules")
+    listed = targets if isinstance(targets, list) else []
+    if targets != LORA_TARGETS and not (listed and all(re.fullmatch(r"[\w.]+", str(target)) for target in listed)):
+        raise ModelError(f"{path}: target_modules = {targets!r:.60} are not those of this project; {_REMAKE}")
+    return LoraSettings(rank, alpha, dropout, targets)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _check_parts(path: Path, shapes: Shapes, rank: int) -> None:
+    """Every layer has its A (rank, in) and B (out, rank), and there is nothing else."""
+    if not shapes:
+        raise ModelError(f"{path}: holds no weights; {_REMAKE}")
+    for name, shape in shapes.items():
+        found = _PART.fullmatch(name)
+        if not found:
+            raise ModelError(f"{path}: {name:.120} is no part of a LoRA adapter; {_REMAKE}")
+        layer, part = found.groups()
+        if len(shape) != 2 or shape[0 if part == "A" else 1] != rank:
+            raise ModelError(f"{path}: {name:.120} has shape {shape}, but {ADAPTER_CONFIG} says r = {rank}; {_REMAKE}")
+        other = f"{layer}.lora_{'B' if part == 'A' else 'A'}.weight"
+        if other not in shapes:
+            raise ModelError(f"{path}: {other:.120} is missing; {_REMAKE}")
+
+
+def check_start(config: FinetuneConfig, lora: LoraSettings) -> None:
+    """Raises ConfigError where LORA_RANK or LORA_ALPHA are set to what START_ADAPTER does not have.
+
+    A value that is the default counts as not set: then the adapter's own is used, and recorded.
+    """
+    plain = FinetuneConfig()
+    given = {"LORA_RANK": (config.lora_rank, plain.lora_rank), "LORA_ALPHA": (config.lora_alpha, plain.lora_alpha)}
+    has = {"LORA_RANK": lora.rank, "LORA_ALPHA": lora.alpha}
+    for name, (value, default) in given.items():
+        if value not in (default, has[name]):
+            raise ConfigError(
+                f"{name}={value}: START_ADAPTER {config.start_adapter} has {has[name]}, which training cannot change; "
+                f"leave {name} out, or start a new adapter"
+            )
+
+
+def check_base(folder: Path) -> None:
+    """Check a base's files, without loading it. Raises ModelError naming the file and what is wrong with it."""
+    weights = base_weights(folder)
+    for name in _BASE_SETTINGS:
+        if name == "config.json" or (folder / name).exists():
+            _settings(folder / name, _RESTORE)
+    config = read_object(folder / "config.json")
+    if config.get("model_type") not in _MODEL_TYPES:
+        kind = config.get("model_type")
+        raise ModelError(f"{folder / 'config.json'}: model_type {kind!r:.60} is not idefics3; name another BASE_MODEL")
+    if config.get("quantization_config"):
+        raise ModelError(f"{folder / 'config.json'}: the base is quantized already; give the original as BASE_MODEL")
+    for file in weights:
+        read_shapes(file, _RESTORE)
+    _check_index(folder)
+
+
+def _check_index(folder: Path) -> None:
+    """The index of weights in several files names files of the folder, and all of them are there."""
+    path = folder / "model.safetensors.index.json"
+    if not path.exists():
+        return
+    named = read_object(path).get("weight_map")
+    if not isinstance(named, dict):
+        raise ModelError(f"{path}: has no weight_map; {_RESTORE}")
+    for name in sorted(set(map(str, named.values()))):
+        if Path(name).name != name or not (folder / name).is_file():
+            raise ModelError(f"{path}: names {name!r:.80}, which is no file of {folder}; {_RESTORE}")
+
+
+def base_weights(folder: Path) -> list[Path]:
+    """The weights files of a base, sorted. Raises ModelError where there are none."""
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        what = f"no *.safetensors there{_pickles(folder)}"
+        raise ModelError(f"{folder}: {what}; give a folder in the Hugging Face layout")
+    return [_weights_file(folder, path.name, _RESTORE) for path in weights]
+
+
+def hash_weights(folder: Path) -> str:
+    """SHA-256 of a base's weights, by which adapters know it."""
+    return sha256(base_weights(folder))
+
+
+def read_shapes(path: Path, remedy: str) -> Shapes:
+    """The shapes that a safetensors file promises, of which every byte is there.
+
+    Raises ModelError for a file that is cut, is another kind of file, or whose header does not fit its size.
+    """
+    try:
+        header, data_bytes = _read_header(path)
+        spans = sorted(_span(name, value) for name, value in header.items() if name != "__metadata__")
+        if [start for start, _ in spans] + [data_bytes] != [0, *(end for _, end in spans)]:
+            raise ValueError("its header does not fit its size")
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path.parent}: weights cannot be read ({path.name}: {str(error):.200}); {remedy}") from None
+    return {name: tuple(value["shape"]) for name, value in header.items() if name != "__metadata__"}
+
+
+def _read_header(path: Path) -> tuple[dict, int]:
+    """The header, and how many bytes of values follow it."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 10 or length > size - 8:
+            raise ValueError(f"its {size} bytes end within the header")
+        header = json.loads(file.read(length))
+    if not isinstance(header, dict):
+        raise ValueError("its header is not an object")
+    return header, size - 8 - length
+
+
+def _span(name: str, value: Any) -> tuple[int, int]:
+    """From which to which byte a tensor goes. Raises ValueError for an entry that contradicts itself."""
+    shape, offsets = (value.get(key) if isinstance(value, dict) else None for key in ("shape", "data_offsets"))
+    for numbers in (shape, offsets):
+        if not isinstance(numbers, list) or not all(type(n) is int and n >= 0 for n in numbers):
+            raise ValueError(f"its header has no shape or place for {name:.80}")
+    if len(offsets) != 2 or value.get("dtype") not in _BYTES:
+        raise ValueError(f"its header has no type or place for {name:.80}")
+    if offsets[1] - offsets[0] != math.prod(shape) * _BYTES[value["dtype"]]:
+        raise ValueError(f"its header gives {name:.80} other bytes than its shape needs")
+    return offsets[0], offsets[1]
+
+
+def _weights_file(folder: Path, name: str, remedy: str) -> Path:
+    path = folder / name
+    if not path.is_file():
+        what = "is not a file" if path.exists() else f"not there{_pickles(folder)}"
+        raise ModelError(f"{path}: {what}; {remedy}")
+    return path
+
+
+def _pickles(folder: Path) -> str:
+    """Says of pickled weights in a folder that they are passed over, empty where there are none."""
+    found = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
+    return f" ({found[0]} is a pickle, which is never read)" if found else ""
+
+
+def _settings(path: Path, remedy: str) -> dict:
+    """A JSON object. Raises ModelError for any other file, a folder, or none."""
+    try:
+        return read_object(path, remedy)
+    except (ValueError, FileNotFoundError) as error:
+        raise ModelError(str(error)) from None
