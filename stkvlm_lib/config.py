@@ -13,6 +13,8 @@ ROOT = Path(__file__).resolve().parent.parent
 """The repository: relative paths in parameters count from here, whatever folder a command is started in."""
 EMBEDDED = "embedded"
 """The name under which adapters record the base that ships in models/embedded."""
+MOST_SEED = 2**32 - 1
+"""What numpy takes."""
 
 
 class ConfigError(ValueError):
@@ -29,7 +31,7 @@ class RunConfig:
     seed: int = 0
 
     def __post_init__(self):
-        _require(self.seed >= 0, "SEED", self.seed, "a whole number from 0")
+        _require(0 <= self.seed <= MOST_SEED, "SEED", self.seed, f"a whole number from 0 to {MOST_SEED}")
 
     @property
     def run_path(self) -> Path:
@@ -317,9 +319,9 @@ def _cast(name: str, value: Any, kind: type) -> Any:
     A number for a text is refused: papermill makes 20241126 of `2024_11_26` and inf of `7e23997`, and what was typed is
     lost.
     """
-    if isinstance(value, kind) and not (kind is int and isinstance(value, bool)) and not _is_not_finite(value):
+    if isinstance(value, kind) and not (kind is int and isinstance(value, bool)) and not _is_endless(value):
         return value
-    if kind is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < _MOST:
+    if kind is float and isinstance(value, int) and not isinstance(value, bool) and not _is_endless(value):
         return float(value)
     if isinstance(value, str):
         if kind is bool and value.lower() in ("true", "false"):
@@ -331,19 +333,19 @@ def _cast(name: str, value: Any, kind: type) -> Any:
                 number = float(value)
             except ValueError:
                 number = math.nan
-            if not _is_not_finite(number):
+            if not _is_endless(number):
                 return number
     if kind is str:
         raise ConfigError(
             f"{name}={value!r} is not text but {type(value).__name__}, so what was typed may be lost; give it to "
             f"papermill with `-r {name} VALUE` in place of -p, in a notebook or YAML file in quotes"
         )
-    raise ConfigError(f"{name}={value!r} is not of type {kind.__name__}")
+    raise ConfigError(f"{name}={value!r:.80} is not of type {kind.__name__}")
 
 
-def _is_not_finite(value: Any) -> bool:
-    """Whether a value is a float that is no number or infinite, which no parameter may be and JSON cannot hold."""
-    return isinstance(value, float) and not math.isfinite(value)
+def _is_endless(value: Any) -> bool:
+    """Whether a value is NaN, infinite, or too large a number to be meant, which JSON or numpy could not hold."""
+    return isinstance(value, int | float) and not abs(value) < _MOST
 
 
 def _require(condition: bool, name: str, value: Any, wanted: str) -> None:

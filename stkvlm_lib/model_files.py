@@ -135,9 +135,13 @@ def _read_lora(path: Path) -> LoraSettings:
         raise ModelError(f"{path}: lora_dropout = {dropout!r:.60} is not a share from 0 to under 1; {_REMAKE}")
     targets = given.get("target_modules")
     listed = targets if isinstance(targets, list) else []
-    if targets != LORA_TARGETS and not (listed and all(re.fullmatch(r"[\w.]+", str(target)) for target in listed)):
+    if targets != LORA_TARGETS and not (listed and all(_is_layer_name(target) for target in listed)):
         raise ModelError(f"{path}: target_modules = {targets!r:.60} are not those of this project; {_REMAKE}")
     return LoraSettings(rank, alpha, dropout, targets)
+
+
+def _is_layer_name(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[\w.]+", value) is not None
 
 
 def _is_number(value: Any) -> bool:

@@ -71,8 +71,8 @@ def check_request(request: Request) -> None:
         raise ConfigError(f"unknown step {request.from_step!r}; valid ones are {', '.join(STEPS)}")
     if request.run_id is not None and (not _RUN_ID.fullmatch(request.run_id) or request.run_id == "latest"):
         raise ConfigError(
-            f"--run-id {request.run_id[:120]!r}: must be a folder name of letters, digits, '.', '_' and '-', at most 100, "
-            "and not 'latest'"
+            f"--run-id {request.run_id[:120]!r}: must be a folder name of letters, digits, '.', '_' and '-', "
+            "of at most 100 of them, and not 'latest'"
         )
     if request.from_step and not request.run_id:
         raise ConfigError(f"--from {request.from_step} needs --run-id, the name of a folder in outputs/")

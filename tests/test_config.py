@@ -2,6 +2,7 @@
 
 import json
 import os
+from types import SimpleNamespace
 
 import pytest
 
@@ -53,6 +54,7 @@ def test_a_value_of_the_wrong_type_is_refused_by_name(name, given):
     ("kind", "name", "given"),
     [
         (ExploreConfig, "SEED", -1),
+        (ExploreConfig, "SEED", 2**32),
         (ModelConfig, "QUANTIZATION", "int8"),
         (ModelConfig, "EVAL_BATCH_SIZE", 0),
         (FinetuneConfig, "EPOCHS", 0),
@@ -82,6 +84,63 @@ def test_a_notebook_refuses_a_misspelt_parameter_whatever_its_case():
 def test_a_notebook_keeps_its_parameters_apart_from_what_python_and_jupyter_define():
     namespace = {"SEED": 3, "__name__": "__main__", "_ih": [], "In": [], "Out": {}, "json": json, "QaConfig": QaConfig}
     assert read_parameters(namespace, QaConfig) == QaConfig(seed=3)
+
+
+def shell(**before):
+    """What IPython puts into a notebook's names: its shell, which remembers what start-up files have defined."""
+    return {"get_ipython": lambda: SimpleNamespace(user_ns_hidden=before), "In": ["", "SEED = 3"], **before}
+
+
+def test_a_notebook_run_to_its_end_can_be_configured_again():
+    own = {"card": "text", "comparisons": [], "split": "test", "_": 3, "rate": 0.5, "counts": {}, "nothing": None}
+    assert read_parameters(shell() | own | {"SEED": 3, "balance": object()}, QaConfig) == QaConfig(seed=3)
+
+
+def test_names_of_a_persons_start_up_files_are_no_parameters():
+    names = shell(me="ann", HOME_PAGE="x", workers=4, TOKENS=None) | {"SEED": 3}
+    assert read_parameters(names, QaConfig) == QaConfig(seed=3)
+    with pytest.raises(ConfigError, match="HOME_PAGE"):
+        read_parameters(names | {"HOME_PAGE": "set in the notebook"}, QaConfig)
+
+
+@pytest.mark.parametrize("name", ["lerning_rate", "_x", "FOO", "epochs"])
+def test_whatever_papermill_was_given_counts(name):
+    names = shell() | {name: 1}
+    names["In"] = ["", "SEED = 0", f"# Parameters\nSEED = 1\n{name} = 1\n"]
+    with pytest.raises(ConfigError, match=f"unknown parameter {name}"):
+        read_parameters(names, FinetuneConfig)
+
+
+def test_a_parameter_of_another_type_is_refused_and_not_passed_over():
+    with pytest.raises(ConfigError, match="FRAMES_DIR=.*PosixPath"):
+        read_parameters({"FRAMES_DIR": ROOT}, QaConfig)
+
+
+TYPED = ["2024_11_26", "007", "7e23997", "1e5", "1_0", "True", "None", "nan"]
+
+
+@pytest.mark.parametrize("typed", TYPED)
+@pytest.mark.parametrize(("name", "kind"), [("RUN_DIR", QaConfig), ("BASE_REVISION", ScoreConfig)])
+def test_what_papermill_has_made_of_a_text_is_refused_with_its_other_option(typed, name, kind):
+    from papermill.cli import _resolve_type
+
+    with pytest.raises(ConfigError, match=f"{name}=.* is not text.*-r {name} VALUE"):
+        make_config({name: _resolve_type(typed)}, kind)
+    assert getattr(make_config({name: typed}, kind), name.lower()) == typed, "as papermill's -r gives it"
+
+
+@pytest.mark.parametrize("typed", TYPED)
+def test_texts_on_the_command_line_stay_as_typed(typed):
+    assert step_configs("cpu", {"BASE_REVISION": typed})["03"].base_revision == typed
+
+
+@pytest.mark.parametrize(
+    "value", [float("inf"), float("nan"), "inf", "nan", "1e999", 10**400, "9" * 5000], ids=range(7)
+)
+def test_numbers_that_json_cannot_hold_are_refused(value):
+    for name, kind in (("BALANCE", QaConfig), ("SEED", QaConfig)):
+        with pytest.raises(ConfigError, match=name):
+            make_config({name: value}, kind)
 
 
 def test_a_configuration_survives_the_way_through_a_notebook():

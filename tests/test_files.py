@@ -1,11 +1,25 @@
 """Files appear whole or not at all, and unreadable ones are named with a remedy."""
 
+import errno
 import hashlib
 from dataclasses import asdict, dataclass, field
 
 import pytest
 
-from stkvlm_lib.files import read_json, read_jsonl, read_rows, sha256, whole_file, write_json, write_jsonl, write_text
+from stkvlm_lib.files import (
+    drop_parts,
+    errors_naming,
+    explain,
+    read_json,
+    read_jsonl,
+    read_object,
+    read_rows,
+    sha256,
+    whole_file,
+    write_json,
+    write_jsonl,
+    write_text,
+)
 
 
 def test_an_interrupted_write_leaves_the_old_file_and_no_litter(tmp_path):
@@ -88,3 +102,51 @@ def test_a_row_of_another_form_is_named_with_a_remedy(tmp_path, line, words):
     path.write_text(f'{{"name": "a"}}\n{line}\n')
     with pytest.raises(ValueError, match=rf"rows\.jsonl: {words}"):
         read_rows(path, Row, "do it again")
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_numbers_that_json_does_not_have_are_not_written(tmp_path, number):
+    for name, write in (("a.json", lambda path: write_json(path, {"x": [number]})),):
+        with pytest.raises(ValueError, match=f"{name}: not written"):
+            write(tmp_path / name)
+    with pytest.raises(ValueError, match="a.jsonl: not written"):
+        write_jsonl(tmp_path / "a.jsonl", [{"x": 1.0}, {"x": number}])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "null", '"a"', "[" * 100_000])
+def test_what_must_be_an_object_is_refused_otherwise(tmp_path, text):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(ValueError, match="a.json: .*; do this"):
+        read_object(tmp_path / "a.json", "do this")
+
+
+def test_what_killed_processes_left_half_written_goes_and_nothing_else(tmp_path):
+    kept = [tmp_path / "a.part", tmp_path / ".hidden"]
+    left = [tmp_path / ".a.json.12.part", tmp_path / "qa" / ".b.12.part"]
+    for path in kept + left:
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    drop_parts(tmp_path)
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(kept)
+
+
+def test_a_full_disk_names_the_folder_and_the_remedy(tmp_path):
+    with pytest.raises(OSError) as error, whole_file(tmp_path / "a.json"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert explain(error.value) == (
+        f"{tmp_path}: writing a.json: No space left on device; make room on its disk, or name a folder on another"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_errors_of_the_system_name_the_file_that_was_meant(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError) as error:
+        write_text(tmp_path / "file" / "a.json", "text")
+    assert explain(error.value).startswith(f"{tmp_path / 'file'}: ")
+    with pytest.raises(OSError) as error:
+        write_text(tmp_path / ("a" * 300), "text")
+    assert explain(error.value).startswith(f"{tmp_path}/aaa") and explain(error.value).endswith("give a shorter name")
+    with pytest.raises(FileNotFoundError, match="^one of our own$"), errors_naming(tmp_path):
+        raise FileNotFoundError("one of our own")

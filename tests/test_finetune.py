@@ -2,11 +2,12 @@ import json
 
 import pytest
 import torch
-from tiny import copy_frames, make_base
+from tiny import copy_frames, fresh, make_base
 
-from stkvlm_lib.config import FinetuneConfig, ScoreConfig
+from stkvlm_lib.config import ConfigError, FinetuneConfig, ScoreConfig
 from stkvlm_lib.data.frame_sets import read_frames
 from stkvlm_lib.qa.generate import frames_by_split, write_qa_sets
+from stkvlm_lib.qa.qa_sets import make_records
 from stkvlm_lib.qa.training_draw import read_questions
 from stkvlm_lib.scores.metrics import make_metrics, score
 from stkvlm_lib.scores.scoring import Blind, predict, records_to_score
@@ -153,6 +154,40 @@ def test_a_checkpoint_cut_short_is_passed_over(tmp_path):
     assert finetune.last_checkpoint(tmp_path / "none") is None
 
 
+def test_a_loss_that_is_no_number_stops_the_training_and_nothing_is_saved_of_it(
+    tmp_path, frames_dir, base, monkeypatch
+):
+    config, folder, train, valid = prepare(tmp_path, frames_dir, base, epochs=1, evaluations=5)
+    losses = []
+
+    def breaks(outputs, labels, num_items_in_batch=None):
+        loss = finetune_loss(outputs, labels, num_items_in_batch)
+        losses.append(float(loss))
+        return loss * float("nan") if len(losses) == 3 else loss
+
+    finetune_loss = finetune.answer_loss
+    monkeypatch.setattr(finetune, "answer_loss", breaks)
+    with pytest.raises(
+        finetune.TrainingDiverged, match=r"loss of step 3 is nan.*lower LEARNING_RATE than 0\.003"
+    ) as error:
+        finetune.finetune(finetune.build_trainable(config), config, folder, train, valid)
+    assert str(tmp_path / "training" / "checkpoint-2") in str(error.value)
+    assert len(losses) == 3 and not (tmp_path / "adapter").exists() and not (tmp_path / "training.json").exists()
+
+
+def test_the_majority_is_that_of_each_family_and_a_score_below_it_is_warned_of(bundled):
+    records = make_records(bundled, "valid")
+    tracks = [r for r in records if r.family == "track"]
+    most = max(sum(r.answer == other.answer for r in tracks) for other in tracks)
+    assert finetune.majority_share(tracks) == most / len(tracks)
+    both = tracks + [r for r in records if r.family == "ego"][:1]
+    assert finetune.majority_share(both) == (most + 1) / len(both)
+    assert finetune.majority_share([]) is None
+    assert "0.000 at last" in finetune.majority_warning([0.5, 0.0], 0.3)
+    assert "lower LEARNING_RATE" in finetune.majority_warning([0.3], 0.3)
+    assert finetune.majority_warning([0.1, 0.5], 0.3) == finetune.majority_warning([], None) == ""
+
+
 def test_training_goes_on_from_an_adapter(tmp_path, frames_dir, base):
     config, folder, train, valid = prepare(tmp_path / "first", frames_dir, base)
     finetune.finetune(finetune.build_trainable(config), config, folder, train, valid)
@@ -168,6 +203,20 @@ def test_training_goes_on_from_an_adapter(tmp_path, frames_dir, base):
     parameters = {n.replace(".default", ""): p for n, p in answerer.model.named_parameters()}
     assert torch.equal(parameters[name], weights[name])
     assert parameters[name].requires_grad
+    assert finetune._settings(more, answerer)["lora_rank"] == 4, "what was done is recorded, not the default"
+
+
+def test_a_rank_that_the_start_adapter_does_not_have_is_refused():
+    config = FinetuneConfig(start_adapter="models/course_adapter", lora_rank=4)
+    with pytest.raises(ConfigError, match="LORA_RANK=4: START_ADAPTER models/course_adapter has 16"):
+        finetune.build_trainable(config)
+
+
+def test_dropout_may_change_where_training_goes_on(base):
+    answerer = fresh(base)
+    finetune.set_dropout(answerer, 0.25)
+    found = {module.p for module in answerer.model.modules() if isinstance(module, torch.nn.Dropout)}
+    assert 0.25 in found and answerer.model.peft_config["default"].lora_dropout == 0.25
 
 
 def test_without_a_test_split_valid_is_not_used_to_choose(tmp_path, frames_dir, base):
