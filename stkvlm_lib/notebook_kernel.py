@@ -5,6 +5,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 CONNECTION_FILE = ".kernel-{}.json"
@@ -70,6 +71,8 @@ class Kernel:
         """End the kernel and what it has started (it leads a process group); nothing where it has ended."""
         if self.process and self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(PATIENCE)
 
     def ended(self) -> str:
         """How it ended: its exit status, or the signal and what that most likely means."""
