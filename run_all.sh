@@ -39,7 +39,7 @@ PROFILE
 
 The first call installs what is needed (into the conda environment `stkvlm` where conda or mamba is present and no other
 environment is active, otherwise into .venv); an active environment that has everything is used as it is.
-Exit status: 0 done, 1 a step or a test failed, 2 a wrong argument, 130 interrupted.
+Exit status: 0 done, 1 a step, a test or the system failed, 2 a wrong argument, 130 interrupted, 143 ended by SIGTERM.
 EOF
 }
 

@@ -109,6 +109,9 @@ def read_adapter_record(folder: Path) -> dict:
         raise ModelError(f"{path}: does not name its base; make the adapter again with notebook 03")
     if not _is_base_name(base["name"]):
         raise ModelError(f"{path}: its base {base['name']!r:.80} is no name of a base; make the adapter again")
+    temperature = record.get("temperature", 1.0)
+    if not _is_number(temperature) or temperature <= 0:
+        raise ModelError(f"{path}: temperature = {temperature!r:.60} is not a number above 0; {_REMAKE}")
     return record
 
 

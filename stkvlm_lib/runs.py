@@ -157,7 +157,9 @@ def start_run(config: RunConfig, step: str) -> Run:
     folder = config.run_path
     folder.mkdir(parents=True, exist_ok=True)
     lock = run_lock.hold_step(folder)
-    recorded = _read_or_empty(folder / "config.json")
+    recorded, _ = (
+        _read_or_empty(folder / name) for name in ("config.json", "manifest.json")
+    )  # a broken one stops here
     parameters = recorded_parameters(config)
     interrupted = recorded.get(step) == parameters and not is_done(folder, step)
     drop_stamps(folder, step)

@@ -1,13 +1,17 @@
+import copy
 import json
+import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny import fresh, make_base, pictures
 
 from stkvlm_lib.config import EMBEDDED, ROOT
 from stkvlm_lib.grammar.names import TRACKS
-from stkvlm_lib.vlm import adapter
-from stkvlm_lib.vlm.adapter import adapter_mb, load_answerer, mean_image, new_adapter, save_adapter
+from stkvlm_lib.model_files import read_adapter
+from stkvlm_lib.vlm import adapter, base_vlm
+from stkvlm_lib.vlm.adapter import adapter_mb, load_answerer, mean_image, new_adapter, put_adapter, save_adapter
 from stkvlm_lib.vlm.answering import image_outputs
 from stkvlm_lib.vlm.base_vlm import ModelError, find_base, load_base
 from stkvlm_lib.vlm.finetune import answer_loss
@@ -91,6 +95,120 @@ def test_truncated_weights_are_named(base_folder, images, tmp_path):
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(ModelError, match="adapter: weights cannot be read"):
         load_answerer(tmp_path / "adapter", str(base_folder))
+
+
+@pytest.fixture(scope="module")
+def saved(base_folder, images, tmp_path_factory):
+    """A small adapter folder."""
+    folder = tmp_path_factory.mktemp("saved") / "adapter"
+    save_adapter(fresh(base_folder), folder, images[0])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def loaded(base_folder):
+    """The base that it was made on, loaded once."""
+    return load_base(find_base(str(base_folder)))
+
+
+LAYER = "base_model.model.model.text_model.layers.0.mlp.down_proj.lora_{}.weight"
+
+
+def not_a_number(weights):
+    weights[LAYER.format("A")][0, 0] = float("nan")
+
+
+def all_nan(weights):
+    for tensor in weights.values():
+        tensor.fill_(float("nan"))
+
+
+def endless(weights):
+    weights[LAYER.format("B")][-1, -1] = float("inf")
+
+
+def integers(weights):
+    weights[LAYER.format("A")] = weights[LAYER.format("A")].int()
+
+
+def a_layer_missing(weights):
+    for part in "AB":
+        del weights[LAYER.format(part)]
+
+
+def half_missing(weights):
+    for name in sorted(weights)[::2]:
+        del weights[name]
+
+
+def renamed(weights):
+    for name in sorted(weights):
+        weights[name.replace("text_model", "other_model")] = weights.pop(name)
+
+
+def a_layer_too_many(weights):
+    for part in "AB":
+        weights[LAYER.format(part).replace("layers.0", "layers.99")] = weights[LAYER.format(part)].clone()
+
+
+def too_wide(weights):
+    weights[LAYER.format("A")] = torch.zeros(4, 5)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (not_a_number, "down_proj.lora_A.weight holds values that are no finite numbers"),
+        (all_nan, "no finite numbers"),
+        (endless, "down_proj.lora_B.weight holds values that are no finite numbers"),
+        (integers, "no finite numbers"),
+        (a_layer_missing, "2 of 56 tensors are missing"),
+        (half_missing, "is missing"),
+        (renamed, "56 of 56 tensors are missing"),
+        (a_layer_too_many, "2 tensors are of no layer"),
+        (too_wide, r"has shape \(4, 5\), the base needs"),
+    ],
+)
+def test_weights_that_are_not_those_of_the_base_or_no_numbers_are_refused(saved, loaded, tmp_path, spoil, words):
+    folder = shutil.copytree(saved, tmp_path / "adapter")
+    weights = load_file(folder / "adapter_model.safetensors")
+    spoil(weights)
+    save_file(weights, folder / "adapter_model.safetensors")
+    with pytest.raises(ModelError, match=f"adapter_model.safetensors: .*{words}.*restore it"):
+        put_adapter(copy.deepcopy(loaded), read_adapter(folder))
+
+
+def test_the_files_of_its_processor_have_no_part_in_loading_an_adapter(saved, base_folder, tmp_path):
+    folder = shutil.copytree(saved, tmp_path / "adapter")
+    for name in ("tokenizer.json", "processor_config.json", "tokenizer_config.json"):
+        (folder / name).write_text("{")
+    load_answerer(folder, str(base_folder))
+
+
+def test_a_base_that_only_the_adapter_names_is_not_fetched(saved, tmp_path, monkeypatch):
+    folder, asked = shutil.copytree(saved, tmp_path / "adapter"), []
+    record = json.loads((folder / "stkvlm.json").read_text())
+    record["base"] |= {"name": "owner/name", "revision": "0123"}
+    (folder / "stkvlm.json").write_text(json.dumps(record))
+
+    def snapshot(name, *, local_files_only, **options):
+        asked.append(local_files_only)
+        raise OSError("not here")
+
+    monkeypatch.setattr(base_vlm, "snapshot_download", snapshot)
+    with pytest.raises(
+        ModelError, match="owner/name' is not in the local cache.*--base owner/name or BASE_MODEL=owner/name"
+    ):
+        load_answerer(folder)
+    with pytest.raises(ModelError, match="cannot be had"):
+        load_answerer(folder, "owner/name")
+    assert asked == [True, False]
+
+
+def test_a_mean_picture_that_is_none_is_named(tmp_path):
+    (tmp_path / "mean_image.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(30))
+    with pytest.raises(ModelError, match="mean_image.png: no picture"):
+        mean_image(tmp_path)
 
 
 def test_an_oversized_adapter_is_refused(base_folder, images, tmp_path, monkeypatch):

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import shutil
 
@@ -5,6 +6,7 @@ import bitsandbytes as bnb
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from stkvlm_lib.vlm import base_vlm
 from stkvlm_lib.vlm.base_vlm import ModelError, Prompt, find_base, load_base, load_processor
@@ -67,3 +69,67 @@ def test_the_processor_makes_one_crop_of_a_frame_whatever_the_base_says(base_fol
     processor = load_processor(find_base(str(tmp_path / "splitting")))
     pixels = processor.image_processor(images=[[Image.new("RGB", (600, 400))]], return_tensors="pt")["pixel_values"]
     assert pixels.shape == (1, 1, 3, 192, 192)
+
+
+@pytest.fixture
+def copied(base_folder, tmp_path):
+    return shutil.copytree(base_folder, tmp_path / "copied")
+
+
+def change(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def spoil(path, change):
+    weights = load_file(path)
+    change(weights)
+    save_file(weights, path, metadata={"format": "pt"})
+
+
+def test_weights_of_a_base_that_are_missing_or_no_numbers_are_named(copied):
+    path = copied / "model.safetensors"
+    spoil(path, lambda weights: weights.pop("model.text_model.norm.weight"))
+    with pytest.raises(ModelError, match="copied: 1 of its weights are missing, as model.text_model.norm.weight"):
+        load_base(find_base(str(copied)))
+    spoil(path, lambda weights: weights["model.text_model.embed_tokens.weight"].fill_(float("nan")))
+    with pytest.raises(ModelError, match="model.safetensors: model.text_model.embed_tokens.weight holds NaN"):
+        load_base(find_base(str(copied)))
+
+
+def test_a_base_of_other_shapes_than_it_says_is_refused(copied):
+    config = json.loads((copied / "config.json").read_text())
+    config["text_config"]["intermediate_size"] += 32
+    change(copied / "config.json", **config)
+    with pytest.raises(ModelError, match="copied: its model cannot be loaded.*BASE_MODEL"):
+        load_base(find_base(str(copied)))
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("tokenizer.json", {"model": {"type": "Unheard"}}),
+        ("tokenizer.json", {"model": None, "version": 7}),
+        ("processor_config.json", {"image_processor": []}),
+        ("processor_config.json", {"processor_class": "Unheard", "image_processor": {"max_image_size": 3}}),
+    ],
+)
+def test_a_processor_that_cannot_be_made_is_named_in_one_line(copied, name, changes):
+    change(copied / name, **changes)
+    with pytest.raises(ModelError, match="copied: its processor cannot be loaded") as error:
+        load_processor(find_base(str(copied)))
+    assert "\n" not in str(error.value)
+
+
+def test_code_that_comes_with_a_base_is_never_run_nor_asked_about(copied, tmp_path, monkeypatch):
+    """As a person who answers every question with yes would have it run."""
+    sprung = tmp_path / "sprung"
+    (copied / "trap.py").write_text(f"import pathlib; pathlib.Path({str(sprung)!r}).touch(); Trap = object")
+    classes = ("AutoConfig", "AutoModelForImageTextToText", "AutoProcessor", "AutoTokenizer", "AutoImageProcessor")
+    for name in ("config.json", "processor_config.json", "tokenizer_config.json"):
+        change(copied / name, auto_map=dict.fromkeys(classes, "trap.Trap"))
+    monkeypatch.setattr("builtins.input", lambda *question: pytest.fail("asked"))
+    base = find_base(str(copied))
+    for load in (load_base, load_processor):
+        with contextlib.suppress(ModelError):
+            load(base)
+    assert not sprung.exists()

@@ -133,6 +133,13 @@ def test_a_record_whose_base_is_no_name_is_refused(adapter, base):
         read_adapter(adapter)
 
 
+@pytest.mark.parametrize("temperature", [0, -1, float("nan"), "1", None, True])
+def test_a_temperature_that_divides_nothing_is_refused(adapter, temperature):
+    change(adapter / RECORD, temperature=temperature)
+    with pytest.raises(ModelError, match=r"stkvlm.json: temperature = .* is not a number above 0"):
+        read_adapter(adapter)
+
+
 PAIR = {"x.lora_A.weight": (16, 4), "x.lora_B.weight": (4, 16)}
 
 

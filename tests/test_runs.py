@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ from types import SimpleNamespace
 import nbformat
 import pytest
 import torch
+from tiny import copy_frames
 
 from stkvlm_lib import pipeline, runs
 from stkvlm_lib.config import (
@@ -255,6 +257,24 @@ def test_a_forced_step_starts_anew_and_a_failed_one_goes_on(steps):
     assert steps.interrupted["03"] is True
 
 
+@pytest.mark.parametrize("text", ["[]", "{", '{"01": []}'])
+def test_a_broken_record_of_a_run_is_named(steps, text):
+    folder = run_pipeline(Request("cpu", {}, "a"))
+    for name, written in (("config.json", text), ("manifest.json", text.replace('"01"', '"steps"'))):
+        kept = (folder / name).read_text()
+        (folder / name).write_text(written)
+        with pytest.raises(ValueError, match=f"a/{name}: .*another --run-id"):
+            run_pipeline(Request("cpu", {}, "a", "02"))
+        (folder / name).write_text(kept)
+
+
+@pytest.mark.parametrize("run_id", ["x" * 101, "x" * 300, "../x", ".x", "a b", "ä", "latest", ""])
+def test_a_run_id_that_is_no_folder_name_is_refused(steps, run_id):
+    with pytest.raises(ConfigError, match="--run-id .*folder name"):
+        run_pipeline(Request("cpu", {}, run_id))
+    assert list(steps.outputs.iterdir()) == []
+
+
 @pytest.mark.parametrize(("name", "word"), [("RUN_DIR", "--run-id"), ("ADAPTER_DIR", "START_ADAPTER")])
 def test_parameters_that_make_no_sense_for_a_whole_run_say_what_to_use(steps, name, word):
     with pytest.raises(ConfigError, match=word):
@@ -343,11 +363,58 @@ def test_a_run_is_found_by_name_or_folder(tmp_path, monkeypatch):
         ("COMPARE_RUN", "absent"),
         ("BASE_MODEL", "absent"),
         ("BASE_MODEL", "a/b/c"),
+        ("BASE_MODEL", "owner/name"),
+        ("START_ADAPTER", "absent"),
     ],
 )
 def test_the_preflight_refuses_what_is_not_there(name, value):
     with pytest.raises(ConfigError, match=name):
         pipeline.preflight("cpu", "a", pipeline.step_configs("cpu", {name: value}))
+
+
+def test_a_hub_that_does_not_give_the_base_is_seen_before_the_run(monkeypatch):
+    import huggingface_hub
+
+    def refuse(self, name, **options):
+        raise OSError("no route to the hub\nmore")
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", refuse)
+    config = ScoreConfig(base_model="owner/name")
+    with pytest.raises(
+        ConfigError, match=r"BASE_MODEL: owner/name .*OSError: no route to the hub\).*connect to the hub"
+    ):
+        pipeline.describe_base(config)
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda self, name, **options: None)
+    assert pipeline.describe_base(config) == "owner/name (will be downloaded from the hub)"
+
+
+def test_questions_about_pictures_that_are_not_there_are_seen_before_the_run(tmp_path):
+    asked = {"question": "What track is this?", "answer": "abyss", "image_file": "test/absent_00_im.jpg"}
+    chosen = {"image_file": "test/absent_00_im.jpg", "candidates": ["a", "b", "c", "d", "e"], "correct_index": 0}
+    frames = copy_frames(tmp_path / "frames", "test", 1)
+    for name, item in (("QA_FILE", asked), ("MC_FILE", chosen)):
+        write_json(tmp_path / "file.json", [item])
+        given = {name: str(tmp_path / "file.json"), "FRAMES_DIR": str(frames)}
+        with pytest.raises(ConfigError, match=f"{name}: .*item 0: no picture 'test/absent_00_im.jpg'"):
+            pipeline.preflight("cpu", "a", pipeline.step_configs("cpu", given))
+
+
+def test_a_start_adapter_is_checked_before_anything_is_installed_or_made(tmp_path):
+    adapter = shutil.copytree(ROOT / "models" / "course_adapter", tmp_path / "adapter")
+
+    def check(**changes):
+        parameters = {"START_ADAPTER": str(adapter), **changes}
+        return pipeline.check_request(Request("cpu", parameters))
+
+    check()
+    with pytest.raises(ConfigError, match="LORA_RANK=4: START_ADAPTER .* has 16"):
+        check(LORA_RANK="4")
+    with pytest.raises(ConfigError, match="made on base embedded .*BASE_MODEL is owner/name"):
+        check(BASE_MODEL="owner/name")
+    (adapter / "adapter_model.safetensors").write_bytes(b"cut")
+    with pytest.raises(ConfigError, match="START_ADAPTER: .*weights cannot be read"):
+        check()
 
 
 def test_a_folder_without_frames_is_refused_before_anything_is_made(tmp_path):

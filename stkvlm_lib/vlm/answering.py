@@ -17,6 +17,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from stkvlm_lib.grammar.questions import OTHER, read_question
 from stkvlm_lib.grammar.wordings import TASK_OF, read_task
+from stkvlm_lib.model_files import ModelError
 from stkvlm_lib.vlm.base_vlm import Base, Prompt, pick_device
 from stkvlm_lib.vlm.packing import Options, PackedOptions, collate_options, pack_options
 
@@ -75,7 +76,8 @@ class AnswerModel:
 
     @torch.inference_mode()
     def answer_encoded(self, features: torch.Tensor, questions: Sequence[Sequence[str]]) -> list[list[Answer]]:
-        """Greedy answers. features: (B, tokens, D); questions: B lists -> B lists of answers.
+        """Greedy answers. features: (B, tokens, D); questions: B lists -> B lists of answers. Raises ModelError where
+        the model computes NaN.
 
         The image prefix runs once a picture; its key-value cache is then shared by the picture's questions, each of
         which is answered once. Questions of like length are answered together, padded on the left between prefix and
@@ -240,6 +242,8 @@ class AnswerModel:
             mask = torch.cat([mask, torch.ones_like(mask[:, :1])], 1)
         texts = self.prompt.tokenizer.batch_decode(written.tolist(), skip_special_tokens=True)
         confidences = log_probability.exp().tolist()
+        if not all(map(math.isfinite, confidences)):
+            raise ModelError(f"base {self.base.name}: its answers are no numbers (NaN); restore its weights or adapter")
         return [Answer(text.strip(), sure) for text, sure in zip(texts, confidences, strict=True)]
 
 
