@@ -4,7 +4,9 @@ import json
 import os
 from types import SimpleNamespace
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 
 from stkvlm_lib.config import (
     ALONE,
@@ -185,3 +187,16 @@ def test_the_parameters_cell_of_each_notebook_is_its_configuration(step):
 def test_a_misspelt_parameter_is_told_what_it_may_have_meant():
     with pytest.raises(ConfigError, match=r"unknown parameter EPOCH \(did you mean EPOCHS\?\); valid ones are RUN_DIR"):
         make_config({"EPOCH": 2}, FinetuneConfig)
+
+
+def test_in_a_real_kernel_start_up_files_and_later_cells_are_no_parameters(tmp_path, monkeypatch):
+    startup = tmp_path / "ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    (startup / "00.py").write_text('me = "ann"\nHOME_PAGE = "x"\nworkers = 7\n')
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    configure = "from stkvlm_lib.config import QaConfig, read_parameters\nconfig = read_parameters(globals(), QaConfig)"
+    cells = ["SEED = 3\nWORKERS = 2", configure, 'card = "text"\nsplits = []', f"{configure}\nprint(me, config)"]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    NotebookClient(notebook, kernel_name="python3").execute()
+    assert notebook.cells[-1].outputs[0].text == f"ann {QaConfig(seed=3, workers=2)}\n"
