@@ -164,6 +164,8 @@ def check_places(config: ScoreConfig) -> None:
     for parameter, file in (("QA_FILE", config.qa_file), ("MC_FILE", config.mc_file)):
         if file and not runs.resolve(file).is_file():
             raise ConfigError(f"{parameter}: no file {runs.resolve(file)}; give one in the course's format, or none")
+    if config.own_words_pictures and not config.own_words_path.is_file():
+        raise ConfigError(f"OWN_WORDS_FILE: no file {config.own_words_path}; give one, or OWN_WORDS_PICTURES 0")
 
 
 def check_start_adapter(config: FinetuneConfig) -> None:
@@ -185,17 +187,20 @@ def check_start_adapter(config: FinetuneConfig) -> None:
 
 
 def check_questions(config: ScoreConfig) -> None:
-    """Raises ConfigError where QA_FILE or MC_FILE cannot be read, or asks about pictures that are not in FRAMES_DIR."""
-    if not config.qa_file and not config.mc_file:
+    """Raises ConfigError where QA_FILE, MC_FILE or OWN_WORDS_FILE cannot be read, or the first two ask about pictures
+    that are not in FRAMES_DIR."""
+    if not config.qa_file and not config.mc_file and not config.own_words_file:
         return
     from stkvlm_lib.data.frame_sets import read_frames
     from stkvlm_lib.scores.multiple_choice import read_items
+    from stkvlm_lib.scores.own_words import read_own_words
     from stkvlm_lib.scores.scoring import records_to_score
 
     frames = read_frames(config.frames_paths, skip_broken=config.skip_broken)
     for parameter, file, read in (
         ("QA_FILE", config.qa_file, lambda: records_to_score(config, frames)),
         ("MC_FILE", config.mc_file, lambda: read_items(runs.resolve(config.mc_file), frames)),
+        ("OWN_WORDS_FILE", config.own_words_file, lambda: read_own_words(config)),
     ):
         try:
             if file:

@@ -360,6 +360,7 @@ def test_a_run_is_found_by_name_or_folder(tmp_path, monkeypatch):
         ("FRAMES_DIR", "absent/frames"),
         ("QA_FILE", "absent.json"),
         ("MC_FILE", "absent.json"),
+        ("OWN_WORDS_FILE", "absent.json"),
         ("COMPARE_RUN", "absent"),
         ("BASE_MODEL", "absent"),
         ("BASE_MODEL", "a/b/c"),
