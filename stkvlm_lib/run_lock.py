@@ -127,8 +127,8 @@ def _holder(path: Path) -> int | None:
 def _busy(path: Path) -> str:
     pid = _holder(path)
     who = f"process {pid}" if pid else "another process"
-    stop = f"; wait for it, stop it with `kill {pid}`" if pid else "; wait for it"
-    return f"{path.parent}: {who} is working in this run{stop}, or take another --run-id or RUN_DIR"
+    stop = f", end it (`kill {pid}`, or restart the notebook's kernel if it is one)" if pid else ""
+    return f"{path.parent}: {who} is working in this run; wait for it{stop}, or take another --run-id or RUN_DIR"
 
 
 def _is_ancestor(pid: int | None) -> bool:
