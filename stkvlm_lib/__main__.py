@@ -41,6 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with stopping_in_order():
             status = options.call(options)
+            sys.stdout.flush()
         return status if isinstance(status, int) else 0
     except BrokenPipeError:  # who read the output has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -25,7 +25,7 @@ from stkvlm_lib.config import (
     upper,
 )
 from stkvlm_lib.files import read_object, write_text
-from stkvlm_lib.model_files import ModelError, check_start, hash_weights, read_adapter
+from stkvlm_lib.model_files import ModelError, check_base, check_start, hash_weights, read_adapter
 from stkvlm_lib.notebook_kernel import CONNECTION_FILE, Kernel
 
 NOTEBOOKS = ROOT / "notebooks"
@@ -238,6 +238,10 @@ def describe_base(config: ModelConfig) -> str:
         folder = base_folder(name)
         if not (folder / "config.json").is_file():
             raise ConfigError(f"BASE_MODEL: no model in {folder}; restore it, or name another base with -p BASE_MODEL")
+        try:
+            check_base(folder)
+        except ModelError as error:
+            raise ConfigError(f"BASE_MODEL: {error}") from None
         return str(folder)
     if not _HUB_ID.fullmatch(name):
         raise ConfigError(f"BASE_MODEL: {name!r} is neither a folder, nor 'embedded', nor a hub id such as org/name")
@@ -356,6 +360,8 @@ def print_headline(folder: Path) -> None:
     print(f" on {metrics['n']} questions, split {metrics['split']}")
     for label, key in (("majority", "majority"), ("blind", "blind"), ("base alone", "base_exact")):
         print(f"{label:<12} {_percent(metrics.get(key))}")
+    if metrics["exact"] <= (metrics.get("majority") or 0.0):
+        print("warning      no better than the most frequent answers: has training diverged? See train_curve.png")
     print(f"report       {folder / 'report.html'}\nlatest       {folder.parent / 'latest'}", flush=True)
 
 

@@ -334,9 +334,8 @@ def test_an_interrupt_names_the_command_that_resumes(steps, monkeypatch, capsys)
 # Before a run
 
 
-def test_the_preflight_shows_what_will_be_used(monkeypatch, capsys, tmp_path):
-    write_json(tmp_path / "config.json", {})
-    configs = pipeline.step_configs("cpu", {"BASE_MODEL": str(tmp_path)})
+def test_the_preflight_shows_what_will_be_used(capsys):
+    configs = pipeline.step_configs("cpu", {"BASE_MODEL": str(ROOT / "models" / "embedded")})
     pipeline.preflight("cpu", "a", configs)
     shown = capsys.readouterr().out
     assert all(f"\n{label} " in "\n" + shown for label in ("run", "device", "memory", "disk", "frames", "base", "time"))
@@ -371,6 +370,19 @@ def test_a_run_is_found_by_name_or_folder(tmp_path, monkeypatch):
 def test_the_preflight_refuses_what_is_not_there(name, value):
     with pytest.raises(ConfigError, match=name):
         pipeline.preflight("cpu", "a", pipeline.step_configs("cpu", {name: value}))
+
+
+def test_a_base_that_cannot_be_loaded_is_seen_before_the_run(tmp_path):
+    write_json(tmp_path / "config.json", {})
+    with pytest.raises(ConfigError, match=r"BASE_MODEL: .*no \*.safetensors there"):
+        pipeline.describe_base(ScoreConfig(base_model=str(tmp_path)))
+
+
+@pytest.mark.parametrize(("exact", "warned"), [(0.75, False), (0.3, True), (0.0, True)])
+def test_a_score_no_better_than_guessing_is_warned_of(tmp_path, capsys, exact, warned):
+    write_json(tmp_path / "metrics.json", METRICS | {"exact": exact})
+    pipeline.print_headline(tmp_path)
+    assert ("no better than the most frequent answers" in capsys.readouterr().out) is warned
 
 
 def test_a_hub_that_does_not_give_the_base_is_seen_before_the_run(monkeypatch):
