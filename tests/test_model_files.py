@@ -65,7 +65,8 @@ def test_what_ships_is_in_order():
     files = read_adapter(ADAPTER)
     assert files.lora == LoraSettings(16, 32, 0.0, LORA_TARGETS)
     assert files.record["base"]["sha256"] == hash_weights(BASE)
-    assert len(files.shapes) == 2 * 7 * 4
+    layers = json.loads((BASE / "config.json").read_text())["text_config"]["num_hidden_layers"]
+    assert len(files.shapes) == 2 * 7 * layers
     check_base(BASE)
 
 
