@@ -130,6 +130,8 @@ def load_base(base: Base, quantization: str = "nf4") -> nn.Module:
         raise ModelError(_unusable(base, "model", error)) from error
     if missing := sorted(found["missing_keys"]):
         raise ModelError(f"{base.folder}: {len(missing)} of its weights are missing, as {missing[0]}; {_RESTORE}")
+    if other := sorted(map(str, found["mismatched_keys"])):
+        raise ModelError(f"{base.folder}: {len(other)} of its weights have other shapes, as {other[0]}; {_RESTORE}")
     if quantization == "nf4":
         _check_layers(model)
     return model.requires_grad_(False).eval()
@@ -155,6 +157,8 @@ def _check_finite(folder: Path) -> None:
 def _check_layers(model: nn.Module) -> None:
     """Assert that the text model's linear layers, and they alone, are 4-bit, and keep them fit for training.
 
+    Their weights are packed, so that their shapes are compared with those of the configuration here.
+
     On CPUs with AVX512-BF16 bitsandbytes repacks a layer's weights in place at its first evaluation, after which
     gradients through it are wrong; switching that off keeps one layer type for evaluation and training.
     """
@@ -168,6 +172,9 @@ def _check_layers(model: nn.Module) -> None:
             state = "not 4-bit" if wanted else "4-bit"
             raise ModelError(f"layer {name} is {state}; this base's layers are not named as in Idefics3")
         if wanted:
+            shape, said = tuple(module.weight.quant_state.shape), (module.out_features, module.in_features)
+            if shape != said:
+                raise ModelError(f"layer {name} has weights of shape {shape}, but config.json says {said}; {_RESTORE}")
             module.support_avx512bf16_for_cpu = False
 
 
