@@ -97,6 +97,16 @@ def compute_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
 
+def _nf4(dtype: torch.dtype) -> BitsAndBytesConfig:
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=FULL_PRECISION,
+    )
+
+
 def load_base(base: Base, quantization: str = "nf4") -> nn.Module:
     """The base with its text model in NF4 (or as it is, for `none`), in eval mode, everything frozen.
 
@@ -106,32 +116,24 @@ def load_base(base: Base, quantization: str = "nf4") -> nn.Module:
     disable_progress_bar()  # the weights load in a second; the bar only clutters notebooks
     device = pick_device()
     dtype = compute_dtype(device)
-    nf4 = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
-        llm_int8_skip_modules=FULL_PRECISION,
-    )
     try:
         model, found = AutoModelForImageTextToText.from_pretrained(
             base.folder,
             dtype=dtype,
             attn_implementation="sdpa",
             device_map={"": device},
-            quantization_config=nf4 if quantization == "nf4" else None,
+            quantization_config=_nf4(dtype) if quantization == "nf4" else None,
             output_loading_info=True,
             **_FROM_DISK,
             use_safetensors=True,
         )
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:  # of any kind, by what is wrong with the files
         raise ModelError(_unusable(base, "model", error)) from error
-    if missing := sorted(found["missing_keys"]):
-        raise ModelError(f"{base.folder}: {len(missing)} of its weights are missing, as {missing[0]}; {_RESTORE}")
-    if other := sorted(map(str, found["mismatched_keys"])):
-        raise ModelError(f"{base.folder}: {len(other)} of its weights have other shapes, as {other[0]}; {_RESTORE}")
+    for key, what in (("missing_keys", "are missing"), ("mismatched_keys", "have other shapes")):
+        if strange := sorted(map(str, found[key])):
+            raise ModelError(f"{base.folder}: {len(strange)} of its weights {what}, as {strange[0]}; {_RESTORE}")
     if quantization == "nf4":
         _check_layers(model)
     return model.requires_grad_(False).eval()
