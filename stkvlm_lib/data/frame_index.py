@@ -29,7 +29,7 @@ from stkvlm_lib.data.frames import (
     make_frame,
     read_info,
 )
-from stkvlm_lib.files import whole_file
+from stkvlm_lib.files import cache_folder, whole_file
 
 SETTLED_SECONDS = 2.0
 """A file changed less than this before it was read is not kept: it may change again within its clock's tick."""
@@ -95,7 +95,7 @@ def index_path(folder: Path) -> Path | None:
     if os.environ.get("STKVLM_INDEX", "").lower() in ("0", "off", "false", "no"):
         return None
     try:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        cache = cache_folder()
     except RuntimeError:
         return None
     resolved = str(folder.resolve())
