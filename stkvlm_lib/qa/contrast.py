@@ -124,8 +124,9 @@ def _asked(scene: Scene, view: View, seed: int) -> Iterator[tuple[str, str]]:
     """Every question about a scene in its family's template, with its answer."""
     for found in ask_extended(scene, view.image_file, seed):
         if isinstance(found, Asked):
-            family, _, names = read_question(found.question)
-            yield FAMILIES[family].write(0, names), found.answer
+            family = FAMILIES[found.family]
+            _, names = family.read(found.question)
+            yield family.write(0, names), found.answer
 
 
 def _pair(kind: str, views: tuple[View, View], question: str, answers: tuple[str, str], split: str) -> Pair:
