@@ -129,8 +129,8 @@ def _name_fault(name: str) -> str:
         return "is empty"
     if len(name) > MAX_NAME:
         return f"has {len(name):,} characters, over the limit of {MAX_NAME}"
-    if " " in name or not name.isprintable():
-        return "has a space or a character that cannot be shown; write one word, as sara_the_racer"
+    if not name.isprintable() or name != name.strip() or not any(map(str.isalnum, name)):
+        return "has a character that cannot be shown, no letter, or a space at an end; write it as sara_the_racer"
     return ""
 
 

@@ -12,6 +12,7 @@ from stkvlm_lib.grammar.families import Declined
 from stkvlm_lib.grammar.names import COURSE_ONLY_KARTS, KARTS
 from stkvlm_lib.grammar.questions import FAMILIES, OTHER
 from stkvlm_lib.grammar.scene import Reason, Scene
+from stkvlm_lib.grammar.spelling import one_word
 
 CANDIDATES = 5
 """Sentences of an item, as in the course's files."""
@@ -65,7 +66,8 @@ def multiple_choice(scene: Scene, key: str, seed: int) -> Iterator[Choice | Decl
             yield caption
             continue
         rng = random.Random(f"choice-{seed}-{key}-{caption.family}-{caption.subject}")
-        candidates = [caption.text, *_wrong(scene, caption, rng)[: CANDIDATES - 1]]
+        wrong = [text for text in dict.fromkeys(_wrong(scene, caption, rng)) if text != caption.text]
+        candidates = [caption.text, *wrong[: CANDIDATES - 1]]
         if len(candidates) < CANDIDATES:
             yield Declined(caption.family, Reason.TOO_FEW)
             continue
@@ -93,7 +95,7 @@ def family_of_caption(text: str) -> str:
 
 
 def _state(family: str, answer: str, kart: str = "") -> str:
-    return _FORMS[family].format(kart=kart, answer=_PLACES.get(answer, answer))
+    return _FORMS[family].format(kart=one_word(kart), answer=_PLACES.get(answer) or one_word(answer))
 
 
 def _pattern(family: str) -> re.Pattern:

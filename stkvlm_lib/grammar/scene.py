@@ -140,9 +140,10 @@ class Scene:
 
     @cached_property
     def ambiguous(self) -> frozenset[str]:
-        """Names that two karts of the race, or two detections of this view, go by: no question can use them."""
-        seen = [kart.name for kart in self.detected]
-        return frozenset(n for names in (self.line_up, seen) for n, times in Counter(names).items() if times > 1)
+        """Names that two karts of the race, or two detections of this view, go by, as questions write them: no
+        question can use them."""
+        written = map(one_word, self.line_up), (one_word(kart.name) for kart in self.detected)
+        return frozenset(name for names in written for name, times in Counter(names).items() if times > 1)
 
     def find(self, name: str) -> Kart:
         """The detected kart of that name, however it is spelled; one without a box where there is none."""

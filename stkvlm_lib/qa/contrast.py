@@ -16,6 +16,7 @@ from stkvlm_lib.files import read_rows
 from stkvlm_lib.grammar.families import Asked, pick
 from stkvlm_lib.grammar.questions import FAMILIES, answer, ask_extended, read_question
 from stkvlm_lib.grammar.scene import STRICT_RULES, Reason, Scene, mirror_box, read_scene
+from stkvlm_lib.grammar.spelling import plain
 
 MIRROR, OTHER_VIEW = "mirror", "other_view"
 KINDS = (MIRROR, OTHER_VIEW)
@@ -125,7 +126,7 @@ def _asked(scene: Scene, view: View, seed: int) -> Iterator[tuple[str, str]]:
     for found in ask_extended(scene, view.image_file, seed):
         if isinstance(found, Asked):
             family = FAMILIES[found.family]
-            _, names = family.read(found.question)
+            _, names = family.read(plain(found.question))
             yield family.write(0, names), found.answer
 
 
