@@ -1,5 +1,6 @@
 """Pictures read from their files: the one place where one is opened, so that all see the same upright RGB pixels."""
 
+import warnings
 from pathlib import Path
 from threading import Lock
 
@@ -17,6 +18,7 @@ CACHE_BYTES = 128 * 2**20
 """How much of decoded pictures is kept in memory, those used last."""
 _CACHE: LRUCache = LRUCache(CACHE_BYTES, getsizeof=lambda image: image.width * image.height * 3)
 _WHITE_16_BIT = 65535
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit above is lower, and is told as an error
 
 
 class FramesError(ValueError):
