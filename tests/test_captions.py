@@ -142,8 +142,8 @@ def test_names_that_the_game_does_not_have_and_races_of_all_karts(names, rules):
     if rules is COURSE_RULES:
         right = [item.candidates[item.correct_index] for item in found[:3]]
         first = one_word(names[0])
-        number = len(scene.karts)
-        assert right == [f"{first} is the ego car.", f"There are {number} karts in the scene.", "The track is my_track_2."]
+        counted = f"There are {len(scene.karts)} karts in the scene."
+        assert right == [f"{first} is the ego car.", counted, "The track is my_track_2."]
 
 
 def test_an_item_that_lacks_false_sentences_is_declined():

@@ -33,7 +33,8 @@ def test_labels_in_other_words_are_named_with_those_that_could_be():
         *[("count", label, wrong) for label, wrong in (("3", False), ("3.0", True), ("three", True), ("0", True))],
         *[("track", label, wrong) for label, wrong in (("mines", False), ("Abyss", False), ("the abyss", True))],
         *[("ego", label, wrong) for label, wrong in (("xue", False), ("konqi", False), ("nobody", True))],
-        *[("other", "whatever", False), ("where", "front and left", False), ("where", "in front and to the left", True)],
+        *[("where", label, wrong) for label, wrong in (("front and left", False), ("in front and to the left", True))],
+        ("other", "whatever", False),
     ],
 )
 def test_what_a_family_can_answer(family, label, wrong):

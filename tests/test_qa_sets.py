@@ -84,7 +84,8 @@ def given(path, items, bundled):
 
 
 @pytest.mark.parametrize(
-    ("answer", "text"), [(3.0, "3"), (3, "3"), (1e1, "10"), (0.5, "0.5"), (-0.0, "0"), ("3.0", "3.0"), ("in front", "in front")]
+    ("answer", "text"),
+    [(3.0, "3"), (3, "3"), (1e1, "10"), (0.5, "0.5"), (-0.0, "0"), ("3.0", "3.0"), ("in front", "in front")],
 )
 def test_whole_numbers_are_their_integers(tmp_path, bundled, records, answer, text):
     item = {"question": COUNT, "answer": answer, "image_file": records[0].image_file}

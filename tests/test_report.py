@@ -387,7 +387,7 @@ def test_command_of_a_scoring_alone_is_the_notebook(run_dir):
 
 
 def test_faults_of_labels_have_a_section_of_their_own(run_dir):
-    fault = {"family": "count", "what is wrong": "no <b>answer", "questions": 3, "such as": "'3.0' (3)", "what to do": "x"}
+    fault = {"family": "count", "what is wrong": "no <b>answer", "questions": 3, "such as": "'3.0' (3)"}
     metrics = json.loads((run_dir / "metrics.json").read_text())
     write_json(run_dir / "metrics.json", metrics | {"label_faults": [fault]})
     page = write_report(run_dir).read_text()
