@@ -258,6 +258,12 @@ def test_a_name_that_is_a_file_and_a_folder_is_one_line(tmp_path):
         unpack(path, tmp_path / "to")
 
 
+def test_a_name_that_no_disk_takes_is_one_line(tmp_path):
+    path = make_zip(tmp_path / "x.zip", frames("data/train", 1) | {f"data/{'a' * 300}": b"x"})
+    with pytest.raises(CourseZipError, match="cannot be written .*File name too long"):
+        unpack(path, tmp_path / "to")
+
+
 def test_a_damaged_entry_is_named_and_the_others_stay(course, tmp_path):
     content = bytearray(course.read_bytes())
     with zipfile.ZipFile(course) as archive:

@@ -5,6 +5,7 @@ is part of this project.
 """
 
 import hashlib
+import os
 import shutil
 import stat
 import struct
@@ -180,7 +181,7 @@ def _frames(path: Path, entries: dict[str, zipfile.ZipInfo]) -> tuple[str, dict[
 
 
 def _check_space(path: Path, to: Path, entries: dict[str, zipfile.ZipInfo]) -> None:
-    needed = sum(-(-info.file_size // BLOCK) * BLOCK for name, info in entries.items() if not (to / name).exists())
+    needed = sum(-(-info.file_size // BLOCK) * BLOCK for name, info in entries.items() if not os.path.exists(to / name))
     free = shutil.disk_usage(to).free
     if needed > free:
         raise CourseZipError(
@@ -191,11 +192,9 @@ def _check_space(path: Path, to: Path, entries: dict[str, zipfile.ZipInfo]) -> N
 
 def _is_there(target: Path, entry: zipfile.ZipInfo) -> bool:
     try:
-        if target.stat().st_size != entry.file_size:
-            return False
-    except FileNotFoundError:
+        return target.stat().st_size == entry.file_size and zlib.crc32(target.read_bytes()) == entry.CRC
+    except OSError:  # not there, or no place for a file: writing it says so
         return False
-    return zlib.crc32(target.read_bytes()) == entry.CRC
 
 
 def _write(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path) -> None:

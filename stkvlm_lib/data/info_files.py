@@ -19,7 +19,7 @@ MEASURED = {"visible": 1.0, "pixels": 1e9, "distance": 1e6}
 MAX_BYTES = 16 << 20
 MAX_KARTS, MAX_DETECTIONS, MAX_NAME = 100, 1_000, 80
 """Limits that no race comes near: bytes of a file, karts, detections of a view, characters of a name."""
-FAR = 1_000_000
+FAR = 10_000
 """px of the 600x400 frame: no corner of a box lies so far away."""
 _LARGEST_SIDE = 100_000
 """px of a rendered picture."""
