@@ -140,7 +140,7 @@ def stream_jsonl(path: str | Path, remedy: str = "make it again or restore it") 
             for number, line in enumerate(file, start=1):
                 try:
                     yield json.loads(line)
-                except ValueError as error:
+                except (ValueError, RecursionError) as error:
                     raise ValueError(f"{path}: line {number} is not JSON ({error}); {remedy}") from None
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: not there; {remedy}") from None
