@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import MISSING, fields
@@ -11,6 +12,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+MAX_JSON_BYTES = 1 << 30
+"""Larger JSON files are refused: read, they would take many times as much memory."""
+
+
+def cache_folder() -> Path:
+    """The user's cache folder, where `XDG_CACHE_HOME` or its default says. Raises RuntimeError without a home."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
 PART_SUFFIX = ".part"
@@ -101,10 +109,10 @@ def _to_json(path: str | Path, value: Any, indent: int | None = None) -> str:
 def read_json(path: str | Path, remedy: str = "make it again or restore it") -> Any:
     """Raises FileNotFoundError or ValueError naming the file and the remedy."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return parse_json(path)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: not there; {remedy}") from None
-    except (ValueError, IsADirectoryError, RecursionError) as error:
+    except (ValueError, OSError) as error:
         raise ValueError(f"{path}: not readable as JSON ({error}); {remedy}") from None
 
 
@@ -116,6 +124,75 @@ def read_object(path: str | Path, remedy: str = "make it again or restore it") -
     return value
 
 
+def parse_json(path: str | Path, most: int = MAX_JSON_BYTES) -> Any:
+    """What a JSON file holds, in any UTF and with or without a byte order mark.
+
+    Raises OSError or ValueError, without the file's name: one that is larger than `most` bytes, nested too deep, or has
+    a key twice in one object is none. Numbers may be NaN or infinite.
+    """
+    return _parse(_read(path, most))
+
+
+def read_json_list(path: str | Path, remedy: str) -> Any:
+    """What a JSON file of somebody's making holds; one of JSON lines as the list of its lines. Raises as read_json."""
+    try:
+        return read_json(path, remedy)
+    except ValueError:
+        lines = [line for line in _lines(path) if line.strip()]
+        if not lines or not _is_object(lines[0]):
+            raise
+    items = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            items.append(_parse(line))
+        except ValueError as error:
+            raise ValueError(f"{path}: line {number} is not JSON ({error}); {remedy}") from None
+    return items
+
+
+def _lines(path: str | Path) -> list[str]:
+    """The lines of a text in any UTF; none where it is no text."""
+    try:
+        data = _read(path, MAX_JSON_BYTES)
+        return data.decode(json.detect_encoding(data)).split("\n")
+    except (OSError, ValueError):
+        return []
+
+
+def _is_object(line: str) -> bool:
+    try:
+        return isinstance(_parse(line), dict)
+    except ValueError:
+        return False
+
+
+def _read(path: str | Path, most: int) -> bytes:
+    size = Path(path).stat().st_size
+    if size > most:
+        raise ValueError(f"{size:,} bytes, over the limit of {most:,}")
+    return Path(path).read_bytes()
+
+
+def _parse(text: str | bytes) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=_object)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        ((twice, _),) = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"the key {twice!r:.60} stands twice in one object")
+    return found
+
+
+def one_line(text: object) -> str:
+    """A text, path or message in one line that any terminal prints: what cannot be shown stands as an escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in str(text))
+
+
 def read_jsonl(path: str | Path, remedy: str = "make it again or restore it") -> list[dict]:
     """Raises FileNotFoundError or ValueError naming the file, the line and the remedy."""
     return list(stream_jsonl(path, remedy))
@@ -124,11 +201,11 @@ def read_jsonl(path: str | Path, remedy: str = "make it again or restore it") ->
 def stream_jsonl(path: str | Path, remedy: str = "make it again or restore it") -> Iterator[dict]:
     """The lines one by one, for files larger than memory. Raises as read_jsonl does."""
     try:
-        with Path(path).open(encoding="utf-8") as file:
+        with Path(path).open(encoding="utf-8-sig") as file:
             for number, line in enumerate(file, start=1):
                 try:
                     yield json.loads(line)
-                except ValueError as error:
+                except (ValueError, RecursionError) as error:
                     raise ValueError(f"{path}: line {number} is not JSON ({error}); {remedy}") from None
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: not there; {remedy}") from None

@@ -13,6 +13,7 @@ from stkvlm_lib.grammar.captions import CANDIDATES, Caption, Choice, captions, f
 from stkvlm_lib.grammar.families import Declined
 from stkvlm_lib.grammar.names import COURSE_ONLY_KARTS, KARTS, TRACKS
 from stkvlm_lib.grammar.scene import COURSE_RULES, STRICT_RULES, Reason, Scene, read_scene
+from stkvlm_lib.grammar.spelling import one_word
 
 LINE_UP = ("tux", "gnu", "xue")
 
@@ -119,3 +120,35 @@ def test_just_one_of_five_different_candidates_is_true(view, rules, seed):
 def test_every_name_can_stand_in_a_caption():
     assert {family_of_caption(f"{kart} is the ego car.") for kart in KARTS} == {"ego"}
     assert {family_of_caption(f"The track is {track}.") for track in TRACKS} == {"track"}
+
+
+def race_of(names, track="abyss", rules=COURSE_RULES) -> Scene:
+    """All karts in a row, the first one in the middle."""
+    boxes = [(280, 180, 320, 220), *((20 * n, 100 + 4 * n, 20 * n + 24, 140 + 4 * n) for n in range(len(names) - 1))]
+    frame = Frame(Path("data"), "train", "00000", track, tuple(names), "race")
+    return read_scene(View(frame, 0, tuple(Detection(1, i, box) for i, box in enumerate(boxes))), rules=rules)
+
+
+@pytest.mark.parametrize("rules", [COURSE_RULES, STRICT_RULES], ids=lambda rules: rules.name)
+@pytest.mark.parametrize(
+    "names",
+    [("add-on kart", "$x^{$"), ("my_kart", "gnu", "<b>kart</b>"), KARTS, [*KARTS, *(f"kart{n}" for n in range(10))]],
+    ids=["add-ons", "with HTML", "every kart", "28 karts"],
+)
+def test_names_that_the_game_does_not_have_and_races_of_all_karts(names, rules):
+    scene = race_of(names, "my track (2)", rules)
+    found = items(scene)
+    assert (found or rules is STRICT_RULES) and all(len(set(item.candidates)) == CANDIDATES for item in found)
+    if rules is COURSE_RULES:
+        right = [item.candidates[item.correct_index] for item in found[:3]]
+        first = one_word(names[0])
+        counted = f"There are {len(scene.karts)} karts in the scene."
+        assert right == [f"{first} is the ego car.", counted, "The track is my_track_2."]
+
+
+def test_an_item_that_lacks_false_sentences_is_declined():
+    scene = race_of(("tux", "gnu"))
+    assert [item.family for item in items(scene)] == ["ego", "count", "track", "left_right", "front_back"]
+    crowded = Scene(scene.track, scene.karts, scene.ego, line_up=tuple(KARTS))
+    kinds = {type(item) for item in multiple_choice(crowded, "picture", 0) if item.family == "left_right"}
+    assert kinds == {Declined}

@@ -132,6 +132,17 @@ def test_line_ups_count_races_not_frames(folder):
     ]
 
 
+def test_names_from_data_are_no_markup_in_a_card(tmp_path):
+    evil = "<svg/onload=window.XSS=1>|`x`[a](http://b)"
+    write_race(tmp_path / "train", 1, evil, karts=[evil, "tux"])
+    write_race(tmp_path / "test", 2, "abyss", karts=["tux", "gnu"])
+    info = next((tmp_path / "train").glob("*_info.json"))
+    write_json(info, read_json(info) | {"<b>`key`|": 1})
+    card = card_of(tmp_path)
+    assert "<svg" not in card and "<b>" not in card.replace("`<b>'key'\\|`", "")
+    assert r"test has none of the tracks &lt;svg/onload=window.XSS=1&gt;\|\`x\`\[a\](http://b)" in card
+
+
 def test_headings_of_karts_tell_them_apart(tmp_path):
     write_race(tmp_path, 1, "abyss", karts=["sara_the_racer", "sara_the_wizard", "tux"])
     assert rows_of(card_of(tmp_path), "Who drives")[0] == ["track", "sar<br>rac", "sar<br>wiz", "tux"]

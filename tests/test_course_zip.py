@@ -2,6 +2,7 @@
 
 import io
 import json
+import random
 import shutil
 import stat
 import struct
@@ -235,6 +236,32 @@ def test_a_cut_zip_says_so(course, tmp_path):
     course.write_bytes(course.read_bytes()[:-40])
     with pytest.raises(CourseZipError, match=f"{course}: not a whole zip.*fetch it again"):
         unpack(course, tmp_path / "to")
+
+
+def test_no_damage_comes_out_as_another_error(tmp_path):
+    path = make_zip(tmp_path / "x.zip", frames("data/train", 1))
+    whole, rng = path.read_bytes(), random.Random(0)
+    for number in range(150):
+        data = bytearray(whole)
+        for _ in range(3):
+            data[rng.randrange(len(data))] = rng.randrange(256)
+        path.write_bytes(data)
+        try:
+            unpack(path, tmp_path / f"to{number}")
+        except CourseZipError as error:
+            assert str(error).startswith(str(tmp_path)) and "\n" not in str(error)
+
+
+def test_a_name_that_is_a_file_and_a_folder_is_one_line(tmp_path):
+    path = make_zip(tmp_path / "x.zip", frames("data/train", 1) | {"data/a": b"x", "data/a/b": b"x"})
+    with pytest.raises(CourseZipError, match="a/b: cannot be written"):
+        unpack(path, tmp_path / "to")
+
+
+def test_a_name_that_no_disk_takes_is_one_line(tmp_path):
+    path = make_zip(tmp_path / "x.zip", frames("data/train", 1) | {f"data/{'a' * 300}": b"x"})
+    with pytest.raises(CourseZipError, match="cannot be written .*File name too long"):
+        unpack(path, tmp_path / "to")
 
 
 def test_a_damaged_entry_is_named_and_the_others_stay(course, tmp_path):

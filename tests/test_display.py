@@ -9,6 +9,21 @@ def test_a_table_shows_its_rows_and_says_when_there_are_none():
     assert "nothing to show" in display.table([]).to_html()
 
 
+EVIL = "<svg/onload=window.XSS=1>abyss"
+
+
+def test_texts_from_data_are_no_html_in_a_table():
+    shown = display.table([{EVIL: 1, "track": EVIL, "n": 1234.5}]).to_html()
+    assert "<svg" not in shown and shown.count("&lt;svg/onload=window.XSS=1&gt;abyss") == 2 and "1,234.500" in shown
+
+
+@pytest.mark.browser
+def test_a_name_from_data_runs_no_script_in_a_browser(page):
+    page.set_content(display.table([{"track": EVIL, "kart": "<img src=x onerror='window.XSS=1'>"}]).to_html())
+    page.wait_for_timeout(200)
+    assert page.evaluate("window.XSS") is None and EVIL in page.inner_text("table")
+
+
 def test_the_live_figure_is_redrawn_in_place(monkeypatch):
     class Handle:
         shown = []

@@ -24,7 +24,7 @@ from stkvlm_lib.grammar.questions import (
     read_question,
 )
 from stkvlm_lib.grammar.scene import COURSE_RULES, STRICT_RULES, Reason, Scene, mirror_box, read_scene
-from stkvlm_lib.grammar.spelling import plain
+from stkvlm_lib.grammar.spelling import one_word, plain
 
 LINE_UP = ("tux", "gnu", "xue", "puffy", "kiki")
 EGO = (280, 180, 320, 220)
@@ -355,6 +355,23 @@ def test_names_that_occur_twice_or_are_unknown_are_declined():
     assert told("ego", strange) == told("track", strange) == {Reason.UNKNOWN}
     course = scene_of(EGO, line_up=("racer", "gnu"), track="my_own_track", rules=COURSE_RULES)
     assert [truth for _, _, truth in ask_all(course)] == ["racer", "1", "my_own_track"]
+
+
+@pytest.mark.parametrize("rules", [COURSE_RULES, STRICT_RULES], ids=lambda rules: rules.name)
+@pytest.mark.parametrize("names", [("tux", "gnu", "gnu"), ("tux", "add-on kart", "add on_kart"), ("tux", "Gnu", "gnu")])
+def test_no_question_is_asked_by_a_name_that_two_karts_have(rules, names):
+    scene = scene_of(EGO, box(60, 180), box(480, 150), line_up=names, rules=rules)
+    asked = [question for _, question, _ in ask_all(scene)]
+    assert asked and not any(one_word(names[1]) in question for question in asked)
+    assert told("left_right", scene) == {Reason.SAME_NAME}
+    assert answer(f"Is {one_word(names[1])} left or right of the ego car?", scene) == Reason.SAME_NAME
+
+
+def test_no_question_is_asked_of_a_kart_that_is_detected_twice():
+    frame = Frame(Path("data"), "train", "00000", "abyss", ("tux", "gnu"), "race")
+    rows = tuple(Detection(1, kart, corners) for kart, corners in ((0, EGO), (1, box(60, 180)), (1, box(480, 150))))
+    scene = read_scene(View(frame, 0, rows))
+    assert scene.ambiguous == {"gnu"} and not any("gnu" in question for _, question, _ in ask_all(scene))
 
 
 def test_all_tracks_and_karts_can_be_answers():

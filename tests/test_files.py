@@ -10,7 +10,10 @@ from stkvlm_lib.files import (
     drop_parts,
     errors_naming,
     explain,
+    one_line,
+    parse_json,
     read_json,
+    read_json_list,
     read_jsonl,
     read_object,
     read_rows,
@@ -64,6 +67,40 @@ def test_a_missing_or_broken_file_is_named_with_a_remedy(tmp_path, read):
     path.write_text('{"cut": ')
     with pytest.raises(ValueError, match="a.json.*run notebook 02"):
         read(path, "run notebook 02")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("[" * 100_000, "nested too deep"), ('[{"a": 1, "b": 2, "a": 3}]', "'a' stands twice"), ("9" * 5000, "digits")],
+)
+@pytest.mark.parametrize("read", [read_json, read_json_list])
+def test_what_no_reader_should_guess_at_is_refused_in_one_line(tmp_path, text, words, read):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(ValueError, match=f"a.json: not readable as JSON .*{words}.*; mend it"):
+        read(tmp_path / "a.json", "mend it")
+
+
+def test_a_json_file_over_the_limit_is_not_read(tmp_path):
+    write_json(tmp_path / "a.json", list(range(100)))
+    with pytest.raises(ValueError, match="over the limit of 10"):
+        parse_json(tmp_path / "a.json", most=10)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_marks_of_byte_order_are_read_over(tmp_path, encoding):
+    (tmp_path / "a.json").write_bytes('{"ä": 1}'.encode(encoding))
+    assert read_json(tmp_path / "a.json") == read_json_list(tmp_path / "a.json", "") == {"ä": 1}
+
+
+def test_json_lines_are_a_list(tmp_path):
+    write_jsonl(tmp_path / "a.json", [{"a": 1}, {"a": [2]}])
+    assert read_json_list(tmp_path / "a.json", "") == [{"a": 1}, {"a": [2]}]
+    write_json(tmp_path / "b.json", [{"a": 1}])
+    assert read_json_list(tmp_path / "b.json", "") == [{"a": 1}]
+
+
+def test_one_line_is_printable():
+    assert one_line("a\nb\x1b[1m\ud800ü") == r"a\nb\x1b[1m\ud800ü"
 
 
 def test_a_broken_line_is_named_by_its_number(tmp_path):

@@ -144,7 +144,7 @@ def _indexes(cache: Path) -> list[Path]:
         lambda old: old[: len(old) // 2],
         lambda old: b"x" * len(old),
         lambda old: gzip.compress(b"[]"),
-        lambda old: gzip.compress(gzip.decompress(old).replace(b'"format": 1', b'"format": 99')),
+        lambda old: gzip.compress(gzip.decompress(old).replace(b'"format": 2', b'"format": 99')),
         lambda old: gzip.compress(b"\n".join(gzip.decompress(old).split(b"\n")[:3])),
     ],
     ids=["empty", "cut", "no gzip", "no index", "another format", "lines missing"],

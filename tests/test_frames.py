@@ -10,7 +10,7 @@ from frame_files import LINE_UP, NOTHING, write_frame
 from PIL import Image, ImageDraw
 
 from stkvlm_lib.config import ROOT
-from stkvlm_lib.data import frames
+from stkvlm_lib.data import pictures
 from stkvlm_lib.data.frame_sets import read_frames
 from stkvlm_lib.data.frames import Detection, FramesError, load_image
 from stkvlm_lib.grammar.names import KARTS, TRACKS
@@ -214,7 +214,7 @@ def test_load_image_names_a_missing_picture(tmp_path):
 def test_pictures_come_from_memory_until_their_file_changes(tmp_path, monkeypatch):
     write_frame(tmp_path, "00000", views=2)
     paths, decoded = sorted(tmp_path.glob("*.jpg")), []
-    monkeypatch.setattr(frames, "decode_image", lambda path: decoded.append(path) or Image.open(path).convert("RGB"))
+    monkeypatch.setattr(pictures, "decode_image", lambda path: decoded.append(path) or Image.open(path).convert("RGB"))
     for path in (*paths, *paths):
         load_image(path)
     assert decoded == paths
@@ -236,13 +236,13 @@ def test_drawing_on_a_picture_leaves_the_next_one_clean(tmp_path):
 def test_the_memory_for_pictures_is_bounded(tmp_path, monkeypatch):
     write_frame(tmp_path, "00000", views=4)
     paths, decoded = sorted(tmp_path.glob("*.jpg")), []
-    side = int((frames.IMAGE_CACHE_BYTES / 3 / 2.5) ** 0.5)  # two and a half of these pictures fill it
-    monkeypatch.setattr(frames, "decode_image", lambda path: decoded.append(path) or Image.new("RGB", (side, side)))
+    side = int((pictures.CACHE_BYTES / 3 / 2.5) ** 0.5)  # two and a half of these pictures fill it
+    monkeypatch.setattr(pictures, "decode_image", lambda path: decoded.append(path) or Image.new("RGB", (side, side)))
     for path in (paths[0], paths[1], paths[0], paths[2], paths[0], paths[1]):
         load_image(path)
     assert decoded == [paths[0], paths[1], paths[2], paths[1]], "the one used longest ago makes room"
-    assert frames._IMAGES.currsize <= frames.IMAGE_CACHE_BYTES
-    frames._IMAGES.clear()
+    assert pictures._CACHE.currsize <= pictures.CACHE_BYTES
+    pictures._CACHE.clear()
 
 
 # The frames that ship

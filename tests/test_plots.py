@@ -4,6 +4,8 @@ import io
 
 import numpy as np
 import pytest
+from matplotlib.lines import Line2D
+from matplotlib.text import Text
 from PIL import Image
 
 from stkvlm_lib.data.frames import Detection, Frame, FramesError, View
@@ -203,3 +205,15 @@ def test_charts_show_and_save_themselves_without_pyplot(tmp_path):
     from matplotlib import pyplot
 
     assert pyplot.get_fignums() == []
+
+
+@pytest.mark.parametrize("name", ["$x^{$", "$", r"$\undefined$", "a_b^c", "<svg/onload=x>", "車"])
+def test_names_from_data_are_drawn_as_they_stand(tmp_path, name):
+    """Also where drawing itself makes the text, as ticks; none is taken for a formula."""
+    chart = plots.composition({"track": {name: 3, "abyss": 1}})
+    axes = chart.axes[0]
+    axes.set(xticks=[0.5], xticklabels=[name], title=name)
+    galleries.caption(axes, name)
+    chart.legend(handles=[Line2D([], [], label=name)])
+    plots.save(chart, tmp_path / "a.png")
+    assert not any(text.get_parse_math() for text in chart.findobj(Text))

@@ -75,6 +75,64 @@ def test_unknown_wording_is_family_other_and_number_answers_become_text(tmp_path
     assert (record.family, record.answer) == ("other", "3")
 
 
+COUNT = "How many karts are there in the scenario?"
+
+
+def given(path, items, bundled):
+    path.write_text(json.dumps(items))
+    return read_course_qa(path, bundled)
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [(3.0, "3"), (3, "3"), (1e1, "10"), (0.5, "0.5"), (-0.0, "0"), ("3.0", "3.0"), ("in front", "in front")],
+)
+def test_whole_numbers_are_their_integers(tmp_path, bundled, records, answer, text):
+    item = {"question": COUNT, "answer": answer, "image_file": records[0].image_file}
+    (record,) = given(tmp_path / "qa.json", [item], bundled)
+    assert record.answer == text
+
+
+@pytest.mark.parametrize("answer", [float("nan"), float("inf"), None, [], {}, "  ", "\ud800"])
+def test_what_is_no_answer_is_refused_with_its_item(tmp_path, bundled, records, answer):
+    items = [{"question": COUNT, "answer": a, "image_file": records[0].image_file} for a in (1, answer)]
+    with pytest.raises(QaError, match="qa.json: item 1 has no answer"):
+        given(tmp_path / "qa.json", items, bundled)
+
+
+@pytest.mark.parametrize("write", ["./{}", "valid/../{}", ".//{}", "windows", "stem"])
+def test_a_picture_is_found_however_its_path_is_written(tmp_path, bundled, records, write):
+    name = records[0].image_file
+    other = {"windows": name.replace("/", "\\"), "stem": name.replace(".jpg", ".JPG")}.get(write, write.format(name))
+    (record,) = given(tmp_path / "qa.json", [{"question": COUNT, "answer": 1, "image_file": other}], bundled)
+    assert record.image_file == name
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_files_with_a_byte_order_mark_and_json_lines_are_read(tmp_path, bundled, records, encoding):
+    items = [{"question": r.question, "answer": r.answer, "image_file": r.image_file} for r in records[:3]]
+    for text in (json.dumps(items), "\n".join(map(json.dumps, items)) + "\n"):
+        (tmp_path / "qa.json").write_bytes(text.encode(encoding))
+        read = read_course_qa(tmp_path / "qa.json", bundled)
+        assert [(r.question, r.answer, r.image_file) for r in read] == [tuple(item.values()) for item in items]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"question": "Q"}\n{"question": \n', "line 2 is not JSON"),
+        ('{"question": "Q", "question": "R"}', "'question' stands twice"),
+        ("[" * 100_000, "nested too deep"),
+        ('{"questions": []}', "not a list of questions"),
+    ],
+)
+def test_a_file_that_is_no_list_of_questions_is_refused_in_one_line(tmp_path, bundled, text, words):
+    (tmp_path / "qa.json").write_text(text)
+    with pytest.raises(ValueError, match=words) as error:
+        read_course_qa(tmp_path / "qa.json", bundled)
+    assert "qa.json" in str(error.value) and "\n" not in str(error.value)
+
+
 def test_records_round_trip_and_foreign_rows_are_refused(tmp_path, records):
     write_records(records, tmp_path / "valid.jsonl")
     assert read_records(tmp_path / "valid.jsonl") == records

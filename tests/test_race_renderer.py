@@ -178,6 +178,7 @@ def test_assets_are_looked_for_in_order(tmp_path, package, monkeypatch):
     monkeypatch.setattr(game_assets, "DEBIAN_DATA", package)
     overlay = find_assets()
     assert overlay == tmp_path / "cache" / "stkvlm" / "supertuxkart"
+    assert (overlay / "data" / "karts").readlink() == package / "karts"
     downloaded = tmp_path / "cache" / "PySuperTuxKart2" / "1.5"
     downloaded.mkdir(parents=True)
     (downloaded / "__downloaded__.txt").touch()

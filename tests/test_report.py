@@ -384,3 +384,14 @@ def test_command_of_a_scoring_alone_is_the_notebook(run_dir):
     page = read_page(run_dir)
     assert "notebooks/04_error_analysis.ipynb" in page.said and "-p QA_FILE 'my qa.json'" in page.said
     assert "./run_all.sh" not in page.said
+
+
+def test_faults_of_labels_have_a_section_of_their_own(run_dir):
+    fault = {"family": "count", "what is wrong": "no <b>answer", "questions": 3, "such as": "'3.0' (3)"}
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    write_json(run_dir / "metrics.json", metrics | {"label_faults": [fault]})
+    page = write_report(run_dir).read_text()
+    assert "Labels that cannot be scored</h2>" in page and "no &lt;b&gt;answer" in page and "no <b>" not in page
+    assert "## Labels that cannot be scored" in (run_dir / "report.md").read_text()
+    write_json(run_dir / "metrics.json", metrics | {"label_faults": []})
+    assert "Labels that cannot be scored" not in write_report(run_dir).read_text()

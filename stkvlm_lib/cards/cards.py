@@ -11,17 +11,17 @@ from typing import Any
 
 from huggingface_hub import DatasetCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from PIL import Image
 
 from stkvlm_lib.cards.frame_sources import KEYS, MANIFEST, Kind, Source, find_sources
 from stkvlm_lib.cards.game_licences import CC_BY_SA, GPL, HUB_LICENCES, UNKNOWN, Artwork, game_licences
 from stkvlm_lib.config import ROOT
 from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.data.frames import FLAT_SPLIT, KART_CLASS, Frame
+from stkvlm_lib.data.pictures import decode_image
 from stkvlm_lib.files import write_text
 from stkvlm_lib.grammar.names import KARTS, TRACKS
 from stkvlm_lib.grammar.scene import read_scene
-from stkvlm_lib.markdown import cell, folded, share, table
+from stkvlm_lib.markdown import Formatted, cell, code, escaped, folded, share, table
 
 MAX_RACES = 300
 """Sets of more races do not list them one by one."""
@@ -69,14 +69,14 @@ def make_card(frame_set: FrameSet, title: str = "") -> str:
     )
     return environment.get_template("card_template.md").render(
         front_matter=_front_matter(frame_set, sources, offered, title),
-        title=title,
+        title=escaped(title),
         splits=frame_set.splits,
         contents=_contents(frame_set),
         pictures=_pictures(frame_set),
         sources=[_source_text(source, len(sources)) for source in sources],
         in_view=_in_view(kept),
         line_ups=_line_ups(frame_set),
-        keys=table({"key": f"`{key}`", "value": KEYS.get(key, "")} for key in _all_keys(sources)),
+        keys=table({"key": code(key), "value": Formatted(KEYS.get(key, ""))} for key in _all_keys(sources)),
         gaps="\n".join(f"- {gap}" for gap in _gaps(frame_set, sources, kept)),
         course=Kind.COURSE in kinds,
         unknown=Kind.UNKNOWN in kinds,
@@ -98,7 +98,8 @@ def _front_matter(frame_set: FrameSet, sources: Sequence[Source], offered: Count
     else:
         licence = "unknown"
     if len(sources) == 1 and FLAT_SPLIT not in frame_set.splits:
-        files = [{"split": split, "path": f"{split}/*.jpg"} for split, frames in frame_set.splits.items() if frames]
+        filled = {split: frames for split, frames in frame_set.splits.items() if frames}
+        files = [{"split": split, "path": _pattern(split, frames)} for split, frames in filled.items()]
         extra["configs"] = [{"config_name": "default", "data_files": files, "drop_labels": True}]
     n = len(frame_set)
     size = next(name for limit, name in _HUB_SIZES if n < limit)
@@ -111,6 +112,11 @@ def _front_matter(frame_set: FrameSet, sources: Sequence[Source], offered: Count
         tags=["supertuxkart", "synthetic", "simulation"],
         **extra,
     ).to_yaml()
+
+
+def _pattern(split: str, frames: Sequence[Frame]) -> str:
+    """What names the pictures of a split, and nothing else."""
+    return f"{split}/*_im.*" if any(frame.pictures for frame in frames) else f"{split}/*.jpg"
 
 
 _HUB_SIZES = (
@@ -127,7 +133,8 @@ def _contents(frame_set: FrameSet) -> str:
     if len(rows) > 1:
         frames = frame_set.frames()
         counted = {name: sum(row[name] for row in rows) for name in ("races", "frames", "pictures")}
-        rows.append({"split": "**all**", **counted, "tracks": len(_tracks(frames)), "karts": len(_karts(frames))})
+        names = {"tracks": len(_tracks(frames)), "karts": len(_karts(frames))}
+        rows.append({"split": Formatted("**all**")} | counted | names)
     return table(rows, right=True)
 
 
@@ -137,12 +144,11 @@ def _pictures(frame_set: FrameSet) -> str:
     firsts = {frame.race: frame.folder / frame.picture_name(0) for frame in frames if frame.view_count}
     sizes: Counter[tuple[int, int]] = Counter()
     for path in firsts.values():
-        with Image.open(path) as image:
-            sizes[image.size] += 1
+        sizes[decode_image(path).size] += 1
     weight = sum(
         path.stat().st_size
         for frame in frames
-        for path in (frame.info_path, *(frame.folder / frame.picture_name(v) for v in range(frame.view_count)))
+        for path in (frame.info_path, *(frame.folder / name for name in frame.picture_names))
     )
     views = sorted({frame.view_count for frame in frames})
     line_ups = sorted({len(frame.karts) for frame in frames})
@@ -192,10 +198,8 @@ def _line_ups(frame_set: FrameSet) -> list[str]:
 
 def _short(karts: Sequence[str]) -> dict[str, str]:
     """Headings that let a table of all karts fit a page: the first three letters, of the first and last word."""
-    short = {
-        kart: "<br>".join(dict.fromkeys(word[:3] for word in (kart.split("_")[0], kart.split("_")[-1])))
-        for kart in karts
-    }
+    words = {kart: dict.fromkeys((kart.split("_")[0][:3], kart.split("_")[-1][:3])) for kart in karts}
+    short = {kart: Formatted("<br>".join(map(escaped, parts))) for kart, parts in words.items()}
     return short if len(set(short.values())) == len(short) else {kart: kart for kart in karts}
 
 
@@ -209,7 +213,8 @@ def _all_keys(sources: Sequence[Source]) -> list[str]:
 
 def _source_text(source: Source, number: int) -> dict[str, Any]:
     """What the template says of a source."""
-    text = {"kind": source.kind, "heading": "Source" if number == 1 else f"Source of {source.root.resolve().name}"}
+    name = escaped(source.root.resolve().name)
+    text = {"kind": source.kind, "heading": "Source" if number == 1 else f"Source of {name}"}
     if source.kind != Kind.RENDERED:
         return text
     manifest, recipe = source.manifest, source.manifest["recipe"]
@@ -221,10 +226,10 @@ def _source_text(source: Source, number: int) -> dict[str, Any]:
             {"setting": SETTINGS.get(name, name)} | dict(zip(recipe, map(_setting, values), strict=True))
             for name, values in settings.items()
         ),
-        "versions": ", ".join(f"{name} {version}" for name, version in manifest.get("versions", {}).items()),
-        "command": manifest.get("command", ""),
+        "versions": escaped(", ".join(f"{name} {version}" for name, version in manifest.get("versions", {}).items())),
+        "command": code(command) if (command := manifest.get("command", "")) else "",
         "manifest_path": path.relative_to(ROOT) if path.is_relative_to(ROOT) else f"{path.parent.name}/{MANIFEST}",
-        "truth": manifest.get("truth_sha256", "not recorded"),
+        "truth": code(manifest.get("truth_sha256", "not recorded")),
         "skipped": _skipped(manifest["races"]),
         "races": _races(manifest["races"]),
     }
@@ -243,7 +248,7 @@ def _skipped(races: Sequence[Mapping[str, Any]]) -> str:
         return "No frame was skipped."
     held = sum(len(race.get("frames", ())) for race in races)
     tracks = Counter(race["track"] for race in races for _ in race.get("skipped", {}))
-    where = ", ".join(f"{track} {n}" for track, n in tracks.most_common())
+    where = escaped(", ".join(f"{track} {n}" for track, n in tracks.most_common()))
     rows = table(({"reason": reason, "frames": n} for reason, n in reasons.most_common()), right=True)
     return f"{reasons.total():,} of {reasons.total() + held:,} frames were skipped ({where}):\n\n{rows}"
 
@@ -293,10 +298,10 @@ def _absent_names(frame_set: FrameSet) -> list[str]:
     for what, asked, names in (("tracks", TRACKS, _tracks), ("karts", KARTS, _karts)):
         shown = names(frame_set.frames())
         if absent := sorted(set(asked) - shown):
-            gaps.append(f"No picture shows the {what} {', '.join(absent)}, which questions may name.")
+            gaps.append(f"No picture shows the {what} {escaped(', '.join(absent))}, which questions may name.")
         for split, frames in frame_set.splits.items():
             if missing := sorted(shown - names(frames)):
-                gaps.append(f"{split} has none of the {what} {', '.join(missing)}.")
+                gaps.append(f"{split} has none of the {what} {escaped(', '.join(missing))}.")
     return gaps
 
 
@@ -310,8 +315,8 @@ def _karts(frames: Iterable[Frame]) -> set[str]:
 
 def _offered(offered: Counter) -> str:
     names = {
-        CC_BY_SA: "[CC-BY-SA 4.0](https://creativecommons.org/licenses/by-sa/4.0/)",
-        GPL: "[GPL-3.0-or-later](https://www.gnu.org/licenses/gpl-3.0.html)",
+        CC_BY_SA: Formatted("[CC-BY-SA 4.0](https://creativecommons.org/licenses/by-sa/4.0/)"),
+        GPL: Formatted("[GPL-3.0-or-later](https://www.gnu.org/licenses/gpl-3.0.html)"),
         UNKNOWN: "unknown",
     }
     shown = {

@@ -5,8 +5,10 @@ is part of this project.
 """
 
 import hashlib
+import os
 import shutil
 import stat
+import struct
 import zipfile
 import zlib
 from collections import Counter
@@ -28,6 +30,9 @@ MAX_FILE = 1 << 30
 MAX_TOTAL = 64 << 30
 MAX_RATIO = 100
 """Limits that no zip of frames comes near: entries, bytes a file, bytes in all, bytes unpacked for one packed."""
+
+DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError, RuntimeError)
+"""What reading a broken zip raises (what Python cannot unpack is a RuntimeError)."""
 
 BLOCK = 4096
 """Bytes by which a file grows on common disks."""
@@ -105,7 +110,7 @@ def _opened(path: Path) -> zipfile.ZipFile:
         return zipfile.ZipFile(path)
     except FileNotFoundError:
         raise CourseZipError(f"{path}: no such file; give the path or the address of the course's zip") from None
-    except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
+    except DAMAGE as error:
         raise CourseZipError(f"{path}: not a whole zip ({error}); fetch it again, or give another path") from None
 
 
@@ -176,7 +181,7 @@ def _frames(path: Path, entries: dict[str, zipfile.ZipInfo]) -> tuple[str, dict[
 
 
 def _check_space(path: Path, to: Path, entries: dict[str, zipfile.ZipInfo]) -> None:
-    needed = sum(-(-info.file_size // BLOCK) * BLOCK for name, info in entries.items() if not (to / name).exists())
+    needed = sum(-(-info.file_size // BLOCK) * BLOCK for name, info in entries.items() if not os.path.exists(to / name))
     free = shutil.disk_usage(to).free
     if needed > free:
         raise CourseZipError(
@@ -187,11 +192,9 @@ def _check_space(path: Path, to: Path, entries: dict[str, zipfile.ZipInfo]) -> N
 
 def _is_there(target: Path, entry: zipfile.ZipInfo) -> bool:
     try:
-        if target.stat().st_size != entry.file_size:
-            return False
-    except FileNotFoundError:
+        return target.stat().st_size == entry.file_size and zlib.crc32(target.read_bytes()) == entry.CRC
+    except OSError:  # not there, or no place for a file: writing it says so
         return False
-    return zlib.crc32(target.read_bytes()) == entry.CRC
 
 
 def _write(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path) -> None:
@@ -202,11 +205,11 @@ def _write(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target:
         with archive.open(entry) as source, part.open("wb") as file:
             shutil.copyfileobj(source, file, CHUNK)
         part.replace(target)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+    except OSError as error:
+        raise CourseZipError(f"{target}: cannot be written ({error}); mend this and call again to go on") from None
+    except DAMAGE as error:
         part.unlink(missing_ok=True)
         raise CourseZipError(
             f"{path}: entry {entry.filename!r} is damaged ({error}); remove the zip and fetch it again, "
             "the files unpacked so far stay"
         ) from None
-    except OSError as error:
-        raise CourseZipError(f"{target}: cannot be written ({error}); mend this and call again to go on") from None

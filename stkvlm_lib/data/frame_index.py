@@ -19,50 +19,43 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from stkvlm_lib.data.frames import (
-    INFO_SUFFIX,
-    VIEW_NAME,
-    Frame,
-    FramesError,
-    Info,
-    check_pictures,
-    make_frame,
-    read_info,
-)
-from stkvlm_lib.files import whole_file
+from stkvlm_lib.data.frames import INFO_SUFFIX, VIEW_NAME, Frame
+from stkvlm_lib.data.info_files import Info, check_pictures, make_frame, read_info
+from stkvlm_lib.data.pictures import BrokenFile
+from stkvlm_lib.files import cache_folder, whole_file
 
 SETTLED_SECONDS = 2.0
 """A file changed less than this before it was read is not kept: it may change again within its clock's tick."""
-_FORMAT = 1
+_FORMAT = 2
 
 Version = tuple[int, int, int]
 """Size in bytes, time of the last change of the contents and of the entry, in ns."""
 Entries = dict[str, tuple[Version, Info]]
 
 
-def read_split(folder: Path, split: str, check_images: bool) -> list[Frame | FramesError]:
+def read_split(folder: Path, split: str, check_images: bool) -> list[Frame | BrokenFile]:
     """Each frame of a folder or what is wrong with it: pictures without an info file first, then by frame id."""
     with os.scandir(folder) as entries:
-        files = sorted((entry for entry in entries if entry.is_file()), key=lambda entry: entry.name)
-    pictures: dict[str, list[int]] = defaultdict(list)
+        files = sorted((entry for entry in entries if _is_data(entry)), key=lambda entry: entry.name)
+    pictures: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for file in files:
         if match := VIEW_NAME.match(file.name):
-            pictures[match["frame"]].append(int(match["view"]))
+            pictures[match["frame"]].append((int(match["view"]), file.name))
     infos = {file.name.removesuffix(INFO_SUFFIX): file for file in files if file.name.endswith(INFO_SUFFIX)}
     missing = [
-        FramesError(f"{folder / frame_id}{INFO_SUFFIX}: missing, but its pictures are there")
+        BrokenFile(folder / f"{frame_id}{INFO_SUFFIX}", "missing, but its pictures are there")
         for frame_id in sorted(set(pictures) - set(infos))
     ]
 
-    def build(frame_id: str, info: Info | FramesError) -> Frame | FramesError:
+    def build(frame_id: str, info: Info | BrokenFile) -> Frame | BrokenFile:
         try:
-            if isinstance(info, FramesError):
+            if isinstance(info, BrokenFile):
                 return info
             frame = make_frame(folder / infos[frame_id].name, info, split, pictures[frame_id])
             if check_images:
                 check_pictures(frame)
             return frame
-        except FramesError as error:
+        except BrokenFile as error:
             return error
 
     read = read_infos(folder, list(infos.values()))
@@ -72,7 +65,15 @@ def read_split(folder: Path, split: str, check_images: bool) -> list[Frame | Fra
         return missing + list(pool.map(build, infos, read))
 
 
-def read_infos(folder: Path, files: Sequence[os.DirEntry]) -> list[Info | FramesError]:
+def _is_data(entry: os.DirEntry) -> bool:
+    """Whether an entry of a folder may belong to a frame: hidden files do not, as those that macOS adds (`._...`)."""
+    try:
+        return not entry.name.startswith(".") and entry.is_file()
+    except OSError:  # a link that leads back to itself: reading it says so
+        return True
+
+
+def read_infos(folder: Path, files: Sequence[os.DirEntry]) -> list[Info | BrokenFile]:
     """What each info file of a folder says, or the error that reading it raises; in the order given."""
     place = index_path(folder)
     kept = _load(place) if place else {}
@@ -95,7 +96,7 @@ def index_path(folder: Path) -> Path | None:
     if os.environ.get("STKVLM_INDEX", "").lower() in ("0", "off", "false", "no"):
         return None
     try:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        cache = cache_folder()
     except RuntimeError:
         return None
     resolved = str(folder.resolve())
@@ -110,10 +111,10 @@ def _version(file: os.DirEntry) -> Version:
     return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
-def _read(path: Path) -> Info | FramesError:
+def _read(path: Path) -> Info | BrokenFile:
     try:
         return read_info(path)
-    except FramesError as error:
+    except BrokenFile as error:
         return error
 
 
@@ -125,9 +126,10 @@ def _load(place: Path) -> Entries:
             return {}
         entries, at = {}, 1
         while at < len(lines):
-            name, version, track, karts, race_seed, views = json.loads(lines[at])
+            name, version, track, karts, race_seed, outside, views = json.loads(lines[at])
             at += 1 + views
-            entries[name] = tuple(version), Info(track, tuple(karts), race_seed, tuple(lines[at - views : at]))
+            rows = tuple(lines[at - views : at])
+            entries[name] = tuple(version), Info(track, tuple(karts), race_seed, rows, outside)
         return entries if at == len(lines) else {}
     except (OSError, EOFError, zlib.error, ValueError, TypeError, LookupError):
         return {}
@@ -137,7 +139,8 @@ def _write(place: Path, folder: Path, entries: Entries) -> None:
     """Replace an index. A cache folder that cannot be written is no error: the next reading parses again."""
     lines = [json.dumps({"format": _FORMAT, "folder": str(folder.resolve())})]
     for name, (version, info) in entries.items():
-        lines.append(json.dumps([name, version, info.track, info.karts, info.race_seed, len(info.rows)]))
+        head = [name, version, info.track, info.karts, info.race_seed, info.outside, len(info.rows)]
+        lines.append(json.dumps(head))
         lines += info.rows
     try:
         with whole_file(place) as part:

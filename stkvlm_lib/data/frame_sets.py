@@ -4,6 +4,7 @@ Bundled, rendered and course frames all come as a `FrameSet` from `read_frames`.
 """
 
 import os
+import posixpath
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,6 +16,8 @@ from stkvlm_lib.data import frame_statistics
 from stkvlm_lib.data.frame_index import read_split
 from stkvlm_lib.data.frame_statistics import Rows, track_kart_pairs
 from stkvlm_lib.data.frames import FLAT_SPLIT, INFO_SUFFIX, SPLITS, Frame, FramesError, View
+from stkvlm_lib.data.pictures import BrokenFile
+from stkvlm_lib.files import one_line
 
 Names = str | Iterable[str] | None
 """One name, several, or None for all."""
@@ -61,6 +64,15 @@ class FrameSet:
         """Each view by its picture's name in question files; a frame is parsed when one of its views is asked for."""
         return _Pictures(self.frames())
 
+    def find(self, image_file: str) -> View | None:
+        """The view that a question file means, also by a path of Windows or with ./, or by another of the endings."""
+        name = posixpath.normpath(image_file.replace("\\", "/"))
+        return self.by_image_file.get(name) or self.by_image_file.get(self._by_stem.get(_stem(name), ""))
+
+    @cached_property
+    def _by_stem(self) -> dict[str, str]:
+        return {_stem(name): name for name in self.by_image_file}
+
     def where(self, *, track: Names = None, kart: Names = None, split: Names = None) -> "FrameSet":
         """The frames on these tracks, with one of these karts in the race, of these splits.
 
@@ -95,6 +107,14 @@ class FrameSet:
             splits[home[frame.race]].append(frame.moved(split=home[frame.race], prefix=frame.image_prefix))
         return replace(self, splits={split: tuple(frames) for split, frames in splits.items()})
 
+    def outside(self) -> Rows:
+        """One row a frame with boxes wholly outside their pictures, which therefore count for nothing."""
+        return [
+            {"file": one_line(frame.info_path), "boxes left out": frame.outside}
+            for frame in self.frames()
+            if frame.outside
+        ]
+
     def summary(self) -> Rows:
         """One row a split: races, frames, views, tracks, karts. Parses nothing."""
         return frame_statistics.split_rows(self.splits)
@@ -111,6 +131,10 @@ class FrameSet:
     def line_ups(self, split: str | None = None) -> dict[str, Counter[str]]:
         """{track: {kart: number of races it drives there}}"""
         return frame_statistics.line_ups(self.frames(split))
+
+
+def _stem(image_file: str) -> str:
+    return posixpath.splitext(image_file)[0]
 
 
 class _Pictures(Mapping):
@@ -157,10 +181,10 @@ def _read_folder(root: Path, skip_broken: bool, check_images: bool) -> FrameSet:
     for split, folder in folders.items():
         results = read_split(folder, split, check_images)
         splits[split] = tuple(result for result in results if isinstance(result, Frame))
-        errors = [result for result in results if isinstance(result, FramesError)]
+        errors = [result for result in results if isinstance(result, BrokenFile)]
         if errors and not skip_broken:
             raise errors[0]
-        skipped += [tuple(str(error).split(": ", 1)) for error in errors]
+        skipped += [(error.file, error.reason) for error in errors]
     if not any(splits.values()):
         kept = f"; {len(skipped)} broken ones were skipped" if skipped else ""
         raise FramesError(

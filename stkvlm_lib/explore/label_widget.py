@@ -105,7 +105,8 @@ def _card(record: Record, view: View, made: Mark | None) -> str:
     alt = html.escape(f"{record.image_file}: {record.question} {record.answer}", quote=True)
     look = "width:100%;aspect-ratio:3/2;image-rendering:pixelated;display:block;margin-bottom:4px"
     picture = f"<img src='data:image/jpeg;base64,{data}' alt='{alt}' style='{look}'>"
-    place = f"<div style='font-size:11px;opacity:.7'>{record.family}, {record.rules} rules, {record.image_file}</div>"
+    origin = html.escape(f"{record.family}, {record.rules} rules, {record.image_file}")
+    place = f"<div style='font-size:11px;opacity:.7'>{origin}</div>"
     return f"<div style='font-size:13px;line-height:1.35'>{picture}{_said(record, made)}{place}</div>"
 
 

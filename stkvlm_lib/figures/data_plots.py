@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter
 
 from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.data.frames import KART_CLASS, Detection, View
@@ -121,6 +121,8 @@ def visibility(folder: FrameSet) -> Figure:
                 _outline(axes, np.clip(values, bins[0], bins[-1]), bins, split, number)
         if name == "pixels":
             axes.set_xscale("log")
+            axes.xaxis.set_major_formatter("{x:,.0f}")
+            axes.xaxis.set_minor_formatter(NullFormatter())
         _finish(axes, title, unit)
     return chart
 

@@ -12,12 +12,16 @@ from tqdm.auto import tqdm
 
 
 def table(rows: Iterable[dict[str, Any]]) -> Any:
-    """Rows as a table without row numbers, numbers with thousands separators; says so when there are none."""
+    """Rows as a table without row numbers, numbers with thousands separators; says so when there are none.
+
+    Texts stand as they are: what looks like HTML in them, as it may in a name from a data folder, is none.
+    """
     frame = pd.DataFrame(list(rows))
     if frame.empty:
         frame = pd.DataFrame({"": ["nothing to show"]})
     left = [{"selector": "th, td", "props": "text-align: left; vertical-align: top"}]
-    return frame.style.hide(axis="index").format(thousands=",", precision=3).set_table_styles(left)
+    shown = frame.style.hide(axis="index").format(thousands=",", precision=3, escape="html")
+    return shown.format_index(axis="columns", escape="html").set_table_styles(left)
 
 
 def live(draw: Callable[[Any], Figure]) -> Callable[[Any], None]:

@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import RendererBase
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from stkvlm_lib.figures.drawing import BLACK, BLUE, GREEN, GREY, ORANGE, SKY, VERMILLION
@@ -37,7 +40,16 @@ FEWEST_CONFUSED = 3
 
 
 class Chart(Figure):
-    """A figure that shows itself in a notebook without pyplot, so that none is kept open."""
+    """A figure that shows itself in a notebook without pyplot, so that none is kept open.
+
+    Texts are drawn as they stand, also with dollar signs: names come from data and are no formulas.
+    """
+
+    def draw(self, renderer: RendererBase) -> None:
+        with rc_context({"text.parse_math": False}):  # for the ticks that drawing makes
+            for text in self.findobj(Text):
+                text.set_parse_math(False)
+            super().draw(renderer)
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()

@@ -7,6 +7,8 @@ PySuperTuxKart2 0.7.4 wants the data of SuperTuxKart 1.5 and downloads it at its
 import os
 from pathlib import Path
 
+from stkvlm_lib.files import cache_folder
+
 DATA_VARIABLE = "SUPERTUXKART_DATADIR"
 DEBIAN_DATA = Path("/usr/share/games/supertuxkart/data")
 DEBIAN_PACKAGES = "supertuxkart-data libgl1 libegl1 libgl1-mesa-dri"
@@ -21,11 +23,6 @@ class RenderError(RuntimeError):
     """The game cannot be used; the message says what is missing and what to do."""
 
 
-def cache_folder() -> Path:
-    """The user's cache folder, where `XDG_CACHE_HOME` or its default says."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-
-
 def default_folder() -> Path:
     """Where `prepare_assets` lays out the data when no folder is named."""
     return cache_folder() / "stkvlm" / "supertuxkart"
@@ -36,12 +33,13 @@ def downloaded_folder() -> Path:
     return cache_folder() / "PySuperTuxKart2" / GAME_VERSION
 
 
-def prepare_assets(folder: Path, package: Path = DEBIAN_DATA) -> Path:
+def prepare_assets(folder: Path, package: Path | None = None) -> Path:
     """Lay out the data of Debian's package under `folder`/data as symbolic links. Returns `folder`.
 
-    Links that are there already stay; links of an earlier package version are renewed. Raises RenderError when the
-    package is missing.
+    package: its data folder; None means where Debian installs it. Links that are there already stay; links of an
+    earlier package version are renewed. Raises RenderError when the package is missing.
     """
+    package = package or DEBIAN_DATA
     if not (package / "stk_config.xml").is_file():
         raise RenderError(f"{package}: no game data here; {INSTALL_PACKAGES}")
     data = folder / "data"

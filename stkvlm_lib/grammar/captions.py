@@ -12,6 +12,7 @@ from stkvlm_lib.grammar.families import Declined
 from stkvlm_lib.grammar.names import COURSE_ONLY_KARTS, KARTS
 from stkvlm_lib.grammar.questions import FAMILIES, OTHER
 from stkvlm_lib.grammar.scene import Reason, Scene
+from stkvlm_lib.grammar.spelling import one_word
 
 CANDIDATES = 5
 """Sentences of an item, as in the course's files."""
@@ -56,13 +57,20 @@ def captions(scene: Scene) -> Iterator[Caption | Declined]:
 
 
 def multiple_choice(scene: Scene, key: str, seed: int) -> Iterator[Choice | Declined]:
-    """An item for every caption of a scene, and every one declined; seeded by item. key: names the scene."""
+    """An item for every caption of a scene, and every one declined; seeded by item. key: names the scene.
+
+    Declined are also captions of which too few false ones can be made, as where every kart that we know is in the race.
+    """
     for caption in captions(scene):
         if isinstance(caption, Declined):
             yield caption
             continue
         rng = random.Random(f"choice-{seed}-{key}-{caption.family}-{caption.subject}")
-        candidates = [caption.text, *_wrong(scene, caption, rng)[: CANDIDATES - 1]]
+        wrong = [text for text in dict.fromkeys(_wrong(scene, caption, rng)) if text != caption.text]
+        candidates = [caption.text, *wrong[: CANDIDATES - 1]]
+        if len(candidates) < CANDIDATES:
+            yield Declined(caption.family, Reason.TOO_FEW)
+            continue
         rng.shuffle(candidates)
         yield Choice(caption.family, tuple(candidates), candidates.index(caption.text))
 
@@ -87,7 +95,7 @@ def family_of_caption(text: str) -> str:
 
 
 def _state(family: str, answer: str, kart: str = "") -> str:
-    return _FORMS[family].format(kart=kart, answer=_PLACES.get(answer, answer))
+    return _FORMS[family].format(kart=one_word(kart), answer=_PLACES.get(answer) or one_word(answer))
 
 
 def _pattern(family: str) -> re.Pattern:
@@ -104,7 +112,7 @@ def _wrong(scene: Scene, caption: Caption, rng: random.Random) -> list[str]:
     """Sentences of the caption's kind that are false of the scene, the most plausible first, each once."""
     if caption.family in _RELATIONS:
         return _wrong_places(scene, caption, rng)
-    told = next(a for a in FAMILIES[caption.family].answers if _state(caption.family, a) == caption.text)
+    told = FAMILIES[caption.family].answer_about(scene, ())
     if caption.family == "count":
         near = sorted((n for n in range(1, 11) if n != int(told)), key=lambda n: (abs(n - int(told)), n))[:6]
         wrong = [str(n) for n in rng.sample(near, len(near))]
@@ -135,10 +143,10 @@ def _wrong_places(scene: Scene, caption: Caption, rng: random.Random) -> list[st
                 false = _state(name, next(a for a in family.answers if a != told), kart.name)
                 (opposite if (name, kart.name) == (caption.family, caption.subject) else others).append(false)
     elsewhere = set(KARTS) - set(scene.line_up) - {kart.name for kart in scene.detected}
-    first, *rest = _shuffled(elsewhere - set(COURSE_ONLY_KARTS), rng) + sorted(elsewhere & set(COURSE_ONLY_KARTS))
-    pair = [_state(caption.family, answer, first) for answer in FAMILIES[caption.family].answers]
+    strangers = _shuffled(elsewhere - set(COURSE_ONLY_KARTS), rng) + sorted(elsewhere & set(COURSE_ONLY_KARTS))
+    pair = [_state(caption.family, told, name) for name in strangers[:1] for told in FAMILIES[caption.family].answers]
     places = [(name, answer) for name in _RELATIONS for answer in FAMILIES[name].answers]
-    return opposite + pair + _shuffled(others, rng) + [_state(*rng.choice(places), name) for name in rest]
+    return opposite + pair + _shuffled(others, rng) + [_state(*rng.choice(places), name) for name in strangers[1:]]
 
 
 def _shuffled(items, rng: random.Random) -> list[str]:

@@ -111,21 +111,20 @@ class Family:
     def write(self, wording: int, names: Iterable[str]) -> str:
         """A question in one of its wordings; a name of several words is joined to one, as questions hold it."""
         text = self.wordings[wording]
-        names = (name if " " not in name else one_word(name) for name in names)
-        return text.format(**dict(zip(self.slots, names, strict=True))) if self.slots else text
+        return text.format(**dict(zip(self.slots, map(one_word, names), strict=True))) if self.slots else text
 
     def answer_about(self, scene: Scene, subject: Subject) -> str | Reason:
         """What a scene answers, or why it does not."""
         if self.needs_ego and scene.ego is None:
             return scene.no_ego
+        if any(one_word(kart.name) in scene.ambiguous for kart in subject):
+            return Reason.SAME_NAME
         if not scene.rules.declines:
             return self.answer(scene, *subject)
         return self._doubt(scene, subject) or self._closed(self.answer(scene, *subject))
 
     def _doubt(self, scene: Scene, subject: Subject) -> Reason | None:
         names = [kart.name for kart in subject]
-        if any(scene.line_up.count(name) > 1 for name in names):
-            return Reason.SAME_NAME
         if any(kart in scene.unclear or kart in scene.specks for kart in subject):
             return Reason.UNCLEAR
         if not self.asks_absent and any(kart not in scene.karts for kart in subject):

@@ -6,9 +6,11 @@ could tell from the picture. Boxes are scaled from the 600x400 detection frame t
 place where that is done.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from math import sqrt
 
 from stkvlm_lib.data.frames import BOX_FRAME, KART_CLASS, Detection, View
@@ -135,6 +137,13 @@ class Scene:
     @property
     def others(self) -> tuple[Kart, ...]:
         return tuple(kart for kart in self.karts if kart is not self.ego)
+
+    @cached_property
+    def ambiguous(self) -> frozenset[str]:
+        """Names that two karts of the race, or two detections of this view, go by, as questions write them: no
+        question can use them."""
+        written = map(one_word, self.line_up), (one_word(kart.name) for kart in self.detected)
+        return frozenset(name for names in written for name, times in Counter(names).items() if times > 1)
 
     def find(self, name: str) -> Kart:
         """The detected kart of that name, however it is spelled; one without a box where there is none."""

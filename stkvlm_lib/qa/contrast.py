@@ -16,6 +16,7 @@ from stkvlm_lib.files import read_rows
 from stkvlm_lib.grammar.families import Asked, pick
 from stkvlm_lib.grammar.questions import FAMILIES, answer, ask_extended, read_question
 from stkvlm_lib.grammar.scene import STRICT_RULES, Reason, Scene, mirror_box, read_scene
+from stkvlm_lib.grammar.spelling import plain
 
 MIRROR, OTHER_VIEW = "mirror", "other_view"
 KINDS = (MIRROR, OTHER_VIEW)
@@ -124,8 +125,9 @@ def _asked(scene: Scene, view: View, seed: int) -> Iterator[tuple[str, str]]:
     """Every question about a scene in its family's template, with its answer."""
     for found in ask_extended(scene, view.image_file, seed):
         if isinstance(found, Asked):
-            family, _, names = read_question(found.question)
-            yield FAMILIES[family].write(0, names), found.answer
+            family = FAMILIES[found.family]
+            _, names = family.read(plain(found.question))
+            yield family.write(0, names), found.answer
 
 
 def _pair(kind: str, views: tuple[View, View], question: str, answers: tuple[str, str], split: str) -> Pair:

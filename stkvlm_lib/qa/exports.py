@@ -8,6 +8,7 @@ without a copy in every line. `course/` holds the course's JSON files as they ar
 
 import json
 import os
+import posixpath
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -74,8 +75,11 @@ def _rows(qa_folder: Path, forms: Sequence[str], split: str) -> Iterator[dict]:
 
 
 def _file_name(image_file: str) -> str:
-    """A name for a picture in the folder of its split; joined data folders have equal names in several."""
-    return image_file.replace("/", "-")
+    """A name for a picture in the folder of its split; joined data folders have equal names in several.
+
+    All end alike, as the front matter says.
+    """
+    return f"{posixpath.splitext(image_file)[0].replace('/', '-')}.jpg"
 
 
 def _link(source: Path, target: Path) -> None:

@@ -14,7 +14,8 @@ from itertools import combinations
 import numpy as np
 from PIL import Image
 
-from stkvlm_lib.data.frames import FLAT_SPLIT, Frame, View, decode_image
+from stkvlm_lib.data.frames import FLAT_SPLIT, Frame, View
+from stkvlm_lib.data.pictures import decode_image
 from stkvlm_lib.parallel import Workers
 
 GRID = 16

@@ -7,11 +7,13 @@ the course rule; `<split>_extended.jsonl` all families in varied wordings under 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from math import inf
 from pathlib import Path
+from typing import Any
 
 from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.data.frames import FLAT_SPLIT, SPLITS, View
-from stkvlm_lib.files import read_json, stream_rows, write_json, write_jsonl
+from stkvlm_lib.files import read_json_list, stream_rows, write_json, write_jsonl
 from stkvlm_lib.grammar.questions import COURSE_FAMILIES, FAMILIES, ask_all, family_of
 from stkvlm_lib.grammar.scene import COURSE_RULES, read_scene
 
@@ -104,26 +106,45 @@ def question_files(folder: Path) -> list[Path]:
 
 def read_course_qa(path: Path, folder: FrameSet) -> list[Record]:
     """Read any file in the course's QA format, in its order; pictures must lie in `folder`. Raises QaError."""
-    items = read_json(path, "give a JSON list of question, answer, image_file")
+    items = read_json_list(path, "give a JSON list of question, answer, image_file")
     if not isinstance(items, list) or not items:
         what = "an empty list" if items == [] else "not a list of questions"
         raise QaError(f"{path}: {what}; give a JSON list of question, answer, image_file")
-    records = []
-    for number, item in enumerate(items):
-        if not isinstance(item, dict) or not all(isinstance(item.get(k), str) for k in ("question", "image_file")):
-            raise QaError(f"{path}: item {number} lacks the text keys question and image_file")
-        answer = item.get("answer")
-        if isinstance(answer, bool) or not isinstance(answer, str | int | float) or not str(answer).strip():
-            raise QaError(f"{path}: item {number} has no answer (a text or a number)")
-        view = folder.by_image_file.get(item["image_file"])
-        if view is None:
-            raise QaError(
-                f"{path}: item {number}: no picture {item['image_file']!r} in {folder.root} "
-                f"(which has splits {', '.join(folder.splits)}); image_file counts from FRAMES_DIR"
-            )
-        question = item["question"]
-        records.append(_record(view, question, str(answer), family_of(question), CUSTOM_SPLIT))
-    return records
+    return [_given_record(f"{path}: item {number}", item, folder) for number, item in enumerate(items)]
+
+
+def _given_record(where: str, item: Any, folder: FrameSet) -> Record:
+    if not isinstance(item, dict) or not all(_is_text(item.get(key)) for key in ("question", "image_file")):
+        raise QaError(f"{where} lacks the text keys question and image_file")
+    answer = _given_answer(item.get("answer"))
+    if not answer:
+        raise QaError(f"{where} has no answer (a text or a number)")
+    view = find_view(where, item["image_file"], folder)
+    question = item["question"]
+    return _record(view, question, answer, family_of(question), CUSTOM_SPLIT)
+
+
+def find_view(where: str, image_file: str, folder: FrameSet) -> View:
+    """The view that an item of somebody's file means. Raises QaError naming the item: where."""
+    view = folder.find(image_file)
+    if view is None:
+        raise QaError(
+            f"{where}: no picture {image_file!r} in {folder.root} "
+            f"(which has splits {', '.join(folder.splits)}); image_file counts from FRAMES_DIR"
+        )
+    return view
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a value is a text with something in it that every file can hold."""
+    return isinstance(value, str) and bool(value.strip()) and not any("\ud800" <= c <= "\udfff" for c in value)
+
+
+def _given_answer(value: Any) -> str:
+    """An answer as text, whole numbers without a decimal point; empty where it is none."""
+    if type(value) in (int, float) and abs(value) < inf:
+        return str(int(value) if value == int(value) else value)
+    return value if _is_text(value) else ""
 
 
 def composition(records: Iterable[Record]) -> Composition:

@@ -33,12 +33,11 @@ OWN_LIMITS = (
 PYTHON = """\
 from pathlib import Path
 
-from PIL import Image
-
+from stkvlm_lib.data.pictures import load_image
 from stkvlm_lib.vlm.adapter import load_answerer
 
 model = load_answerer(Path("ADAPTER_DIR"))
-print(model.answer(Image.open("picture.jpg").convert("RGB"), "What kart is the ego car?"))
+print(model.answer(load_image(Path("picture.jpg")), "What kart is the ego car?"))
 """
 
 

@@ -24,7 +24,7 @@ _WORDS = ("question", "held-out wording")
 """Columns of running text: left out on a narrow screen and in report.md."""
 _LEFT = (
     *(*_WORDS, "truth", "answered", "picture", "example", "how often", "family"),
-    *("answers", "must hold of the answers", "when", "what would lift it"),
+    *("answers", "must hold of the answers", "when", "what would lift it", "what is wrong", "such as", "what to do"),
 )
 """Columns that are not figures."""
 

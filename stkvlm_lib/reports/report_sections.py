@@ -35,7 +35,8 @@ FIGURES = {
     "Data": ("data_", "qa_"),
 }
 """Section -> how the names of its figures begin, in the order in which they are shown; others come under `More`."""
-FIRST = ("Scores by question family", *list(FIGURES)[:2])
+FAULTS = "Labels that cannot be scored"
+FIRST = ("Scores by question family", FAULTS, *list(FIGURES)[:2])
 LAST = ("Training", "Data", "More")
 """Sections at the beginning and at the end; all others stand between them, in the order in which they are made."""
 CAPTIONS = {
@@ -142,6 +143,8 @@ def score_sections(found: Artefacts, figures: dict[str, bytes]) -> Iterator[Sect
         yield Section(FIRST[0], figures=families, table=Table(rows), note=_family_note(rows[0]))
     elif families:
         yield Section(FIRST[0], figures=families)
+    if rows := fault_rows(metrics):
+        yield Section(FAULTS, FAULTS_TEXT, table=Table(rows))
     if rows := family_rows(metrics.get("extended")):
         yield Section("Extended questions", _extended_text(metrics["extended"]), extended, Table(rows))
     if rows := wording_rows(metrics):
@@ -162,6 +165,19 @@ def score_sections(found: Artefacts, figures: dict[str, bytes]) -> Iterator[Sect
         other = metrics["comparison"].get("run", "another run")
         text = comparison_text(metrics["comparison"], "this run", str(other))
         yield Section(f"Against {other}", text, compared, Table(rows), changed_tables(found.changed))
+
+
+FAULTS_TEXT = (
+    "Faults in the labels of the questions scored: no answer of a model can match them, or they count more than once. "
+    "The scores above count these questions as they stand."
+)
+
+
+def fault_rows(metrics: dict) -> Rows:
+    """`label_faults` of metrics.json as rows of text."""
+    faults = metrics.get("label_faults")
+    rows = faults if isinstance(faults, list) else []
+    return [{name: str(value) for name, value in row.items()} for row in rows if isinstance(row, dict)]
 
 
 COMPARED = ("score_comparison", "score_won", "score_lost")

@@ -34,10 +34,10 @@ import torch
 
 from stkvlm_lib.config import ScoreConfig, resolve
 from stkvlm_lib.data.frame_sets import FrameSet
-from stkvlm_lib.files import read_json, write_jsonl
+from stkvlm_lib.files import read_json, read_json_list, write_jsonl
 from stkvlm_lib.grammar.captions import CANDIDATES, family_of_caption, read_caption
 from stkvlm_lib.grammar.questions import FAMILIES, OTHER
-from stkvlm_lib.qa.qa_sets import CUSTOM_SPLIT, MULTIPLE_CHOICE, QaError
+from stkvlm_lib.qa.qa_sets import CUSTOM_SPLIT, MULTIPLE_CHOICE, QaError, find_view
 from stkvlm_lib.scores.extended_scores import draw, fresh
 from stkvlm_lib.scores.metrics import Bootstrap, mean
 from stkvlm_lib.scores.scoring import Blind
@@ -91,7 +91,7 @@ class ChoicePrediction:
 
 def read_items(path: Path, folder: FrameSet) -> list[Item]:
     """Read a file of the course's multiple choice; pictures must lie in `folder`. Raises QaError naming the item."""
-    rows = read_json(path, f"give {FORM}")
+    rows = read_json_list(path, f"give {FORM}")
     if not isinstance(rows, list) or not rows:
         raise QaError(f"{path}: {'an empty list' if rows == [] else 'not a list'}; give {FORM}")
     return [_item(path, number, row, folder) for number, row in enumerate(rows)]
@@ -108,14 +108,9 @@ def _item(path: Path, number: int, row: object, folder: FrameSet) -> Item:
         raise QaError(f"{where} has {len(candidates)} candidates; give {CANDIDATES}")
     if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < CANDIDATES:
         raise QaError(f"{where}: correct_index is {index!r}; give a whole number from 0 to {CANDIDATES - 1}")
-    view = folder.by_image_file.get(row["image_file"])
-    if view is None:
-        raise QaError(
-            f"{where}: no picture {row['image_file']!r} in {folder.root} "
-            f"(which has splits {', '.join(folder.splits)}); image_file counts from FRAMES_DIR"
-        )
+    view = find_view(where, row["image_file"], folder)
     family = family_of_caption(candidates[index])
-    return Item(row["image_file"], tuple(candidates), index, family, view.frame.race, view.frame.track)
+    return Item(view.image_file, tuple(candidates), index, family, view.frame.race, view.frame.track)
 
 
 def score_choices(store: FeatureStore, config: ScoreConfig, split: str, blind: Blind) -> dict:
