@@ -16,6 +16,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from run_folder import make_run
+from serving import PATIENCE_S, end, free_port, own_environment, served
 
 from stkvlm_lib.config import ROOT
 from stkvlm_lib.explore.explorer_page import NOTEBOOK
@@ -26,8 +27,8 @@ from stkvlm_lib.qa.qa_sets import read_records
 
 pytestmark = pytest.mark.browser
 SCREENSHOTS = Path(os.environ.get("STKVLM_SCREENSHOTS") or ROOT / "outputs" / "screenshots")
-PATIENCE = 1000 * int(os.environ.get("STKVLM_PATIENCE") or 180)
-"""Milliseconds to wait for any one thing; a machine that trains besides may need more than these three minutes."""
+PATIENCE = 1000 * PATIENCE_S
+"""Milliseconds to wait for any one thing."""
 WATCH_HEIGHT = """() => {
     window.heights = new Set();
     const picture = document.querySelector("img.stk-picture");
@@ -49,35 +50,14 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
-    """No settings of the user, and no question about Jupyter's news."""
-    home = tmp_path_factory.mktemp("jupyter")
-    settings = home / "lab" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
-    settings.parent.mkdir(parents=True)
-    settings.write_text('{"fetchNews": "false", "checkForUpdates": false}')
-    own = {
-        "JUPYTER_CONFIG_DIR": home / "config",
-        "JUPYTER_DATA_DIR": home / "data",
-        "JUPYTER_RUNTIME_DIR": home / "run",
-    }
-    own |= {"JUPYTERLAB_SETTINGS_DIR": home / "lab", "PYTHONPATH": ROOT, "JUPYTER_PREFER_ENV_PATH": 1}
-    own |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "HF_HUB_OFFLINE": 1}
-    own |= {"OMP_WAIT_POLICY": "passive"}  # on a busy machine waiting threads would take the time of working ones
-    return {**os.environ, **{name: str(value) for name, value in own.items()}}
+    return own_environment(tmp_path_factory.mktemp("jupyter"))
 
 
 @pytest.fixture(scope="module")
 def voila(run, environment):
     """The address that `explore` prints."""
-    command = [sys.executable, "-P", "-m", "stkvlm_lib", "explore", str(run), "--port", str(free_port())]
-    server = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-    try:
-        printed = (re.search(r"http://127\.0\.0\.1:\d+/\?token=\S+", line) for line in server.stdout)
-        found = next(filter(None, printed), None)
-        assert found, "the server has ended without printing an address; its messages are above"
-        yield found.group()
-    finally:
-        server.terminate()
-        end(server)
+    with served(run, environment) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -98,21 +78,6 @@ def lab(run, environment, tmp_path_factory):
     finally:
         server.kill()  # its kernel ends by itself; asked kindly, the server takes seconds over that
         end(server)
-
-
-def end(server: subprocess.Popen) -> None:
-    """Wait for a server that was told to end; one that takes minutes over it is killed."""
-    try:
-        server.wait(PATIENCE / 1000)
-    except subprocess.TimeoutExpired:
-        server.kill()
-        server.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 def wait_for(port: int) -> None:

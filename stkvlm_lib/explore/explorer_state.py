@@ -1,7 +1,7 @@
 """What the explorer shows, without a widget: which views pass the filters, which is on show, what is known of it."""
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     from stkvlm_lib.scores.scoring import Prediction
 
 NOTHING_LEFT = "No question passes all of these filters. Set one of them back to “all”, or clear them."
+AS_FILTERED = "as filtered"
+SORTS: dict[str, Callable[["Row"], object]] = {
+    "by question": lambda row: row.record.question,
+    "by label": lambda row: (row.record.answer, row.record.question),
+    "surest first": lambda row: -(row.confidence or 0.0),
+    "least sure first": lambda row: 2.0 if row.confidence is None else row.confidence,
+}
+"""How the table of a view's questions can be sorted, beside the order that filters and order of the views give."""
 CLASSES = {
     **{1: "kart", 2: "track", 3: "background", 4: "pickup", 5: "nitro", 6: "bomb", 7: "object", 8: "projectile"},
     9: "unknown",
@@ -79,6 +87,8 @@ class ExplorerState:
         given = [self._prediction(record) for record in self._records]
         self._urgency = {order: np.array([urgency(order, p) for p in given], dtype=float) for order in ORDERS}
         self.filters, self.order = Filters(), IN_FILE_ORDER
+        self.home = Filters()
+        """What `reset` goes back to."""
         self.index = 0
         self.chosen = ""
         self._select()
@@ -123,7 +133,18 @@ class ExplorerState:
         self._select()
         self.index = 0
 
+    def begin_at(self, **values: str) -> None:
+        """Set filters that are also gone back to."""
+        self.set_filters(**values)
+        self.home = self.filters
+
+    def reset(self) -> None:
+        """Filters and order as at the beginning; the view on show stays if it still matches."""
+        self.order = IN_FILE_ORDER
+        self.set_filters(**asdict(self.home))
+
     def clear_filters(self) -> None:
+        """All filters off."""
         self.set_filters(**asdict(Filters()))
 
     def _passing(self, but: str = "") -> np.ndarray:
@@ -202,6 +223,12 @@ class ExplorerState:
         """The view on show, None when the filters leave nothing."""
         return self._frames.by_image_file[self._names[self.index]] if self._names else None
 
+    def passing_rows(self) -> list[Row]:
+        """All questions that pass the filters, view after view as they are stepped through."""
+        place = {self._number[name]: index for index, name in enumerate(self._names)}
+        numbers = sorted(np.flatnonzero(self._passes), key=lambda number: place[self._view_of[number]])
+        return [self._row(self._records[number], True) for number in numbers]
+
     def rows(self) -> list[Row]:
         """All questions of the view on show, those that pass the filters first, then by the order."""
         if not self.view:
@@ -255,6 +282,28 @@ class ExplorerState:
         small = ", ".join(d.what for d in self.detected() if d.role == TOO_SMALL)
         said = [f"Track {scene.track}. The ego kart is {scene.ego.name}.", f"{others or 'No other kart counts'}."]
         return " ".join([*said, f"Too small to count: {small}."] if small else said)
+
+
+def row_json(row: Row) -> dict:
+    """A question as a line of a file: the record with what was answered, where it was."""
+    asked = asdict(row.record)
+    given = {"prediction": row.prediction, "correct": row.correct, "confidence": row.confidence}
+    return asked if row.prediction is None else asked | given
+
+
+def find_rows(rows: Iterable[Row], text: str) -> list[Row]:
+    """Those whose question, label or answer holds a text, in upper or lower case."""
+    wanted = text.strip().casefold()
+    return [
+        row
+        for row in rows
+        if any(wanted in said.casefold() for said in (row.record.question, row.record.answer, row.prediction or ""))
+    ]
+
+
+def sorted_rows(rows: Sequence[Row], sort: str) -> list[Row]:
+    """Rows by one of SORTS, or as they are."""
+    return sorted(rows, key=SORTS[sort]) if sort in SORTS else list(rows)
 
 
 def _whereabouts(kart: Kart, ego: Kart) -> str:

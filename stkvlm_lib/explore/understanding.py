@@ -1,0 +1,48 @@
+"""How a question in a person's own words is understood, and what can be said of an answer to it."""
+
+from dataclasses import dataclass
+
+from stkvlm_lib.grammar.questions import FAMILIES, OTHER, normalise, read_question
+from stkvlm_lib.grammar.wordings import UNKNOWN
+
+UNKNOWN_MEANS = "the picture does not show it, or the question is not one that this model was made for"
+_ANSWERS = {normalise(answer) for family in FAMILIES.values() for answer in family.answers} | {UNKNOWN}
+
+
+@dataclass(frozen=True)
+class Understood:
+    """A question as understood. family: `other` where its wording is of no known kind; karts: those it names."""
+
+    family: str
+    karts: tuple[str, ...] = ()
+
+    @property
+    def is_known(self) -> bool:
+        return self.family != OTHER
+
+    @property
+    def question(self) -> str:
+        """The question in the wording of its family's template; empty where there is no family."""
+        return FAMILIES[self.family].write(0, self.karts) if self.is_known else ""
+
+    def __str__(self) -> str:
+        if not self.is_known:
+            return "of no known kind"
+        karts = " and ".join(self.karts)
+        return f"of the kind “{self.family}”{f', about {karts}' if karts else ''}: {self.question}"
+
+
+def understand(question: str) -> Understood:
+    """The family and the karts that a question is about, in whatever words; the explorer asks nowhere else."""
+    family, _, karts = read_question(question)
+    return Understood(family, karts)
+
+
+def is_known_answer(text: str) -> bool:
+    """Whether a text is an answer of any family, or `unknown`."""
+    return normalise(text) in _ANSWERS
+
+
+def is_unknown(text: str) -> bool:
+    """Whether a model says that it cannot tell."""
+    return normalise(text) == UNKNOWN
