@@ -100,6 +100,10 @@ def test_the_page_is_notebook_05_with_the_run_and_without_its_preface(run, tmp_p
     assert page.cells[0].source == "# Explorer · a-run" and page.metadata["title"] == "Explorer · a-run"
     assert f'RUN_DIR = "{run}"' in source and 'FRAMES_DIR = "/data"' in source and "| reads |" not in source
     compile("\n".join(cell.source for cell in page.cells if cell.cell_type == "code"), "page", "exec")
+    hostile = tmp_path / "a<img src=x onerror=run()>_*b*"
+    hostile.mkdir()
+    title = nbformat.read(write_page(tmp_path, hostile, {}), 4).cells[0].source
+    assert not set(title) & set("<>_*=()") and "img src" in title
     bare = nbformat.read(write_page(tmp_path, tmp_path / "absent", {}), 4)
     assert "no run yet" in bare.cells[0].source and 'RUN_DIR = "/' not in str(bare)
 

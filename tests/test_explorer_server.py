@@ -2,11 +2,20 @@
 
 import http.client
 import logging
+import re
+import time
 from urllib.parse import urlsplit
 
 import pytest
 from serving import PATIENCE_S, own_environment, served
 
+from stkvlm_lib.explore.explorer_server import (
+    GONE_AFTER,
+    LOOK_EVERY,
+    ExplorerServer,
+    WithoutToken,
+    is_opened_by_someone,
+)
 from stkvlm_lib.explore.links import LAST_PORT
 
 NO_KERNEL = "00000000-0000-0000-0000-000000000000"
@@ -84,8 +93,6 @@ def test_the_token_is_in_no_complaint_of_the_server(server):
 
 
 def test_who_may_open_the_page():
-    from stkvlm_lib.explore.explorer_server import is_opened_by_someone
-
     click = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Dest": "document", "Sec-Fetch-User": "?1"}
     assert all(map(is_opened_by_someone, ({}, {"Sec-Fetch-Site": "none"}, {"Sec-Fetch-Site": "same-origin"}, click)))
     assert not is_opened_by_someone({**click, "Sec-Fetch-User": "?0"})
@@ -94,14 +101,22 @@ def test_who_may_open_the_page():
 
 @pytest.mark.parametrize("port", [1, 8866, LAST_PORT - 2, LAST_PORT])
 def test_other_ports_are_tried_that_are_ports(port):
-    from stkvlm_lib.explore.explorer_server import ExplorerServer
-
     ports = list(ExplorerServer.random_ports(None, port, 51))
     assert ports[0] == port and len(set(ports)) == len(ports) > 50 and all(1 <= found <= LAST_PORT for found in ports)
 
 
 def test_the_token_is_left_out_of_what_is_logged():
-    from stkvlm_lib.explore.explorer_server import WithoutToken
-
     record = logging.makeLogRecord({"msg": "%s failed", "args": ("GET /?token=secret",)})
     assert WithoutToken("secret").filter(record) and record.getMessage() == "GET /?token=… failed"
+
+
+@pytest.mark.slow
+def test_a_page_that_is_gone_leaves_no_kernel(server):
+    """Closed at once, as by a browser that crashed: nothing tells the server, and it ends the kernel by itself."""
+    status, _, text = ask(server, "/", server[1])
+    kernel = re.search(r'"kernelId": "([^"]+)"', text).group(1)
+    assert status == 200 and ask(server, f"/api/kernels/{kernel}", server[1])[0] == 200
+    until = time.monotonic() + GONE_AFTER + LOOK_EVERY + PATIENCE_S
+    while ask(server, f"/api/kernels/{kernel}", server[1])[0] == 200:
+        assert time.monotonic() < until, "the kernel goes on without a page"
+        time.sleep(2)

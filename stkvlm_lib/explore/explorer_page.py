@@ -27,11 +27,16 @@ def write_page(folder: Path, run: Path, parameters: dict[str, str]) -> Path:
     notebook = parameterize_notebook(notebook, given | parameters)
     name = run.resolve().name if run.is_dir() else "no run yet"
     notebook.cells = [cell for cell in notebook.cells if NOTEBOOK_ONLY not in cell.metadata.get("tags", [])]
-    notebook.cells.insert(0, nbformat.v4.new_markdown_cell(f"# Explorer · {name}"))
+    notebook.cells.insert(0, nbformat.v4.new_markdown_cell(f"# Explorer · {_plain_markdown(name)}"))
     notebook.metadata["title"] = f"Explorer · {name}"
     path = folder / "explorer.ipynb"
     nbformat.write(notebook, path)
     return path
+
+
+def _plain_markdown(text: str) -> str:
+    """A text that Markdown and HTML show as it is."""
+    return "".join(letter if letter.isalnum() or letter in " -." else f"&#{ord(letter)};" for letter in text)
 
 
 def serve(run: Path, parameters: dict[str, str], port: int = PORT, place: Place | None = None) -> None:

@@ -124,7 +124,8 @@ def _is_named(mark: Mark, names: set[str] | None) -> bool:
 
 
 def _label(mark: Mark, shares: bool) -> str:
-    return f"{mark.name} {mark.visible:.0%}" if shares and mark.visible is not None else mark.name
+    name = " ".join(mark.name.split())  # a name is one line, whatever a file says
+    return f"{name} {mark.visible:.0%}" if shares and mark.visible is not None else name
 
 
 def _zone_lines(drawing: ImageDraw.ImageDraw, size: tuple, centre: tuple, stroke: int) -> None:
