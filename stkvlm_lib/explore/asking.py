@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from cachetools import LRUCache
 
 from stkvlm_lib.data.frames import View
+from stkvlm_lib.explore.own_picture import is_own
 from stkvlm_lib.explore.understanding import Understood, understand
 from stkvlm_lib.grammar.families import COURSE
 from stkvlm_lib.grammar.questions import FAMILIES, answer
@@ -135,6 +136,8 @@ def suggestions(view: View, family: str) -> list[str]:
 
 def label_of(view: View, question: str) -> Label:
     """What the labels answer to any wording of any family: the course's rule for its families, else the strict one."""
+    if is_own(view):
+        return Label(reason="nothing is known of a picture of your own")
     asked = understand(question)
     if not asked.is_known:
         return Label(reason="the wording is of no known kind, so no rule answers it")

@@ -4,6 +4,7 @@ const TYPING = "input, select, textarea, [contenteditable=true]";
 const KEYS = { ArrowLeft: "previous", ArrowRight: "next", r: "random", o: "overlay", z: "large", "/": "ask" };
 const ROWS = { ArrowUp: -1, ArrowDown: 1 };
 const LOOK_EVERY = 5000; // ms between two looks whether the kernel is there
+const MOST_SENT = 8_000_001; // bytes of a file; the kernel refuses one of so many
 const STOPPED = "The explorer has been stopped. Start it again with ./run_all.sh explore and open the address it prints.";
 const ENDED = "What works behind this page has ended, so nothing here answers. Load the page again; marks are kept.";
 
@@ -67,6 +68,7 @@ function render({ model, el }) {
     const chosen = event.target.closest(".stk-choose");
     if (chosen) act({ action: "choose", question: chosen.dataset.question });
     else if (event.target.closest(".stk-ask")) submit();
+    else if (event.target.closest(".stk-own")) chooseFile();
     else if (!event.target.closest("button, a, label, [tabindex], " + TYPING)) root.focus({ preventScroll: true });
   }
 
@@ -100,6 +102,26 @@ function render({ model, el }) {
     const asked = new URL(location.href).searchParams;
     settled = false;
     act({ action: "open", picture: asked.get("picture") ?? "", question: asked.get("question") ?? "" });
+  }
+
+  function chooseFile() {
+    const input = document.createElement("input");
+    input.type = "file";
+    input.accept = "image/*";
+    input.addEventListener("change", () => sendFile(input.files[0]));
+    input.click();
+  }
+
+  async function sendFile(file) {
+    if (!file) return;
+    sent += 1;
+    model.send({ action: "own", name: file.name }, undefined, [await file.slice(0, MOST_SENT).arrayBuffer()]);
+  }
+
+  function onDrop(event) {
+    if (!event.dataTransfer?.types.includes("Files")) return;
+    event.preventDefault(); // else the browser would leave the page for the file
+    if (event.type === "drop") sendFile(event.dataTransfer.files[0]);
   }
 
   function save(content, buffers) {
@@ -143,6 +165,7 @@ function render({ model, el }) {
     root.tabIndex = -1;
     window.addEventListener("keydown", onKey, { capture: true, signal: stop.signal });
     root.addEventListener("click", onClick, { signal: stop.signal });
+    for (const name of ["dragover", "drop"]) root.addEventListener(name, onDrop, { signal: stop.signal });
     for (const said of root.querySelectorAll(".stk-live")) said.setAttribute("aria-live", "polite");
     for (const [name, change] of Object.entries(changes)) model.on(name, change);
     showAlt();

@@ -8,10 +8,11 @@ What is shown is worked out in `explorer_state`, `asking` and `occlusion`; this 
 
 import io
 import json
+import tempfile
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ from stkvlm_lib.explore.explorer_panels import AskPanel, LabelPanel, choose, fie
 from stkvlm_lib.explore.explorer_state import AS_FILTERED, NOTHING_LEFT, SORTS, ExplorerState, Row, row_json
 from stkvlm_lib.explore.links import Place, query
 from stkvlm_lib.explore.occlusion import OcclusionMap, draw_occlusion
+from stkvlm_lib.explore.own_picture import own_view
 from stkvlm_lib.figures.drawing import BLACK, GREEN, GREY, VERMILLION, draw_overlay
 from stkvlm_lib.figures.plots import Chart
 from stkvlm_lib.figures.plots import message as message_figure
@@ -100,8 +102,9 @@ class Keys(anywidget.AnyWidget):
     """Arrow keys and letters for the whole explorer, clicks on questions, and the picture's alternative text.
 
     Sends {"action": ..}: `previous`, `next`, `random`, `overlay`, `large`, `ask`; `choose` and `submit` with a
-    "question"; `open` with a "picture" and a "question". done: how many were done, so that a key held down waits for
-    the picture. query: of the page's address, to come back to. Takes {"file": name} with the bytes of a file to save.
+    "question"; `open` with a "picture" and a "question"; `own` with a "name" and the bytes of a picture's file. Takes
+    {"file": name} with the bytes of a file to save. done: how many actions were done, so that a key held down waits for
+    the picture. query: of the page's address, to come back to.
     """
 
     _esm = Path(__file__).with_name("explorer.js")
@@ -130,6 +133,7 @@ class Explorer(widgets.VBox):
         }
         self.goto = widgets.Text(description="Go to", placeholder="number or picture", continuous_update=False)
         self.goto.observe(lambda change: change.new and self._go(change.new), "value")
+        self.own = widgets.Button(description="Own picture …", tooltip="a file of yours to ask about; or drop it here")
         self.overlay = widgets.Checkbox(True, description="Overlay", indent=False)
         self.details = {
             name: widgets.Checkbox(name == "zones", description=text, indent=False) for name, text in DETAILS.items()
@@ -159,7 +163,7 @@ class Explorer(widgets.VBox):
         panes = {"Questions": listed, "Ask": self.ask, "Labels": self.labels, "Detections": self.detections}
         self.tabs = widgets.Tab(list(panes.values()), titles=list(panes), selected_index=0)
         self.keyboard = Keys()
-        self.keyboard.on_msg(lambda _, content, __: self._hear(content))
+        self.keyboard.on_msg(lambda _, content, buffers: self._hear(content, buffers))
         super().__init__(self._laid_out())
         self.add_class("stk-explorer")
         self.refresh()
@@ -167,13 +171,14 @@ class Explorer(widgets.VBox):
     def _laid_out(self) -> list[widgets.Widget]:
         orders = [self.order] if self.state.has_predictions else []
         filters = _box("stk-filters", *self.filters.values(), *orders, self.reset)
-        steps = _box("stk-steps", *self.buttons.values(), self.goto, self.place)
+        steps = _box("stk-steps", *self.buttons.values(), self.goto, self.own, self.place)
         switches = _box("stk-switches", self.overlay, *self.details.values(), self.large)
         keys = widgets.HTML(f"<small>{KEYS}</small>")
         self.left = _box("stk-left", self.picture, switches, self.legend, self.description, keys)
         for widget, name in (
             (self.filtering, "stk-filtering-switch"),
             (self.goto, "stk-goto"),
+            (self.own, "stk-own"),
             (self.place, "stk-place"),
             (self.picture, "stk-picture"),
             (self.questions, "stk-scroll"),
@@ -226,9 +231,26 @@ class Explorer(widgets.VBox):
         """Say beside the place what could not be shown."""
         self.place.value = place_html(self.state) + message(str(error), "error")
 
-    def _hear(self, content: dict) -> None:
+    @cached_property
+    def _own_pictures(self) -> tempfile.TemporaryDirectory:
+        return tempfile.TemporaryDirectory(prefix="explorer-")
+
+    def show_own(self, name: str, content: bytes) -> None:
+        """Show a picture file of the reader's own, ready to be asked about; one that cannot be shown is told."""
         try:
-            self.on_action(content)
+            self.state.own = own_view(name, content, Path(self._own_pictures.name))
+        except ValueError as error:
+            self.complain(error)
+            return
+        self.refresh()
+        self._show_pane(self.ask)
+
+    def _hear(self, content: dict, buffers: Sequence[bytes] = ()) -> None:
+        try:
+            if content.get("action") == "own":
+                self.show_own(content["name"], bytes(buffers[0]))
+            else:
+                self.on_action(content)
         finally:
             self.keyboard.done += 1
 
@@ -315,7 +337,8 @@ class Explorer(widgets.VBox):
         self.questions.value = questions_html(self.state, self.labels.marks, self.search.value, self.sort.value)
         self.exports[MARKS_FILE].disabled = not self.labels.marks
         chosen = next((row.record.question for row in self.state.rows() if row.chosen), "")
-        self.keyboard.query = query(Place(self.state.view.image_file, chosen)) if self.state.view else ""
+        linked = self.state.view and not self.state.own
+        self.keyboard.query = query(Place(self.state.view.image_file, chosen)) if linked else ""
 
 
 def _box(name: str, *children: widgets.Widget) -> widgets.Box:

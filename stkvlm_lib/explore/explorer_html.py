@@ -52,6 +52,8 @@ def questions_html(
     if not state.view:
         return message(NOTHING_LEFT)
     everything, answered = state.rows(), state.has_predictions
+    if not everything:
+        return message("There are no questions about this picture; ask one of your own.")
     rows = sorted_rows(find_rows(everything, search), sort)
     if not rows:
         return message(f"None of the {len(everything)} questions about this view holds “{search.strip()}”.")

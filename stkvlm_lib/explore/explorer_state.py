@@ -87,6 +87,8 @@ class ExplorerState:
         given = [self._prediction(record) for record in self._records]
         self._urgency = {order: np.array([urgency(order, p) for p in given], dtype=float) for order in ORDERS}
         self.filters, self.order = Filters(), IN_FILE_ORDER
+        self.own: View | None = None
+        """A picture of the reader's own, on show until the next step, see `own_picture`."""
         self.home = Filters()
         """What `reset` goes back to."""
         self.index = 0
@@ -121,6 +123,7 @@ class ExplorerState:
                 raise ValueError(f"no filter {name!r}; there are {', '.join(FILTERS)}")
             if value and value not in self.options(name):
                 raise ValueError(f"no {name} {value!r}; there are {', '.join(self.options(name)) or 'none'}")
+        self.own = None
         before, self.filters = self.view, replace(self.filters, **values)
         self._select()
         self.index = self._names.index(before.image_file) if before and before.image_file in self._names else 0
@@ -156,6 +159,7 @@ class ExplorerState:
         return passing
 
     def _select(self) -> None:
+        self.own = None
         self._passes = self._passing()
         self.n_questions = int(self._passes.sum())
         views = self._view_of[self._passes]
@@ -182,6 +186,7 @@ class ExplorerState:
 
     def jump(self, index: int) -> None:
         """Show the index-th view (from 0); counting goes round at both ends."""
+        self.own = None
         self.index = index % len(self) if len(self) else 0
 
     def find(self, wanted: str) -> None:
@@ -191,7 +196,7 @@ class ExplorerState:
         """
         wanted = wanted.strip()
         if wanted.isdecimal() and 1 <= int(wanted) <= len(self):
-            self.index = int(wanted) - 1
+            self.jump(int(wanted) - 1)
             return
         is_text = not wanted.isdecimal() or len(wanted) >= 5  # frames are numbered with five digits
         index = next((i for i, name in enumerate(self._names) if is_text and wanted in name), None)
@@ -201,7 +206,7 @@ class ExplorerState:
             raise ValueError(
                 f"“{wanted}”: no such number or picture among the {len(self):,} views that pass the filters{hint}"
             )
-        self.index = index
+        self.jump(index)
 
     def open(self, picture: str, question: str = "") -> None:
         """Show the picture of that name, or the first whose name holds that text; a question about it is chosen.
@@ -216,11 +221,14 @@ class ExplorerState:
         if name not in self._names:
             self.filters = Filters(split=self._groups[name][0].split)
             self._select()
-        self.index, self.chosen = self._names.index(name), question
+        self.jump(self._names.index(name))
+        self.chosen = question
 
     @property
     def view(self) -> View | None:
         """The view on show, None when the filters leave nothing."""
+        if self.own:
+            return self.own
         return self._frames.by_image_file[self._names[self.index]] if self._names else None
 
     def passing_rows(self) -> list[Row]:
@@ -231,7 +239,7 @@ class ExplorerState:
 
     def rows(self) -> list[Row]:
         """All questions of the view on show, those that pass the filters first, then by the order."""
-        if not self.view:
+        if not self.view or self.own:
             return []
         name = self.view.image_file
         numbers = np.flatnonzero(self._view_of == self._number[name])
@@ -261,6 +269,8 @@ class ExplorerState:
         """Where we are, e.g. `View 12 of 480 · 3,826 matching questions`."""
         if not self.view:
             return NOTHING_LEFT
+        if self.own:
+            return "Your own picture; any step goes back to the others"
         n = f"{self.n_questions:,} matching question{'s' if self.n_questions != 1 else ''}"
         return f"View {self.index + 1:,} of {len(self):,} · {n}"
 
@@ -268,6 +278,8 @@ class ExplorerState:
         """Which picture this is: file, split, race, track."""
         if not self.view:
             return ""
+        if self.own:
+            return "Ask about it in the tab Ask; it is kept until the explorer is closed."
         frame = self.view.frame
         return f"{self.view.image_file} · race {frame.race.removeprefix('race-')} · track {frame.track}"
 
@@ -275,6 +287,8 @@ class ExplorerState:
         """What the picture shows under the labelling rule, for readers who cannot see it."""
         if not self.view:
             return ""
+        if self.own:
+            return "A picture of your own: nothing is known of what it shows."
         scene = read_scene(self.view)
         if not scene.ego:
             return f"Track {scene.track}. No kart is large enough to count."
