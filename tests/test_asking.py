@@ -109,10 +109,10 @@ def test_a_question_is_understood_with_its_kind_and_karts():
     asked = understand("on which side of the ego car is Tux,  left or right")
     assert (asked.family, asked.karts, asked.is_known) == ("left_right", ("tux",), True)
     assert asked.question == "Is tux to the left or right of the ego car?"
-    assert str(asked) == f"of the kind “left_right”, about tux: {asked.question}"
+    assert str(asked) == "a question of the kind “left_right” about tux"
     assert "about tux and gnu" in str(understand("Is tux left of gnu?"))
     unread = understand("Who will win?")
-    assert (unread.is_known, unread.question, str(unread)) == (False, "", "of no known kind")
+    assert (unread.is_known, unread.question, str(unread)) == (False, "", "a question of no known kind")
 
 
 def test_answers_of_any_kind_and_unknown_are_known():

@@ -121,9 +121,10 @@ def test_mistakes_can_come_first_where_there_are_answers(bundled, records, predi
     widget = explore(bundled, records, predictions)
     widget.order.value = SUREST_MISTAKES
     assert widget.state.rows()[0].correct is False and "View 1 of 20" in widget.place.value
-    assert widget.order in widget.children[0].children
+    filters = widget.children[1]
+    assert widget.order in filters.children
     unanswered = explore(bundled, records)
-    assert unanswered.order not in unanswered.children[0].children
+    assert unanswered.order not in unanswered.children[1].children
 
 
 def test_the_picture_can_be_made_large(widget):

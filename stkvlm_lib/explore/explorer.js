@@ -114,8 +114,9 @@ function render({ model, el }) {
 
   async function sendFile(file) {
     if (!file) return;
+    const content = await file.slice(0, MOST_SENT).arrayBuffer();
     sent += 1;
-    model.send({ action: "own", name: file.name }, undefined, [await file.slice(0, MOST_SENT).arrayBuffer()]);
+    model.send({ action: "own", name: file.name }, undefined, [content]);
   }
 
   function onDrop(event) {

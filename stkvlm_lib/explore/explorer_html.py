@@ -119,9 +119,10 @@ def reply_html(reply: Reply) -> str:
 
 
 def _reading(reply: Reply) -> str:
-    if reply.understood.is_known:
-        return f"Understood as {reply.understood}"
-    return "Not a wording that a rule can read; the model answers in its own way."
+    asked = reply.understood
+    if not asked.is_known:
+        return "Not a wording that a rule can read; the model answers in its own way."
+    return f"Understood as {asked}{f': {asked.question}' if asked.question != reply.question else '.'}"
 
 
 def _given(reply: Reply) -> str:

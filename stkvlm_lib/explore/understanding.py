@@ -27,9 +27,9 @@ class Understood:
 
     def __str__(self) -> str:
         if not self.is_known:
-            return "of no known kind"
+            return "a question of no known kind"
         karts = " and ".join(self.karts)
-        return f"of the kind “{self.family}”{f', about {karts}' if karts else ''}: {self.question}"
+        return f"a question of the kind “{self.family}”{f' about {karts}' if karts else ''}"
 
 
 def understand(question: str) -> Understood:
