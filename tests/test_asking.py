@@ -86,7 +86,7 @@ def test_every_suggestion_is_a_question_of_its_kind_with_a_label_or_a_reason(vie
     asked = 0
     for view in views[:40]:
         for question in suggestions(view, family):
-            label = label_of(view, question)
+            label = label_of(view, understand(question))
             assert bool(label.answer) != bool(label.reason)
             assert not label.answer or label.answer in FAMILIES[family].answers
             asked += 1
@@ -96,12 +96,12 @@ def test_every_suggestion_is_a_question_of_its_kind_with_a_label_or_a_reason(vie
 def test_labels_are_those_of_the_course_rule_and_never_about_karts_out_of_view(tmp_path):
     frame = Frame(tmp_path, "all", "00000", "abyss", ("tux", "gnu", "kiki"), "r")
     view = View(frame, 0, (Detection(1, 0, (280, 180, 360, 260)), Detection(1, 1, (100, 100, 140, 140))))
-    label = label_of(view, "Where is gnu relative to the ego car?")
+    label = label_of(view, understand("Where is gnu relative to the ego car?"))
     assert (label.answer, label.rules) == ("front and left", "course")
     for kart in ("kiki", "amanda"):
-        assert label_of(view, f"Where is {kart} relative to the ego car?").reason == Reason.ABSENT
-    assert label_of(view, "Where is tux relative to the ego car?").reason == Reason.ITSELF
-    assert label_of(view, "Is kiki in view?").answer == "no"
+        assert label_of(view, understand(f"Where is {kart} relative to the ego car?")).reason == Reason.ABSENT
+    assert label_of(view, understand("Where is tux relative to the ego car?")).reason == Reason.ITSELF
+    assert label_of(view, understand("Is kiki in view?")).answer == "no"
     assert suggestions(View(frame, 0, ()), "ego") == []
 
 
@@ -118,3 +118,12 @@ def test_a_question_is_understood_with_its_kind_and_karts():
 def test_answers_of_any_kind_and_unknown_are_known():
     assert all(map(is_known_answer, ("front and left", "Tux", "7", "unknown")))
     assert not is_known_answer("a kart") and is_unknown(" Unknown") and not is_unknown("")
+
+
+def test_other_words_are_understood_as_the_model_reads_them(view):
+    model, ego = StubModel(), read_scene(view).ego.name
+    model.reads["whom does the picture follow"] = ("ego", ())
+    reply = Asker(model).ask(view, "whom does the picture follow")
+    assert reply.understood == Understood("ego", by_model=True) and reply.label.answer == ego
+    assert {rival.text for rival in reply.rivals} == set(FAMILIES["ego"].answers)
+    assert Asker(model).ask(view, "Who will win?").understood == Understood(OTHER)

@@ -223,7 +223,7 @@ def test_a_question_chosen_in_the_table_is_asked_and_can_be_marked(widget):
 def test_an_unknown_wording_is_answered_with_a_word_of_caution(widget):
     widget.ask.put("Who will <b>win</b>?")
     said = widget.ask.answer.value
-    assert "Who will &lt;b&gt;win" in said and "Not a wording that a rule can read" in said
+    assert "Who will &lt;b&gt;win" in said and "Not understood as a question" in said
     assert "of no known kind either" in said and "%" not in said, "the stub's answers are those of no family"
     assert widget.ask.kind.value == ""
 

@@ -108,12 +108,13 @@ class Asker:
         with self.lock:
             features, encoding = self.encode(view)
             given = model.answer_encoded(features, [[question]])[0][0]
-            understood, rivals = understand(question), ()
+            understood = understand(question, lambda words: model.understood(features, words))
+            rivals = ()
             if understood.is_known:
                 asked = [[(question, FAMILIES[understood.family].answers)]]
                 rivals = tuple(ranked(model.likelihoods(features, asked)[0][0]))
         seconds = time.perf_counter() - begin
-        return Reply(question, understood, given, rivals, label_of(view, question), seconds, encoding)
+        return Reply(question, understood, given, rivals, label_of(view, understood), seconds, encoding)
 
     def encode(self, view: View) -> tuple["torch.Tensor", float]:
         """Image tokens (1, tokens, D) of a view, and the seconds that took: 0 where they were still there."""
@@ -134,11 +135,10 @@ def suggestions(view: View, family: str) -> list[str]:
     return list(dict.fromkeys(kind.write(0, [kart.name for kart in subject]) for subject in subjects))
 
 
-def label_of(view: View, question: str) -> Label:
-    """What the labels answer to any wording of any family: the course's rule for its families, else the strict one."""
+def label_of(view: View, asked: Understood) -> Label:
+    """What the labels answer to a question as understood: the course's rule for its families, else the strict one."""
     if is_own(view):
         return Label(reason="nothing is known of a picture of your own")
-    asked = understand(question)
     if not asked.is_known:
         return Label(reason="the wording is of no known kind, so no rule answers it")
     scene = read_scene(view)

@@ -121,8 +121,9 @@ def reply_html(reply: Reply) -> str:
 def _reading(reply: Reply) -> str:
     asked = reply.understood
     if not asked.is_known:
-        return "Not a wording that a rule can read; the model answers in its own way."
-    return f"Understood as {asked}{f': {asked.question}' if asked.question != reply.question else '.'}"
+        return "Not understood as a question of any known kind; the model's answer stands alone."
+    by = " by the model" if asked.by_model else ""
+    return f"Understood{by} as {asked}{f': {asked.question}' if asked.question != reply.question else '.'}"
 
 
 def _given(reply: Reply) -> str:

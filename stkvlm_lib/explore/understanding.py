@@ -1,5 +1,6 @@
 """How a question in a person's own words is understood, and what can be said of an answer to it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from stkvlm_lib.grammar.questions import FAMILIES, OTHER, normalise, read_question
@@ -11,10 +12,14 @@ _ANSWERS = {normalise(answer) for family in FAMILIES.values() for answer in fami
 
 @dataclass(frozen=True)
 class Understood:
-    """A question as understood. family: `other` where its wording is of no known kind; karts: those it names."""
+    """A question as understood. family: `other` where it is of no known kind; karts: those it names, each one word.
+
+    by_model: whether the model took it for that, because no rule reads its wording.
+    """
 
     family: str
     karts: tuple[str, ...] = ()
+    by_model: bool = False
 
     @property
     def is_known(self) -> bool:
@@ -32,10 +37,18 @@ class Understood:
         return f"a question of the kind “{self.family}”{f' about {karts}' if karts else ''}"
 
 
-def understand(question: str) -> Understood:
-    """The family and the karts that a question is about, in whatever words; the explorer asks nowhere else."""
+def understand(
+    question: str, read_by_model: Callable[[str], tuple[str, tuple[str, ...]] | None] = lambda question: None
+) -> Understood:
+    """The family and the karts that a question is about, as the grammar reads it, else as the model does.
+
+    read_by_model: question -> (family, karts), or None where the model takes it for no question of the game.
+    """
     family, _, karts = read_question(question)
-    return Understood(family, karts)
+    if family != OTHER:
+        return Understood(family, karts)
+    read = read_by_model(question)
+    return Understood(*read, by_model=True) if read else Understood(OTHER)
 
 
 def is_known_answer(text: str) -> bool:
