@@ -24,7 +24,8 @@ def main() -> None:
     begin = time.perf_counter()
     explorer = explore_run(ExplorerConfig(run_dir=str(options.run or "")))
     opened = time.perf_counter() - begin
-    explorer.clear.click()
+    explorer.state.clear_filters()
+    explorer.refresh()
     print(f"{explorer.state.n_questions:,} questions about {len(explorer.state):,} views")
     print(f"{'opening':<10} {opened:6.1f} s")
     tracks = explorer.state.options("track")

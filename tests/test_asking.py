@@ -5,6 +5,7 @@ from stub_model import StubModel
 
 from stkvlm_lib.data.frames import Detection, Frame, View
 from stkvlm_lib.explore.asking import ENCODED_PICTURES, Asker, AskError, label_of, suggestions
+from stkvlm_lib.explore.understanding import Understood, is_known_answer, is_unknown, understand
 from stkvlm_lib.grammar.questions import FAMILIES, OTHER
 from stkvlm_lib.grammar.scene import Reason, read_scene
 
@@ -22,7 +23,7 @@ def view(views):
 def test_an_answer_comes_with_its_rivals_likeliest_first(view):
     reply = Asker(StubModel()).ask(view, "  What kart is   the ego car? ")
     assert reply.question == "What kart is the ego car?"
-    assert reply.family == "ego" and reply.answer.text in ("seen", "unseen")
+    assert reply.understood == Understood("ego") and reply.answer.text in ("seen", "unseen")
     assert {rival.text for rival in reply.rivals} == set(FAMILIES["ego"].answers)
     assert reply.label.answer == read_scene(view).ego.name and reply.label.rules == "course"
     assert 0 < reply.encoding < reply.seconds
@@ -50,7 +51,7 @@ def test_a_picture_stays_encoded_between_questions(views):
 
 def test_a_wording_of_no_known_kind_is_answered_without_rivals(view):
     reply = Asker(StubModel()).ask(view, "Who will win?")
-    assert (reply.family, reply.rivals, reply.label.answer) == (OTHER, (), "")
+    assert (reply.understood, reply.rivals, reply.label.answer) == (Understood(OTHER), (), "")
     assert "no known kind" in reply.label.reason
 
 
@@ -59,6 +60,8 @@ def test_what_cannot_be_asked_says_what_to_do(view):
         Asker(None).ask(view, "What track is this?")
     with pytest.raises(AskError, match="There is no question yet"):
         Asker(StubModel()).ask(view, " \n")
+    with pytest.raises(AskError, match="has 1,002 characters; shorten it to at most 1,000"):
+        Asker(StubModel()).ask(view, "x y " * 250 + "end")
 
 
 def test_a_model_is_loaded_at_the_first_question_and_its_failure_told(view):
@@ -83,7 +86,7 @@ def test_every_suggestion_is_a_question_of_its_kind_with_a_label_or_a_reason(vie
     asked = 0
     for view in views[:40]:
         for question in suggestions(view, family):
-            label = label_of(view, question)
+            label = label_of(view, understand(question))
             assert bool(label.answer) != bool(label.reason)
             assert not label.answer or label.answer in FAMILIES[family].answers
             asked += 1
@@ -93,10 +96,34 @@ def test_every_suggestion_is_a_question_of_its_kind_with_a_label_or_a_reason(vie
 def test_labels_are_those_of_the_course_rule_and_never_about_karts_out_of_view(tmp_path):
     frame = Frame(tmp_path, "all", "00000", "abyss", ("tux", "gnu", "kiki"), "r")
     view = View(frame, 0, (Detection(1, 0, (280, 180, 360, 260)), Detection(1, 1, (100, 100, 140, 140))))
-    label = label_of(view, "Where is gnu relative to the ego car?")
+    label = label_of(view, understand("Where is gnu relative to the ego car?"))
     assert (label.answer, label.rules) == ("front and left", "course")
     for kart in ("kiki", "amanda"):
-        assert label_of(view, f"Where is {kart} relative to the ego car?").reason == Reason.ABSENT
-    assert label_of(view, "Where is tux relative to the ego car?").reason == Reason.ITSELF
-    assert label_of(view, "Is kiki in view?").answer == "no"
+        assert label_of(view, understand(f"Where is {kart} relative to the ego car?")).reason == Reason.ABSENT
+    assert label_of(view, understand("Where is tux relative to the ego car?")).reason == Reason.ITSELF
+    assert label_of(view, understand("Is kiki in view?")).answer == "no"
     assert suggestions(View(frame, 0, ()), "ego") == []
+
+
+def test_a_question_is_understood_with_its_kind_and_karts():
+    asked = understand("on which side of the ego car is Tux,  left or right")
+    assert (asked.family, asked.karts, asked.is_known) == ("left_right", ("tux",), True)
+    assert asked.question == "Is tux to the left or right of the ego car?"
+    assert str(asked) == "a question of the kind “left_right” about tux"
+    assert "about tux and gnu" in str(understand("Is tux left of gnu?"))
+    unread = understand("Who will win?")
+    assert (unread.is_known, unread.question, str(unread)) == (False, "", "a question of no known kind")
+
+
+def test_answers_of_any_kind_and_unknown_are_known():
+    assert all(map(is_known_answer, ("front and left", "Tux", "7", "unknown")))
+    assert not is_known_answer("a kart") and is_unknown(" Unknown") and not is_unknown("")
+
+
+def test_other_words_are_understood_as_the_model_reads_them(view):
+    model, ego = StubModel(), read_scene(view).ego.name
+    model.reads["whom does the picture follow"] = ("ego", ())
+    reply = Asker(model).ask(view, "whom does the picture follow")
+    assert reply.understood == Understood("ego", by_model=True) and reply.label.answer == ego
+    assert {rival.text for rival in reply.rivals} == set(FAMILIES["ego"].answers)
+    assert Asker(model).ask(view, "Who will win?").understood == Understood(OTHER)

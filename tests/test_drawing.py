@@ -65,3 +65,18 @@ def test_the_limit_is_drawn_at_its_size_in_the_corner(tmp_path):
     square = columns < 30  # left of the text
     assert rows[square].max() - rows[square].min() == 20, "5 px of 150x100 are 20 px of 600x400"
     assert rows.min() > 360 and columns.max() < 120
+
+
+@pytest.mark.parametrize("box", [(60, 120, 300, 280), (20, 120, 420, 300)])
+def test_no_zone_name_covers_the_ego_kart(tmp_path, box):
+    found = changes(view_of(tmp_path, Detection(1, 0, box)), zone_names=True, names=set())
+    x1, y1, x2, y2 = box
+    inside = (found[:, 1] > x1) & (found[:, 1] < x2) & (found[:, 0] > y1) & (found[:, 0] < y2)
+    assert len(found) and not inside.any()
+
+
+def test_a_large_picture_is_shown_at_the_width_that_is_asked_for(tmp_path):
+    view = view_of(tmp_path, EGO)
+    Image.effect_noise((4000, 2667), 60).convert("RGB").save(view.image_path)
+    drawn = draw_overlay(view, 1200, zone_names=True)
+    assert drawn.size == (1200, 800) and has_colour(drawn, ROLE_COLOURS["ego"])

@@ -1,6 +1,8 @@
 """The explorer's widget, driven without a browser, and what it says as HTML."""
 
 import io
+import json
+import re
 import threading
 from dataclasses import replace
 
@@ -12,15 +14,16 @@ from stub_model import StubModel
 from stkvlm_lib.explore import explorer_panels
 from stkvlm_lib.explore.asking import NO_MODEL
 from stkvlm_lib.explore.explorer import PICTURE_WIDTH, explore, picture_png, static_picture
-from stkvlm_lib.explore.explorer_filters import SUREST_MISTAKES, Given
+from stkvlm_lib.explore.explorer_filters import IN_FILE_ORDER, SUREST_MISTAKES, Given
 from stkvlm_lib.explore.explorer_html import questions_html, reply_html, share
 from stkvlm_lib.explore.explorer_panels import NO_MARKS
 from stkvlm_lib.explore.explorer_state import NOTHING_LEFT, ExplorerState
 from stkvlm_lib.explore.links import Place, read_query
+from stkvlm_lib.explore.understanding import UNKNOWN_MEANS
 from stkvlm_lib.figures.drawing import enlarged
 from stkvlm_lib.grammar.names import KARTS
 from stkvlm_lib.grammar.scene import read_scene
-from stkvlm_lib.qa.label_check import read_marks
+from stkvlm_lib.qa.label_check import MARKS_FILE, read_marks
 from stkvlm_lib.qa.qa_sets import make_records
 from stkvlm_lib.vlm.answering import Answer
 
@@ -107,6 +110,7 @@ def test_it_opens_at_a_picture_with_a_question(bundled, records, predictions):
     assert widget.state.view.image_file == valid.image_file and widget.filters["split"].value == "valid"
     assert widget.ask.question.value == widget.labels.about.value == valid.question
     assert widget.ask.reply is None, "it is not asked before the reader wants it"
+    assert widget.tabs.children[widget.tabs.selected_index] is widget.ask
     assert "aria-current='true'" in widget.questions.value
     assert read_query(widget.keyboard.query) == Place(valid.image_file, valid.question)
     with pytest.raises(ValueError, match="“nowhere”: no such picture"):
@@ -117,9 +121,10 @@ def test_mistakes_can_come_first_where_there_are_answers(bundled, records, predi
     widget = explore(bundled, records, predictions)
     widget.order.value = SUREST_MISTAKES
     assert widget.state.rows()[0].correct is False and "View 1 of 20" in widget.place.value
-    assert widget.order in widget.children[0].children
+    filters = widget.children[1]
+    assert widget.order in filters.children
     unanswered = explore(bundled, records)
-    assert unanswered.order not in unanswered.children[0].children
+    assert unanswered.order not in unanswered.children[1].children
 
 
 def test_the_picture_can_be_made_large(widget):
@@ -144,9 +149,11 @@ def test_filters_show_their_counts_and_say_when_nothing_is_left(widget, predicti
     assert NOTHING_LEFT in widget.place.value and NOTHING_LEFT in widget.questions.value
     assert widget.left.layout.visibility == "hidden" and widget.description.value == ""
     assert all(button.disabled for button in widget.buttons.values())
-    widget.clear.click()
-    assert {box.value for box in widget.filters.values()} == {""}
-    assert "View 1 of 40" in widget.place.value and widget.left.layout.visibility == "visible"
+    widget.order.value = SUREST_MISTAKES
+    widget.reset.click()
+    assert {name: box.value for name, box in widget.filters.items() if box.value} == {"split": "test"}
+    assert widget.order.value == widget.state.order == IN_FILE_ORDER, "as it began"
+    assert "View 1 of 20" in widget.place.value and widget.left.layout.visibility == "visible"
 
 
 def test_a_step_sends_nothing_about_filters(widget):
@@ -177,8 +184,8 @@ def test_visible_shares_are_written_where_the_frames_have_them(state):
 
 
 def test_asking_shows_answer_label_rivals_and_time(widget):
-    widget.ask.question.value = "What kart is the ego car?"
-    widget.ask.ask_button.click()
+    widget.ask.fill("What kart is the ego car?")
+    widget.ask.ask()
     said = widget.ask.answer.value
     assert widget.ask.reply.answer.text in said and "the label says" in said and "any other text" in said
     assert "18 answers of the kind “ego”" in said and "stays encoded" in said
@@ -215,8 +222,86 @@ def test_a_question_chosen_in_the_table_is_asked_and_can_be_marked(widget):
 
 def test_an_unknown_wording_is_answered_with_a_word_of_caution(widget):
     widget.ask.put("Who will <b>win</b>?")
-    assert "no known kind" in widget.ask.answer.value and "<b>win" not in widget.ask.answer.value
+    said = widget.ask.answer.value
+    assert "Who will &lt;b&gt;win" in said and "Not understood as a question" in said
+    assert "of no known kind either" in said and "%" not in said, "the stub's answers are those of no family"
     assert widget.ask.kind.value == ""
+
+
+def test_what_is_asked_is_the_text_that_came_with_the_event(widget):
+    """The field's own updates are queued: when Enter comes it may hold a part of what was typed."""
+    widget.ask.question.value = "What tr"
+    widget.on_action({"action": "submit", "question": "What track is this?"})
+    assert widget.tabs.children[widget.tabs.selected_index] is widget.ask
+    assert widget.ask.reply.question == "What track is this?"
+    assert "<b>What track is this?</b>" in widget.ask.answer.value
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "said", "is_sure"),
+    [
+        ("Is tux on the left or the right side?", "left", "<b>left</b>", True),
+        ("Is tux on the left or the right side?", "lef", "of no known kind either", False),
+        ("What colour is the sky?", "unknown", f"unknown: {UNKNOWN_MEANS}", True),
+        ("Is tux to the left or right of the ego car?", "left", "about tux", True),
+    ],
+)
+def test_how_sure_is_told_where_it_means_something(widget, question, answer, said, is_sure):
+    reply = replace(widget.ask.asker.ask(widget.state.view, question), answer=Answer(answer, 0.83))
+    shown = reply_html(reply)
+    assert said in shown and ("83% sure" in shown) is is_sure and "{" not in shown
+    assert ("likeliest first" in shown) is reply.understood.is_known
+
+
+def test_questions_asked_before_can_be_asked_again(widget):
+    assert widget.ask.before.layout.display == "none"
+    for question in ("What track is this?", "Who wins?", "What track is this?"):
+        widget.ask.ask(question)
+    assert [value for _, value in widget.ask.before.options[1:]] == ["What track is this?", "Who wins?"]
+    widget.buttons["next"].click()
+    widget.ask.before.value = "Who wins?"
+    assert widget.ask.reply.question == widget.ask.question.value == "Who wins?"
+    assert widget.ask.before.layout.display is None and widget.ask.before.value == ""
+
+
+def test_the_browsers_back_opens_the_picture_before(widget):
+    first, second = (widget.state.view.image_file, widget.buttons["next"].click() or widget.state.view.image_file)
+    widget.on_action({"action": "open", "picture": first, "question": ""})
+    assert widget.state.view.image_file == first and read_query(widget.keyboard.query) == Place(first, "")
+    widget.on_action({"action": "open", "picture": second, "question": "What track is this?"})
+    assert widget.state.view.image_file == second and widget.ask.question.value == "What track is this?"
+    widget.on_action({"action": "open", "picture": "nowhere", "question": ""})
+    assert "no such picture" in widget.place.value
+    widget.on_action({"action": "open", "picture": "", "question": ""})
+    assert "View 1 of" in widget.place.value
+
+
+def test_the_questions_can_be_searched_and_sorted(widget):
+    rows = widget.state.rows()
+    widget.search.value = "TRACK"
+    assert "What track is this?" in widget.questions.value and f"of {len(rows)} questions" in widget.questions.value
+    assert "What kart is the ego car?" not in widget.questions.value
+    widget.search.value = "nothing like it"
+    assert "nothing like it" in widget.questions.value and "<table" not in widget.questions.value
+    widget.search.value, widget.sort.value = "", "by question"
+    asked = re.findall(r'data-question="([^"]+)"', widget.questions.value)
+    assert asked == sorted(row.record.question for row in rows)
+    assert widget.questions.value.count("tabindex='0'") == 1, "one stop of the Tab key"
+
+
+def test_what_is_filtered_and_what_is_marked_can_be_saved(widget, monkeypatch, predictions):
+    sent = []
+    monkeypatch.setattr(widget.keyboard, "send", lambda content, buffers: sent.append((content["file"], buffers[0])))
+    assert widget.exports[MARKS_FILE].disabled
+    widget.labels.buttons["wrong"].click()
+    widget.filters["outcome"].value = "wrong"
+    for button in widget.exports.values():
+        button.click()
+    (questions, rows), (marks, made) = [(name, list(map(json.loads, text.splitlines()))) for name, text in sent]
+    assert (questions, marks) == ("questions.jsonl", MARKS_FILE)
+    wrong = [(p.image_file, p.question, p.prediction) for p in predictions if not p.correct]
+    assert sorted((row["image_file"], row["question"], row["prediction"]) for row in rows) == sorted(wrong)
+    assert [row["verdict"] for row in made] == ["wrong"]
 
 
 def test_without_a_model_asking_says_so(bundled, records):
@@ -285,6 +370,21 @@ def test_a_mark_is_in_the_file_when_it_is_shown(widget, bundled, records, predic
     assert "1 marked, 0 of them wrong" in labels.status.value
     again = explore(bundled, records, predictions, marks=labels.path)
     assert "marked right" in again.questions.value
+
+
+def test_a_mark_can_be_removed_and_another_page_learns_of_marks(widget, bundled, records, predictions):
+    other = explore(bundled, records, predictions, marks=widget.labels.path)
+    remove = widget.labels.buttons["withdrawn"]
+    assert remove.layout.display == "none", "there is none yet"
+    widget.labels.buttons["wrong"].click()
+    assert remove.layout.display is None
+    other.buttons["next"].click()
+    assert "1 marked, 1 of them wrong" in other.labels.status.value
+    remove.click()
+    assert read_marks(widget.labels.path) == [] and "No label is marked yet" in widget.labels.status.value
+    assert "marked wrong" not in widget.questions.value and remove.layout.display == "none"
+    other.buttons["previous"].click()
+    assert "No label is marked yet" in other.labels.status.value and "marked wrong" not in other.questions.value
 
 
 def test_marks_without_a_file_or_with_a_broken_one(bundled, records, tmp_path):

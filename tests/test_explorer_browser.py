@@ -12,10 +12,12 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import quote
 
 import nbformat
 import pytest
 from run_folder import make_run
+from serving import PATIENCE_S, end, free_port, own_environment, served
 
 from stkvlm_lib.config import ROOT
 from stkvlm_lib.explore.explorer_page import NOTEBOOK
@@ -26,8 +28,8 @@ from stkvlm_lib.qa.qa_sets import read_records
 
 pytestmark = pytest.mark.browser
 SCREENSHOTS = Path(os.environ.get("STKVLM_SCREENSHOTS") or ROOT / "outputs" / "screenshots")
-PATIENCE = 1000 * int(os.environ.get("STKVLM_PATIENCE") or 180)
-"""Milliseconds to wait for any one thing; a machine that trains besides may need more than these three minutes."""
+PATIENCE = 1000 * PATIENCE_S
+"""Milliseconds to wait for any one thing."""
 WATCH_HEIGHT = """() => {
     window.heights = new Set();
     const picture = document.querySelector("img.stk-picture");
@@ -49,35 +51,14 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
-    """No settings of the user, and no question about Jupyter's news."""
-    home = tmp_path_factory.mktemp("jupyter")
-    settings = home / "lab" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
-    settings.parent.mkdir(parents=True)
-    settings.write_text('{"fetchNews": "false", "checkForUpdates": false}')
-    own = {
-        "JUPYTER_CONFIG_DIR": home / "config",
-        "JUPYTER_DATA_DIR": home / "data",
-        "JUPYTER_RUNTIME_DIR": home / "run",
-    }
-    own |= {"JUPYTERLAB_SETTINGS_DIR": home / "lab", "PYTHONPATH": ROOT, "JUPYTER_PREFER_ENV_PATH": 1}
-    own |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "HF_HUB_OFFLINE": 1}
-    own |= {"OMP_WAIT_POLICY": "passive"}  # on a busy machine waiting threads would take the time of working ones
-    return {**os.environ, **{name: str(value) for name, value in own.items()}}
+    return own_environment(tmp_path_factory.mktemp("jupyter"))
 
 
 @pytest.fixture(scope="module")
 def voila(run, environment):
     """The address that `explore` prints."""
-    command = [sys.executable, "-P", "-m", "stkvlm_lib", "explore", str(run), "--port", str(free_port())]
-    server = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-    try:
-        printed = (re.search(r"http://127\.0\.0\.1:\d+/\?token=\S+", line) for line in server.stdout)
-        found = next(filter(None, printed), None)
-        assert found, "the server has ended without printing an address; its messages are above"
-        yield found.group()
-    finally:
-        server.terminate()
-        end(server)
+    with served(run, environment) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -98,21 +79,6 @@ def lab(run, environment, tmp_path_factory):
     finally:
         server.kill()  # its kernel ends by itself; asked kindly, the server takes seconds over that
         end(server)
-
-
-def end(server: subprocess.Popen) -> None:
-    """Wait for a server that was told to end; one that takes minutes over it is killed."""
-    try:
-        server.wait(PATIENCE / 1000)
-    except subprocess.TimeoutExpired:
-        server.kill()
-        server.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 def wait_for(port: int) -> None:
@@ -215,6 +181,9 @@ def test_the_page_of_a_run(tab, voila, run):
     step_with_keys(tab, before)
     heights = tab.page.evaluate("[...window.heights]")
     assert len(heights) == 1 and heights[0] > 300, "the picture changes in place"
+    go_back_and_forward(tab)
+    move_in_the_table(tab)
+    type_fast(tab)
     filter_and_clear(tab, run)
     tab.shot("voila-all")
     tab.choose("Order", "surest mistakes first")
@@ -227,9 +196,7 @@ def test_the_page_of_a_run(tab, voila, run):
     tab.shot("voila-labels")
     look_at_detections(tab)
     tab.shot("voila-detections")
-    tab.page.set_viewport_size({"width": 600, "height": 1400})
-    tab.shot("voila-narrow")
-    assert tab.page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing sticks out at the side"
+    show_on_a_telephone(tab)
     assert tab.complaints == [] and tab.elsewhere == [] and tab.dropped == []
 
 
@@ -242,9 +209,9 @@ def test_a_link_opens_the_page_at_its_picture(tab, voila, run):
     tab.open(link)  # the browser has the token by now
     tab.ready()
     tab.says(record.image_file)
-    tab.explorer(".stk-chosen").get_by_text(record.question).wait_for()
-    tab.page.keyboard.press("/")
     field = tab.explorer(".stk-question input")
+    field.wait_for()  # the tab with the question is open, not the table
+    tab.page.keyboard.press("/")
     tab.page.wait_for_function("field => field === document.activeElement", arg=field.element_handle())
     assert field.input_value() == record.question
     tab.shot("voila-link")
@@ -265,6 +232,48 @@ def test_a_link_opens_the_page_at_its_picture(tab, voila, run):
     tab.ready()
     tab.says("“valid/nowhere.jpg”: no such picture")
     assert tab.complaints == [] and tab.elsewhere == []
+
+
+HOSTILE = "<img src=x onerror='window.ran=1'><script>window.ran=1</script>$\\href{javascript:ran=1}{x}$\x1b[31m"
+
+
+@pytest.fixture(scope="module")
+def hostile_run(tmp_path_factory):
+    """A run whose karts, track, questions, labels, answers and name would all run something."""
+    run = make_run(tmp_path_factory.mktemp("outputs") / "a<img src=x onerror=ran=1>", adapter=False)
+    (run / "qa").joinpath("valid.jsonl").unlink()
+    for info in (run.parent / f"{run.name}-frames" / "test").glob("*_info.json"):
+        found = json.loads(info.read_text())
+        info.write_text(json.dumps(found | {"track": HOSTILE, "karts": [HOSTILE, *found["karts"][1:]]}))
+    for path, names in ((run / "qa" / "test.jsonl", ("question", "answer", "track")), (run / "predictions.jsonl", ())):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        changed = [row | {name: HOSTILE for name in names or ("question", "answer", "prediction")} for row in rows]
+        path.write_text("".join(json.dumps(row) + "\n" for row in changed))
+    return run
+
+
+@pytest.mark.parametrize("tab", [(1280, 900)], indirect=True)
+def test_texts_of_the_data_run_nothing(tab, hostile_run, environment):
+    with served(hostile_run, environment) as address:
+        tab.open(f"{address}&question={quote(HOSTILE)}&picture=test/")
+        tab.ready()
+        for name in ("Questions", "Labels", "Detections", "Ask"):
+            tab.explorer().get_by_role("tab", name=name).click()
+        tab.explorer("button.stk-ask").click()
+        tab.explorer(".stk-live .stk-error").wait_for()
+        tab.shot("voila-hostile")
+        assert tab.page.evaluate("window.ran") is None and tab.page.locator("img[src='x']").count() == 0
+        assert tab.elsewhere == []
+
+
+@pytest.mark.parametrize("tab", [(1280, 900)], indirect=True)
+def test_a_kernel_that_died_is_told(tab, voila):
+    tab.open(voila)
+    tab.ready()
+    kernel = tab.page.evaluate("JSON.parse(document.getElementById('jupyter-config-data').textContent).kernelId")
+    tab.page.evaluate("id => fetch(`voila/api/shutdown/${id}`, { method: 'POST' })", kernel)
+    tab.explorer(".stk-gone").get_by_text("Load the page again").wait_for()
+    tab.shot("voila-gone")
 
 
 @pytest.mark.parametrize("tab", [(1400, 1000)], indirect=True)
@@ -308,6 +317,53 @@ def step_with_keys(tab: Tab, before: str) -> str:
     return tab.changed(first)
 
 
+def go_back_and_forward(tab: Tab) -> None:
+    tab.page.keyboard.press("Escape")
+    tab.explorer("img.stk-picture").click()
+    tab.page.keyboard.press("ArrowRight")
+    tab.says("View 13 of 30")
+    tab.page.go_back()
+    tab.says("View 12 of 30")
+    tab.page.go_forward()
+    tab.says("View 13 of 30")
+
+
+def move_in_the_table(tab: Tab) -> None:
+    """One stop of the Tab key; arrows go from row to row."""
+    rows = tab.explorer(".stk-choose")
+    assert tab.explorer(".stk-choose[tabindex='0']").count() == 1
+    rows.first.focus()
+    tab.page.keyboard.press("ArrowDown")
+    assert rows.nth(1).evaluate("row => row === document.activeElement && row.tabIndex === 0")
+
+
+def type_fast(tab: Tab) -> None:
+    """The text on the screen is asked, however soon Enter or a click follows it."""
+    tab.explorer().get_by_role("tab", name="Ask").click()
+    field = tab.explorer(".stk-question input")
+    for question, send in (
+        ("What kart is the ego car?", lambda: tab.page.keyboard.press("Enter")),
+        ("How many karts are there in the scenario?", lambda: tab.explorer("button.stk-ask").click()),
+    ):
+        field.fill("")
+        field.focus()
+        tab.page.keyboard.type(question)
+        send()
+        tab.explorer(".stk-asked b").get_by_text(question, exact=True).wait_for()
+    assert tab.explorer(".stk-live").first.get_attribute("aria-live") == "polite"
+
+
+def show_on_a_telephone(tab: Tab) -> None:
+    for width, height in ((390, 844), (640, 450)):  # the second is a common screen at 200 %
+        tab.page.set_viewport_size({"width": width, "height": height})
+        tab.page.evaluate("scrollTo(0, 0)")
+        tab.shot(f"voila-{width}")
+        assert tab.page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing sticks out at the side"
+        assert tab.explorer("img.stk-picture").bounding_box()["y"] < height / 2, "the picture comes before the filters"
+    tab.explorer().get_by_role("button", name="Filters", exact=True).click()
+    tab.explorer().get_by_label("Split").wait_for()
+
+
 def filter_and_clear(tab: Tab, run: Path) -> None:
     rows = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
     wrong = sum(not row["correct"] for row in rows)
@@ -316,8 +372,10 @@ def filter_and_clear(tab: Tab, run: Path) -> None:
     tab.choose("Split", "valid (0)")
     tab.says(NOTHING_LEFT)
     tab.explorer("img.stk-picture").wait_for(state="hidden")
-    tab.explorer().get_by_role("button", name="Clear filters").click()
-    tab.says("View 1 of 40")
+    tab.explorer().get_by_role("button", name="Reset filters").click()
+    tab.says("View 1 of 30")
+    tab.choose("Split", "all")
+    tab.says("of 40")
     tab.picture()
 
 
@@ -345,7 +403,7 @@ def ask(tab: Tab) -> None:
     field = tab.explorer().get_by_label("Question", exact=True).locator("visible=true")
     field.fill("Who will win?")
     field.press("Enter")
-    tab.says("This wording is of no known kind")
+    tab.explorer(".stk-asked").get_by_text("Who will win?", exact=True).wait_for()
     tab.choose("Kind of question", "ego")
     tab.says("the label says")
 

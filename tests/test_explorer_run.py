@@ -1,6 +1,8 @@
 """The explorer on a run's folder, whole or in parts, and its page: what is served, and what is refused before."""
 
 import json
+import os
+import tempfile
 
 import nbformat
 import pytest
@@ -8,7 +10,7 @@ from run_folder import make_run
 
 from stkvlm_lib import __main__ as cli
 from stkvlm_lib.config import ROOT, ConfigError, ExplorerConfig, upper
-from stkvlm_lib.explore.explorer_page import NOTEBOOK, TEMPLATES, write_page
+from stkvlm_lib.explore.explorer_page import NOTEBOOK, TEMPLATES, find_socket_folder, write_page
 from stkvlm_lib.explore.explorer_run import explore_run, frames_of, model_of, read_answers
 from stkvlm_lib.explore.links import Place, explorer_link, query, read_query
 from stkvlm_lib.qa.label_check import MARKS_FILE
@@ -98,11 +100,26 @@ def test_the_page_is_notebook_05_with_the_run_and_without_its_preface(run, tmp_p
     assert page.cells[0].source == "# Explorer · a-run" and page.metadata["title"] == "Explorer · a-run"
     assert f'RUN_DIR = "{run}"' in source and 'FRAMES_DIR = "/data"' in source and "| reads |" not in source
     compile("\n".join(cell.source for cell in page.cells if cell.cell_type == "code"), "page", "exec")
+    hostile = tmp_path / "a<img src=x onerror=run()>_*b*"
+    hostile.mkdir()
+    title = nbformat.read(write_page(tmp_path, hostile, {}), 4).cells[0].source
+    assert not set(title) & set("<>_*=()") and "img src" in title
     bare = nbformat.read(write_page(tmp_path, tmp_path / "absent", {}), 4)
     assert "no run yet" in bare.cells[0].source and 'RUN_DIR = "/' not in str(bare)
 
 
-@pytest.mark.parametrize("arguments", [["b-run"], ["--frames", "absent"], ["--adapter", "absent"], ["--port", "many"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["b-run"],
+        ["--frames", "absent"],
+        ["--adapter", "absent"],
+        ["--port", "many"],
+        ["--port", "0"],
+        ["--port=-1"],
+        ["--port", "99999"],
+    ],
+)
 def test_a_wrong_argument_is_one_line_and_status_2(arguments, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(cli, "OUTPUTS", tmp_path)
     try:
@@ -111,7 +128,20 @@ def test_a_wrong_argument_is_one_line_and_status_2(arguments, tmp_path, monkeypa
         status = stopped.code
     assert status == 2
     message = capsys.readouterr().err
-    assert message.count("\n") == 1 and arguments[-1] in message
+    assert message.count("\n") == 1 and arguments[-1].removeprefix("--port=") in message
+
+
+def test_sockets_lie_where_their_paths_are_short_enough(tmp_path, monkeypatch):
+    long = tmp_path / ("x" * 60)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(long))
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    assert find_socket_folder() == "/tmp"
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/var/tmp")
+    assert find_socket_folder() == "/var/tmp"
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(ConfigError, match="xxx: too long a path .*; set TMPDIR to a folder of at most"):
+        find_socket_folder()
 
 
 def test_the_pages_template_fetches_nothing_from_elsewhere():

@@ -58,6 +58,8 @@ def test_a_mark_is_a_line_at_once_and_the_last_one_counts(sample, tmp_path):
     assert [(m.verdict, m.note) for m in marks] == [("wrong", ""), ("wrong", "hidden by a hill, “ganz”")]
     assert marks[0].key == (sample[0].image_file, sample[0].question, sample[0].answer)
     assert read_marks(tmp_path / "none", path) == marks and read_marks(tmp_path / "none") == []
+    add_mark(path, mark(sample[0], "withdrawn"))
+    assert [found.key for found in read_marks(path)] == [marks[1].key], "it holds no longer"
 
 
 def test_a_line_that_a_killed_process_left_half_is_named_and_swallows_nothing(sample, tmp_path):

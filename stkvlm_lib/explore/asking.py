@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 from cachetools import LRUCache
 
 from stkvlm_lib.data.frames import View
+from stkvlm_lib.explore.own_picture import is_own
+from stkvlm_lib.explore.understanding import Understood, understand
 from stkvlm_lib.grammar.families import COURSE
-from stkvlm_lib.grammar.questions import FAMILIES, OTHER, answer, read_question
+from stkvlm_lib.grammar.questions import FAMILIES, answer
 from stkvlm_lib.grammar.scene import STRICT_RULES, Reason, read_scene
 
 if TYPE_CHECKING:  # importing these takes seconds, which looking at pictures need not wait for
@@ -20,6 +22,8 @@ if TYPE_CHECKING:  # importing these takes seconds, which looking at pictures ne
 
 ENCODED_PICTURES = 16
 """How many pictures stay encoded, those asked about last."""
+LONGEST_QUESTION = 1000
+"""Characters; a longer text is no question, and would keep the model busy for minutes."""
 NO_MODEL = (
     "No model is loaded, so nothing can be asked. Open the explorer with a model: explore(frames, qa, model=...), "
     "or run ./run_all.sh first and then ./run_all.sh explore."
@@ -41,14 +45,14 @@ class Label:
 
 @dataclass(frozen=True)
 class Reply:
-    """A model's answer. family: `other` where the wording is of no known kind, and then `rivals` is empty.
+    """A model's answer to a question, and how that was understood.
 
-    rivals: the answers of the family's set, likeliest first. seconds: for all of it; encoding: of these, for the
-    picture, 0 where it was still encoded.
+    rivals: the answers of the family's set, likeliest first; empty where the wording is of no known kind. seconds: for
+    all of it; encoding: of these, for the picture, 0 where it was still encoded.
     """
 
     question: str
-    family: str
+    understood: Understood
     answer: "Answer"
     rivals: tuple["Answer", ...]
     label: Label
@@ -90,22 +94,27 @@ class Asker:
             return self._model
 
     def ask(self, view: View, question: str) -> Reply:
-        """Answer a question about a view. Raises AskError where there is no model or no question."""
+        """Answer a question about a view. Raises AskError where there is no model, no question or no end of it."""
         question = " ".join(question.split())
         if not question:
             raise AskError("There is no question yet. Type one, or choose a kind of question above.")
+        if len(question) > LONGEST_QUESTION:
+            raise AskError(
+                f"The question has {len(question):,} characters; shorten it to at most {LONGEST_QUESTION:,}."
+            )
         model, begin = self.model, time.perf_counter()
         from stkvlm_lib.vlm.answering import ranked
 
         with self.lock:
             features, encoding = self.encode(view)
             given = model.answer_encoded(features, [[question]])[0][0]
-            family, rivals = read_question(question)[0], ()
-            if family != OTHER:
-                asked = [[(question, FAMILIES[family].answers)]]
+            understood = understand(question, lambda words: model.understood(features, words))
+            rivals = ()
+            if understood.is_known:
+                asked = [[(question, FAMILIES[understood.family].answers)]]
                 rivals = tuple(ranked(model.likelihoods(features, asked)[0][0]))
         seconds = time.perf_counter() - begin
-        return Reply(question, family, given, rivals, label_of(view, question), seconds, encoding)
+        return Reply(question, understood, given, rivals, label_of(view, understood), seconds, encoding)
 
     def encode(self, view: View) -> tuple["torch.Tensor", float]:
         """Image tokens (1, tokens, D) of a view, and the seconds that took: 0 where they were still there."""
@@ -126,13 +135,15 @@ def suggestions(view: View, family: str) -> list[str]:
     return list(dict.fromkeys(kind.write(0, [kart.name for kart in subject]) for subject in subjects))
 
 
-def label_of(view: View, question: str) -> Label:
-    """What the labels answer to any wording of any family: the course's rule for its families, else the strict one."""
-    family, _, names = read_question(question)
-    if family == OTHER:
+def label_of(view: View, asked: Understood) -> Label:
+    """What the labels answer to a question as understood: the course's rule for its families, else the strict one."""
+    if is_own(view):
+        return Label(reason="nothing is known of a picture of your own")
+    if not asked.is_known:
         return Label(reason="the wording is of no known kind, so no rule answers it")
     scene = read_scene(view)
-    if FAMILIES[family].group != COURSE or not {kart.name for kart in scene.others}.issuperset(names):
+    named = {scene.find(name).name for name in asked.karts}
+    if FAMILIES[asked.family].group != COURSE or not {kart.name for kart in scene.others}.issuperset(named):
         scene = read_scene(view, rules=STRICT_RULES)  # which also tells why a kart cannot be asked about
-    found = answer(question, scene)
+    found = answer(asked.question, scene)
     return Label(reason=str(found)) if isinstance(found, Reason) else Label(found, scene.rules.name)

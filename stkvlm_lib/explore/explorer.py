@@ -7,9 +7,12 @@ What is shown is worked out in `explorer_state`, `asking` and `occlusion`; this 
 """
 
 import io
+import json
+import tempfile
 import threading
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,12 +26,14 @@ from stkvlm_lib.explore.asking import Asker
 from stkvlm_lib.explore.explorer_filters import FILTERS, ORDERS, Given
 from stkvlm_lib.explore.explorer_html import detections_html, legend_html, message, place_html, questions_html
 from stkvlm_lib.explore.explorer_panels import AskPanel, LabelPanel, choose, field
-from stkvlm_lib.explore.explorer_state import NOTHING_LEFT, ExplorerState, Row
+from stkvlm_lib.explore.explorer_state import AS_FILTERED, NOTHING_LEFT, SORTS, ExplorerState, Row, row_json
 from stkvlm_lib.explore.links import Place, query
 from stkvlm_lib.explore.occlusion import OcclusionMap, draw_occlusion
+from stkvlm_lib.explore.own_picture import own_view
 from stkvlm_lib.figures.drawing import BLACK, GREEN, GREY, VERMILLION, draw_overlay
 from stkvlm_lib.figures.plots import Chart
 from stkvlm_lib.figures.plots import message as message_figure
+from stkvlm_lib.qa.label_check import MARKS_FILE
 from stkvlm_lib.qa.qa_sets import Record
 
 if TYPE_CHECKING:
@@ -37,6 +42,8 @@ if TYPE_CHECKING:
 
 PICTURE_WIDTH = 1200
 """Width in px of the picture sent, or nearly: more than is shown, so that it is crisp on fine screens too."""
+QUESTIONS_FILE = "questions.jsonl"
+"""The name under which the questions that pass the filters are saved."""
 FILTER_NAMES = {"outcome": "Answer", "kart": "Kart in view", "family": "Kind of question", "size": "Box size"}
 """Names of the filters that are not their ids."""
 KEYS = "Keys, after a click on the picture: ← → step, R random, O overlay, Z large picture, / ask."
@@ -66,7 +73,7 @@ def explore(
     state = ExplorerState(frames, records, predictions, seed)
     home = frames.by_image_file.get(predictions[0].image_file) if predictions else None
     if home and home.frame.split in state.options("split"):
-        state.set_filters(split=home.frame.split)
+        state.begin_at(split=home.frame.split)
     explorer = Explorer(state, Asker(model), Path(marks) if marks else None)
     if start:
         explorer.go_to(start, question)
@@ -94,8 +101,10 @@ def picture_png(
 class Keys(anywidget.AnyWidget):
     """Arrow keys and letters for the whole explorer, clicks on questions, and the picture's alternative text.
 
-    Sends {"action": ..}: `previous`, `next`, `random`, `overlay`, `large`, `ask`, or `choose` with a "question". done:
-    how many were done, so that a key held down waits for the picture. query: of the page's address, to come back to.
+    Sends {"action": ..}: `previous`, `next`, `random`, `overlay`, `large`, `ask`; `choose` and `submit` with a
+    "question"; `open` with a "picture" and a "question"; `own` with a "name" and the bytes of a picture's file. Takes
+    {"file": name} with the bytes of a file to save. done: how many actions were done, so that a key held down waits for
+    the picture. query: of the page's address, to come back to.
     """
 
     _esm = Path(__file__).with_name("explorer.js")
@@ -114,7 +123,9 @@ class Explorer(widgets.VBox):
         self.filters = {name: self._filter(name) for name in FILTERS if state.options(name)}
         self.order = field(widgets.Dropdown(options=ORDERS, description="Order"))
         self.order.observe(lambda change: self._do(partial(state.set_order, change.new)), "value")
-        self.clear = self._button("Clear filters", state.clear_filters, "show all questions")
+        self.reset = self._button("Reset filters", state.reset, "filters and order as at the beginning")
+        self.filtering = widgets.ToggleButton(False, description="Filters", tooltip="show or hide the filters")
+        self.filtering.observe(lambda change: self._switch_class("stk-filtering", change.new), "value")
         self.buttons = {
             "previous": self._button("← Previous", state.previous, "the view before (key ←)"),
             "next": self._button("Next →", state.next, "the next view (key →)"),
@@ -122,6 +133,7 @@ class Explorer(widgets.VBox):
         }
         self.goto = widgets.Text(description="Go to", placeholder="number or picture", continuous_update=False)
         self.goto.observe(lambda change: change.new and self._go(change.new), "value")
+        self.own = widgets.Button(description="Own picture …", tooltip="a file of yours to ask about; or drop it here")
         self.overlay = widgets.Checkbox(True, description="Overlay", indent=False)
         self.details = {
             name: widgets.Checkbox(name == "zones", description=text, indent=False) for name, text in DETAILS.items()
@@ -129,29 +141,44 @@ class Explorer(widgets.VBox):
         for box in (self.overlay, *self.details.values()):
             box.observe(lambda _: self.show_picture(), "value")
         self.large = widgets.Checkbox(False, description="Large picture", indent=False)
-        self.large.observe(lambda change: (self.add_class if change.new else self.remove_class)("stk-large"), "value")
+        self.large.observe(lambda change: self._switch_class("stk-large", change.new), "value")
         self.place, self.description, self.legend = (widgets.HTML() for _ in range(3))
         self.picture = widgets.Image(format="png")
         self.questions, self.detections = widgets.HTML(), widgets.HTML()
         self.ask = AskPanel(asker, changed=self.show_picture)
         self.labels = LabelPanel(marks, changed=self._show_questions)
-        panes = {"Questions": self.questions, "Ask": self.ask, "Labels": self.labels, "Detections": self.detections}
+        self.search = field(widgets.Text(description="Search", placeholder="in question, label, answer"))
+        self.sort = field(widgets.Dropdown(options=(AS_FILTERED, *SORTS), description="Sort"))
+        for box in (self.search, self.sort):
+            box.observe(lambda _: self._show_questions(), "value")
+        self.exports = {
+            QUESTIONS_FILE: widgets.Button(description="Save what is filtered", tooltip="all questions that pass"),
+            MARKS_FILE: widgets.Button(description="Save the marks", tooltip="all marks of this run"),
+        }
+        for name, button in self.exports.items():
+            button.on_click(lambda _, name=name: self._download(name))
+        lines = _box("stk-row", self.search, self.sort), self.questions, _box("stk-row", *self.exports.values())
+        listed = widgets.VBox(lines)
+        listed.add_class("stk-pane")
+        panes = {"Questions": listed, "Ask": self.ask, "Labels": self.labels, "Detections": self.detections}
         self.tabs = widgets.Tab(list(panes.values()), titles=list(panes), selected_index=0)
         self.keyboard = Keys()
-        self.keyboard.on_msg(lambda _, content, __: self._hear(content))
+        self.keyboard.on_msg(lambda _, content, buffers: self._hear(content, buffers))
         super().__init__(self._laid_out())
         self.add_class("stk-explorer")
         self.refresh()
 
     def _laid_out(self) -> list[widgets.Widget]:
         orders = [self.order] if self.state.has_predictions else []
-        filters = _box("stk-filters", *self.filters.values(), *orders, self.clear)
-        steps = _box("stk-steps", *self.buttons.values(), self.goto, self.place)
+        filters = _box("stk-filters", *self.filters.values(), *orders, self.reset)
+        steps = _box("stk-steps", *self.buttons.values(), self.goto, self.own, self.place)
         switches = _box("stk-switches", self.overlay, *self.details.values(), self.large)
         keys = widgets.HTML(f"<small>{KEYS}</small>")
         self.left = _box("stk-left", self.picture, switches, self.legend, self.description, keys)
         for widget, name in (
+            (self.filtering, "stk-filtering-switch"),
             (self.goto, "stk-goto"),
+            (self.own, "stk-own"),
             (self.place, "stk-place"),
             (self.picture, "stk-picture"),
             (self.questions, "stk-scroll"),
@@ -160,7 +187,7 @@ class Explorer(widgets.VBox):
             (self.keyboard, "stk-keys"),
         ):
             widget.add_class(name)
-        return [filters, steps, _box("stk-main", self.left, self.tabs), self.keyboard]
+        return [self.filtering, filters, steps, _box("stk-main", self.left, self.tabs), self.keyboard]
 
     def _filter(self, name: str) -> widgets.Dropdown:
         box = field(widgets.Dropdown(options=[], description=FILTER_NAMES.get(name, name.capitalize())))
@@ -171,6 +198,9 @@ class Explorer(widgets.VBox):
         button = widgets.Button(description=text, tooltip=tooltip)
         button.on_click(lambda _: self._do(change))
         return button
+
+    def _switch_class(self, name: str, on: bool) -> None:
+        (self.add_class if on else self.remove_class)(name)
 
     def _do(self, change: Callable[[], None]) -> None:
         """Change the state and show it; `refresh` itself sets fields, which must not come back here."""
@@ -195,14 +225,32 @@ class Explorer(widgets.VBox):
         if question:
             self.labels.put(question)
             self.ask.fill(question)
+            self._show_pane(self.ask)
 
     def complain(self, error: Exception) -> None:
         """Say beside the place what could not be shown."""
         self.place.value = place_html(self.state) + message(str(error), "error")
 
-    def _hear(self, content: dict) -> None:
+    @cached_property
+    def _own_pictures(self) -> tempfile.TemporaryDirectory:
+        return tempfile.TemporaryDirectory(prefix="explorer-")
+
+    def show_own(self, name: str, content: bytes) -> None:
+        """Show a picture file of the reader's own, ready to be asked about; one that cannot be shown is told."""
         try:
-            self.on_action(content)
+            self.state.own = own_view(name, content, Path(self._own_pictures.name))
+        except ValueError as error:
+            self.complain(error)
+            return
+        self.refresh()
+        self._show_pane(self.ask)
+
+    def _hear(self, content: dict, buffers: Sequence[bytes] = ()) -> None:
+        try:
+            if content.get("action") == "own":
+                self.show_own(content["name"], bytes(buffers[0]))
+            else:
+                self.on_action(content)
         finally:
             self.keyboard.done += 1
 
@@ -214,18 +262,43 @@ class Explorer(widgets.VBox):
         elif action in ("overlay", "large"):
             switch = self.overlay if action == "overlay" else self.large
             switch.value = not switch.value
-        elif action in ("ask", "choose"):
-            self.tabs.selected_index = self.tabs.children.index(self.ask)
-        if action == "choose":
+        elif action == "open":
+            self._open(content["picture"], content["question"])
+        elif action in ("ask", "choose", "submit"):
+            self._show_pane(self.ask)
+        if action == "submit":
+            self.ask.ask(content["question"])
+        elif action == "choose":
             self.state.chosen = content["question"]
             self._show_questions()
             self.labels.put(self.state.chosen)
             self.ask.put(self.state.chosen)
 
+    def _open(self, picture: str, question: str) -> None:
+        """Where the browser's Back and Forward lead; without a picture to the first."""
+        try:
+            if picture:
+                self.go_to(picture, question)
+            else:
+                self._do(partial(self.state.jump, 0))
+        except ValueError as error:
+            self.complain(error)
+
+    def _show_pane(self, pane: widgets.Widget) -> None:
+        self.tabs.selected_index = self.tabs.children.index(pane)
+
+    def _download(self, name: str) -> None:
+        """Hand the browser a file of JSON lines, by one of the names in `exports`."""
+        rows = (
+            map(asdict, self.labels.marks.values()) if name == MARKS_FILE else map(row_json, self.state.passing_rows())
+        )
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        self.keyboard.send({"file": name}, [lines.encode()])
+
     def refresh(self) -> None:
         """Show the state."""
         state = self.state
-        if self._filtered != state.filters:  # a step leaves the counts as they are
+        if self._filtered != (state.filters, state.order):  # a step leaves the counts as they are
             self._show_filters()
         for button in self.buttons.values():
             button.disabled = len(state) < 2
@@ -239,12 +312,13 @@ class Explorer(widgets.VBox):
         self.keyboard.alt = state.description()
 
     def _show_filters(self) -> None:
-        self._busy, self._filtered = True, self.state.filters
+        self._busy, self._filtered = True, (self.state.filters, self.state.order)
         try:
             for name, box in self.filters.items():
                 counts = self.state.counts(name).items()
                 options = [("all", ""), *((f"{value} ({count:,})", value) for value, count in counts)]
                 choose(box, options, getattr(self.state.filters, name))
+            self.order.value = self.state.order
         finally:
             self._busy = False
 
@@ -260,9 +334,11 @@ class Explorer(widgets.VBox):
             self.legend.value = legend_html(found is not None) if found or self.overlay.value else ""
 
     def _show_questions(self) -> None:
-        self.questions.value = questions_html(self.state, self.labels.marks)
+        self.questions.value = questions_html(self.state, self.labels.marks, self.search.value, self.sort.value)
+        self.exports[MARKS_FILE].disabled = not self.labels.marks
         chosen = next((row.record.question for row in self.state.rows() if row.chosen), "")
-        self.keyboard.query = query(Place(self.state.view.image_file, chosen)) if self.state.view else ""
+        linked = self.state.view and not self.state.own
+        self.keyboard.query = query(Place(self.state.view.image_file, chosen)) if linked else ""
 
 
 def _box(name: str, *children: widgets.Widget) -> widgets.Box:

@@ -7,10 +7,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 from stkvlm_lib.explore.asking import Label, Reply
-from stkvlm_lib.explore.explorer_state import NOTHING_LEFT, Detected, ExplorerState, Row
+from stkvlm_lib.explore.explorer_state import (
+    AS_FILTERED,
+    NOTHING_LEFT,
+    Detected,
+    ExplorerState,
+    Row,
+    find_rows,
+    sorted_rows,
+)
+from stkvlm_lib.explore.understanding import UNKNOWN_MEANS, is_known_answer, is_unknown
 from stkvlm_lib.figures.drawing import ROLE_COLOURS, TOO_SMALL, VERMILLION
-from stkvlm_lib.grammar.questions import FAMILIES, OTHER, normalise
-from stkvlm_lib.qa.label_check import Mark
+from stkvlm_lib.grammar.questions import FAMILIES, normalise
+from stkvlm_lib.qa.label_check import Mark, key_of
 from stkvlm_lib.qa.qa_sets import Record
 
 RIVALS_SHOWN = 6
@@ -29,27 +38,43 @@ def place_html(state: ExplorerState) -> str:
     return f"<div role='status'><b>{escape(state.position())}</b><br><small>{escape(state.place())}</small></div>"
 
 
-def questions_html(state: ExplorerState, marks: Mapping[tuple[str, str, str], Mark] | None = None) -> str:
+def questions_html(
+    state: ExplorerState,
+    marks: Mapping[tuple[str, str, str], Mark] | None = None,
+    search: str = "",
+    sort: str = AS_FILTERED,
+) -> str:
     """The questions of the view with label, prediction and confidence; those that do not pass the filters are pale.
 
-    marks: by `Mark.key`; marked labels say so.
+    marks: by `Mark.key`; marked labels say so. search: a text that question, label or answer holds. sort: one of SORTS.
+    The table is one tab stop; arrow keys move in it.
     """
     if not state.view:
         return message(NOTHING_LEFT)
-    rows, answered = state.rows(), state.has_predictions
+    everything, answered = state.rows(), state.has_predictions
+    if not everything:
+        return message("There are no questions about this picture; ask one of your own.")
+    rows = sorted_rows(find_rows(everything, search), sort)
+    if not rows:
+        return message(f"None of the {len(everything)} questions about this view holds “{search.strip()}”.")
     heads = ["question", "label", *(["answer", "", "sure"] if answered else [])]
-    body = [[*_question_cells(row, marks or {}), *(_answer_cells(row) if answered else [])] for row in rows]
+    entered = next((row for row in rows if row.chosen), rows[0])
+    body = [
+        [*_question_cells(row, marks or {}, row is entered), *(_answer_cells(row) if answered else [])] for row in rows
+    ]
     looks = [f"{'' if row.matches else 'stk-pale'} {'stk-chosen' if row.chosen else ''}".strip() for row in rows]
-    n = f"{len(rows)} questions" if len(rows) > 1 else "One question"
-    return _table(f"{n} about this view; choose one to ask it.", heads, body, looks)
+    n = f"{len(everything)} questions" if len(everything) > 1 else "One question"
+    some = f"{len(rows)} of {n}" if len(rows) < len(everything) else n
+    return _table(f"{some} about this view; choose one to ask it (↑ ↓ go from one to the next).", heads, body, looks)
 
 
-def _question_cells(row: Row, marks: Mapping[tuple[str, str, str], Mark]) -> list[str]:
+def _question_cells(row: Row, marks: Mapping[tuple[str, str, str], Mark], is_tab_stop: bool) -> list[str]:
     record = row.record
     question = escape(record.question, quote=True)
-    current = " aria-current='true'" if row.chosen else ""
-    choose = f"<button type='button' class='stk-choose'{current} data-question=\"{question}\">{question}</button>"
-    mark = marks.get((record.image_file, record.question, record.answer))
+    current = "aria-current='true' " if row.chosen else ""
+    given = f"{current}tabindex='{0 if is_tab_stop else -1}' data-question=\"{question}\""
+    choose = f"<button type='button' class='stk-choose' {given}>{question}</button>"
+    mark = marks.get(key_of(record))
     marked = f"<br><small>marked {mark.verdict}</small>" if mark else ""
     return [choose, f"<b>{_breakable(record.answer)}</b>{marked}"]
 
@@ -85,14 +110,36 @@ def _detection_cells(d: Detected) -> list[str]:
 
 
 def reply_html(reply: Reply) -> str:
-    """A live answer: the answer and how sure, what the label says, its rivals, and the time it took."""
-    text = escape(reply.answer.text) or "(nothing)"
-    given = f"<p class='stk-given'><b>{text}</b> <span>{reply.answer.confidence:.0%} sure</span></p>"
-    return "".join((given, _label_line(reply), _rivals(reply), f"<p class='stk-time'>{_time(reply)}</p>"))
+    """A live answer: the question that was asked and how it was understood, the answer, how sure it is where that means
+    something, what the label says, its rivals, and the time it took."""
+    asked = f"<p class='stk-asked'><b>{escape(reply.question)}</b><br><small>{escape(_reading(reply))}</small></p>"
+    return "".join(
+        (asked, _given(reply), _label_line(reply), _rivals(reply), f"<p class='stk-time'>{_time(reply)}</p>")
+    )
+
+
+def _reading(reply: Reply) -> str:
+    asked = reply.understood
+    if not asked.is_known:
+        return "Not understood as a question of any known kind; the model's answer stands alone."
+    by = " by the model" if asked.by_model else ""
+    return f"Understood{by} as {asked}{f': {asked.question}' if asked.question != reply.question else '.'}"
+
+
+def _given(reply: Reply) -> str:
+    text, sure = reply.answer.text, f" <span>{share(reply.answer.confidence)} sure</span>"
+    if is_unknown(text):
+        return f"<p class='stk-given'><b>{escape(text)}</b>{sure}</p>{message(f'{text}: {UNKNOWN_MEANS}.')}"
+    if reply.understood.is_known or is_known_answer(text):
+        return f"<p class='stk-given'><b>{escape(text) or '(nothing)'}</b>{sure}</p>"
+    no_kind = "This answer is of no known kind either, so how sure the model was of it says nothing."
+    return f"<p class='stk-given'><b>{escape(text) or '(nothing)'}</b></p>{message(no_kind)}"
 
 
 def _label_line(reply: Reply) -> str:
     label = reply.label
+    if not reply.understood.is_known:
+        return ""
     if not label.answer:
         return f"<p>No label: {escape(label.reason)}.</p>"
     verdict = _VERDICTS[normalise(reply.answer.text) == normalise(label.answer)]
@@ -114,11 +161,8 @@ def label_html(label: Label) -> str:
 
 
 def _rivals(reply: Reply) -> str:
-    if reply.family == OTHER:
-        return message(
-            "This wording is of no known kind, so there is no set of answers to rank, and the model was not trained "
-            "to answer it. Choose a kind above to see how its questions are worded."
-        )
+    if not reply.understood.is_known:
+        return ""
     body, rest = [], []
     for rank, a in enumerate(reply.rivals, 1):
         labelled = normalise(a.text) == normalise(reply.label.answer)
@@ -132,7 +176,8 @@ def _rivals(reply: Reply) -> str:
         body.append(["", f"{len(rest)} more", bar(others), share(others)])
     outside = max(0.0, 1 - sum(a.confidence for a in reply.rivals))
     body.append(["", "any other text", bar(outside), share(outside)])
-    caption = f"The {len(FAMILIES[reply.family].answers)} answers of the kind “{reply.family}”, likeliest first."
+    family = reply.understood.family
+    caption = f"The {len(FAMILIES[family].answers)} answers of the kind “{family}”, likeliest first."
     return _table(caption, ["", "answer", "", "probability"], body)
 
 

@@ -9,13 +9,15 @@ import nbformat
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
-from stkvlm_lib.config import ROOT
-from stkvlm_lib.explore.links import ADDRESS, PORT, Place, query
+from stkvlm_lib.config import ROOT, ConfigError
+from stkvlm_lib.explore.links import ADDRESS, LAST_PORT, PORT, Place
 
 NOTEBOOK = ROOT / "notebooks" / "05_explore.ipynb"
 NOTEBOOK_ONLY = "notebook-only"
 """The tag of cells that the page leaves out."""
 TEMPLATES = Path(__file__).with_name("voila")
+SOCKET_FOLDER_BYTES = 103 - len("/voila_12345678/kernel-12345678-1234-1234-1234-123456789012-ipc-1")
+"""What macOS lets a socket's path have (Linux 107), less what Voila and Jupyter put behind the folder."""
 
 
 def write_page(folder: Path, run: Path, parameters: dict[str, str]) -> Path:
@@ -25,48 +27,51 @@ def write_page(folder: Path, run: Path, parameters: dict[str, str]) -> Path:
     notebook = parameterize_notebook(notebook, given | parameters)
     name = run.resolve().name if run.is_dir() else "no run yet"
     notebook.cells = [cell for cell in notebook.cells if NOTEBOOK_ONLY not in cell.metadata.get("tags", [])]
-    notebook.cells.insert(0, nbformat.v4.new_markdown_cell(f"# Explorer · {name}"))
+    notebook.cells.insert(0, nbformat.v4.new_markdown_cell(f"# Explorer · {_plain_markdown(name)}"))
     notebook.metadata["title"] = f"Explorer · {name}"
     path = folder / "explorer.ipynb"
     nbformat.write(notebook, path)
     return path
 
 
+def _plain_markdown(text: str) -> str:
+    """A text that Markdown and HTML show as it is."""
+    return "".join(letter if letter.isalnum() or letter in " -." else f"&#{ord(letter)};" for letter in text)
+
+
 def serve(run: Path, parameters: dict[str, str], port: int = PORT, place: Place | None = None) -> None:
     """Serve the page until interrupted; prints its address with the token. A port in use is replaced by another.
 
-    place: what the printed address opens; any other by its query, see `links`.
+    place: what the printed address opens; any other by its query, see `links`. Raises ConfigError for what is no port,
+    and where there is no folder for the kernels' sockets.
     """
+    if not 1 <= port <= LAST_PORT:
+        raise ConfigError(f"--port {port}: must be from 1 to {LAST_PORT}; {PORT} is usual")
+    sockets = find_socket_folder()
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     os.environ["JUPYTER_PATH"] = os.pathsep.join([str(TEMPLATES), *filter(None, [os.environ.get("JUPYTER_PATH")])])
-    from voila.app import Voila  # only now: it reads the paths just set
-    from voila.shutdown_kernel_handler import VoilaShutdownKernelHandler
-
-    class Leave(VoilaShutdownKernelHandler):
-        """Ends the kernel of a page that is left. Voila's page says so without a form's token, and would be refused;
-        only who has the address's token and knows the kernel's id is heard."""
-
-        def check_xsrf_cookie(self) -> None:
-            pass
-
-    class Page(Voila):
-        def init_handlers(self) -> list:
-            return [(r"/voila/api/shutdown/(.*)", Leave), *super().init_handlers()]
-
-        def listen(self) -> None:
-            from tornado.ioloop import IOLoop
-
-            IOLoop.current().add_callback(self.announce)  # once it listens, and so knows its port
-            super().listen()
-
-        def announce(self) -> None:
-            print(f"explorer     http://{ADDRESS}:{self.port}/?{query(place or Place(), token=self.token)}")
-            print("stop         Ctrl+C", flush=True)
+    from stkvlm_lib.explore.explorer_server import ExplorerServer  # only now: Voila reads the paths just set
 
     with tempfile.TemporaryDirectory(prefix="explorer-") as folder:
-        page = Page(token=secrets.token_urlsafe(24), ip=ADDRESS, port=port, open_browser=False, log_level="ERROR")
-        page.tornado_settings = {"ws_ping_interval": 0}  # a page on the same machine is never silently gone
+        token = secrets.token_urlsafe(24)
+        server = ExplorerServer(token=token, ip=ADDRESS, port=port, open_browser=False, log_level="ERROR")
+        server.place = place or Place()
         path = write_page(Path(folder), run, parameters)
-        page.initialize([str(path), "--template=explorer", "--theme=light", "--show_tracebacks=True"])
-        page.config.KernelManager.transport = "ipc"  # the kernel listens to this user alone
-        page.start()
+        server.initialize([str(path), "--template=explorer", "--theme=light", "--show_tracebacks=True"])
+        server.set_up(sockets)
+        server.start()
+
+
+def find_socket_folder() -> str:
+    """The first folder for temporary files that is short enough: a socket's path may have no more than 103 bytes.
+
+    Raises ConfigError where there is none.
+    """
+    usual = tempfile.gettempdir()
+    for folder in filter(None, (usual, os.environ.get("XDG_RUNTIME_DIR"), "/tmp")):
+        if len(os.fsencode(folder)) <= SOCKET_FOLDER_BYTES and os.access(folder, os.W_OK | os.X_OK):
+            return folder
+    raise ConfigError(
+        f"{usual}: too long a path for the sockets of the explorer; set TMPDIR to a folder of at most "
+        f"{SOCKET_FOLDER_BYTES} characters"
+    )

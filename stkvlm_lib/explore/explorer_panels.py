@@ -13,10 +13,13 @@ from stkvlm_lib.explore.asking import Asker, AskError, Reply, suggestions
 from stkvlm_lib.explore.explorer_html import mark_html, message, reply_html
 from stkvlm_lib.explore.explorer_state import Row
 from stkvlm_lib.explore.occlusion import COLUMNS, ROWS, OcclusionMap, describe, occlude
-from stkvlm_lib.grammar.questions import FAMILIES, family_of
-from stkvlm_lib.qa.label_check import RIGHT, WRONG, Mark, add_mark, label_error, mark, read_marks
+from stkvlm_lib.explore.understanding import understand
+from stkvlm_lib.grammar.questions import FAMILIES
+from stkvlm_lib.qa.label_check import RIGHT, WITHDRAWN, WRONG, Mark, add_mark, key_of, label_error, mark, read_marks
 
 NO_MARKS = "Marks are kept in a run folder, and none is named. Open the explorer with explore(frames, qa, marks=FILE)."
+HISTORY = 20
+"""How many questions stay on offer, those asked last."""
 _ASK = "Type any question, or choose a kind, and press Enter."
 
 
@@ -38,6 +41,8 @@ class AskPanel(widgets.VBox):
     """Asks the model about the view on show, and on demand which parts of the picture the answer hangs on.
 
     changed: called when there is another occlusion map to draw, or none any more; from a thread when one is finished.
+    In a browser Enter and the Ask button send the text of the field itself (see explorer.js): the field's own updates
+    come in a queue of theirs, and a fast hand is ahead of it.
     """
 
     def __init__(self, asker: Asker, changed: Callable[[], None]):
@@ -52,6 +57,7 @@ class AskPanel(widgets.VBox):
         self.about = field(widgets.Dropdown(options=[], description="What it asks of this view"))
         self.question = field(widgets.Text(description="Question", placeholder="Type any question"))
         self.ask_button = widgets.Button(description="Ask", button_style="primary", tooltip="ask the model (Enter)")
+        self.before = field(widgets.Dropdown(options=[], description="Asked before"))
         self.answer, self.told = widgets.HTML(), widgets.HTML()
         self.explain = widgets.Button(description="Which parts decide?", tooltip="cover one patch after another")
         self.cancel = widgets.Button(description="Cancel", tooltip="stop covering patches")
@@ -59,17 +65,19 @@ class AskPanel(widgets.VBox):
         self.progress = widgets.IntProgress(max=ROWS * COLUMNS)
         self.kind.observe(lambda _: self._do(self._pick_kind), "value")
         self.about.observe(lambda _: self._do(self._pick_question), "value")
-        self.question.on_msg(lambda _, content, __: content.get("event") == "submit" and self.ask())
-        self.ask_button.on_click(lambda _: self.ask())
+        self.before.observe(lambda _: self._do(self._pick_before), "value")
         self.explain.on_click(lambda _: self.start_map())
         self.cancel.on_click(lambda _: self.stop_map())
         self.hide.on_click(lambda _: self.remove_map())
         row = {"children": [self.kind, self.about]}, {"children": [self.question, self.ask_button]}
         buttons = widgets.HBox([self.explain, self.cancel, self.hide, self.progress])
-        super().__init__([*(widgets.HBox(**line) for line in row), self.answer, buttons, self.told])
+        super().__init__([*(widgets.HBox(**line) for line in row), self.answer, buttons, self.told, self.before])
         for line in (*self.children[:2], buttons):
             line.add_class("stk-row")
         self.question.add_class("stk-question")
+        self.ask_button.add_class("stk-ask")
+        for said in (self.answer, self.told):
+            said.add_class("stk-live")
         self.add_class("stk-pane")
         self._refresh()
 
@@ -82,7 +90,7 @@ class AskPanel(widgets.VBox):
         self.told.value = ""
         with self._quietly():
             offered = self._suggest()
-            if offered and not self.about.value and family_of(self.question.value) == self.kind.value:
+            if offered and not self.about.value and understand(self.question.value).family == self.kind.value:
                 self.about.value = self.question.value = offered[0]  # the same kind, of a kart in this view
         self.answer.value = ""
         self._refresh()
@@ -90,7 +98,7 @@ class AskPanel(widgets.VBox):
     def fill(self, question: str) -> None:
         """Put a question into the fields, without asking it yet."""
         with self._quietly():
-            family = family_of(question)
+            family = understand(question).family
             self.question.value, self.kind.value = question, family if family in FAMILIES else ""
             self._suggest()
 
@@ -99,8 +107,9 @@ class AskPanel(widgets.VBox):
         self.fill(question)
         self.ask()
 
-    def ask(self) -> None:
-        """Ask the question in the field about the view on show."""
+    def ask(self, question: str | None = None) -> None:
+        """Ask a question about the view on show; None: the one in the field, as far as the field has told it."""
+        question = self.question.value if question is None else question
         self.reply = None
         self.remove_map()
         if self._view is None:
@@ -108,8 +117,9 @@ class AskPanel(widgets.VBox):
         if self.asker.has_model and not self.asker.is_loaded:
             self.answer.value = message("Loading the model; the first answer takes some seconds …")
         try:
-            self.reply = self.asker.ask(self._view, self.question.value)
+            self.reply = self.asker.ask(self._view, question)
             self.answer.value = reply_html(self.reply)
+            self._remember(self.reply.question)
         except AskError as error:
             self.answer.value = message(str(error), "error")
         self._refresh()
@@ -160,6 +170,16 @@ class AskPanel(widgets.VBox):
             self._changed()
         self._refresh()
 
+    def _remember(self, question: str) -> None:
+        earlier = [asked for _, asked in self.before.options if asked not in ("", question)]
+        asked = [question, *earlier][:HISTORY]
+        with self._quietly():
+            choose(self.before, [("choose one to ask it of this view …", ""), *((text, text) for text in asked)], "")
+
+    def _pick_before(self) -> None:
+        if self.before.value:
+            self.put(self.before.value)
+
     def _suggest(self) -> list[str]:
         """Offer what the chosen kind can ask of this view; that in the field is chosen where it is among it."""
         offered = suggestions(self._view, self.kind.value) if self.kind.value and self._view else []
@@ -202,6 +222,7 @@ class AskPanel(widgets.VBox):
             (self.cancel, at_work),
             (self.progress, at_work),
             (self.hide, mapped),
+            (self.before, bool(self.before.options)),
         ):
             widget.layout.display = None if shown else "none"
 
@@ -218,10 +239,12 @@ class LabelPanel(widgets.VBox):
         self._rows: Sequence[Row] = ()
         self.about = field(widgets.Dropdown(options=[], description="Question"))
         self.label, self.status = widgets.HTML(), widgets.HTML()
-        self.note = field(widgets.Text(description="Note (if you like)", placeholder="what the picture shows"))
+        note = {"description": "Note (if you like)", "placeholder": "what the picture shows"}
+        self.note = field(widgets.Text(**note, continuous_update=False))  # sent whole before the click on a button is
         self.buttons = {
             RIGHT: widgets.Button(description="✓ The label is right"),
             WRONG: widgets.Button(description="✗ The label is wrong"),
+            WITHDRAWN: widgets.Button(description="Remove the mark"),
         }
         for verdict, button in self.buttons.items():
             button.on_click(lambda _, verdict=verdict: self.mark(verdict))
@@ -235,6 +258,7 @@ class LabelPanel(widgets.VBox):
     def show(self, rows: Sequence[Row]) -> None:
         """The questions of another view."""
         self._rows = rows
+        self._read()  # another page may have marked labels of the same run
         keys = [row.record.question for row in rows]
         chosen = self.about.value if self.about.value in keys else keys[0] if keys else None
         choose(self.about, [(key, key) for key in keys], chosen)
@@ -258,9 +282,8 @@ class LabelPanel(widgets.VBox):
         except OSError as error:
             self.status.value = message(f"The mark could not be written: {error}", "error")
             return
-        self.marks[new.key] = new
         self.note.value = ""
-        self._refresh()
+        self._read()
         self._changed()
 
     def _read(self) -> None:
@@ -273,10 +296,11 @@ class LabelPanel(widgets.VBox):
 
     def _refresh(self) -> None:
         row, usable = self.row, self.path is not None
-        made = row and self.marks.get((row.record.image_file, row.record.question, row.record.answer))
+        made = row and self.marks.get(key_of(row.record))
         self.label.value = mark_html(row.record, made) if row else ""
         for widget in (*self.buttons.values(), self.note):
             widget.disabled = not (usable and row)
+        self.buttons[WITHDRAWN].layout.display = None if made else "none"
         if usable:
             self.status.value = message(self._count())
         elif not self.status.value:

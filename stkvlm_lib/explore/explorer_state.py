@@ -1,7 +1,7 @@
 """What the explorer shows, without a widget: which views pass the filters, which is on show, what is known of it."""
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     from stkvlm_lib.scores.scoring import Prediction
 
 NOTHING_LEFT = "No question passes all of these filters. Set one of them back to “all”, or clear them."
+AS_FILTERED = "as filtered"
+SORTS: dict[str, Callable[["Row"], object]] = {
+    "by question": lambda row: row.record.question,
+    "by label": lambda row: (row.record.answer, row.record.question),
+    "surest first": lambda row: -(row.confidence or 0.0),
+    "least sure first": lambda row: 2.0 if row.confidence is None else row.confidence,
+}
+"""How the table of a view's questions can be sorted, beside the order that filters and order of the views give."""
 CLASSES = {
     **{1: "kart", 2: "track", 3: "background", 4: "pickup", 5: "nitro", 6: "bomb", 7: "object", 8: "projectile"},
     9: "unknown",
@@ -79,6 +87,10 @@ class ExplorerState:
         given = [self._prediction(record) for record in self._records]
         self._urgency = {order: np.array([urgency(order, p) for p in given], dtype=float) for order in ORDERS}
         self.filters, self.order = Filters(), IN_FILE_ORDER
+        self.own: View | None = None
+        """A picture of the reader's own, on show until the next step, see `own_picture`."""
+        self.home = Filters()
+        """What `reset` goes back to."""
         self.index = 0
         self.chosen = ""
         self._select()
@@ -111,6 +123,7 @@ class ExplorerState:
                 raise ValueError(f"no filter {name!r}; there are {', '.join(FILTERS)}")
             if value and value not in self.options(name):
                 raise ValueError(f"no {name} {value!r}; there are {', '.join(self.options(name)) or 'none'}")
+        self.own = None
         before, self.filters = self.view, replace(self.filters, **values)
         self._select()
         self.index = self._names.index(before.image_file) if before and before.image_file in self._names else 0
@@ -123,7 +136,18 @@ class ExplorerState:
         self._select()
         self.index = 0
 
+    def begin_at(self, **values: str) -> None:
+        """Set filters that are also gone back to."""
+        self.set_filters(**values)
+        self.home = self.filters
+
+    def reset(self) -> None:
+        """Filters and order as at the beginning; the view on show stays if it still matches."""
+        self.order = IN_FILE_ORDER
+        self.set_filters(**asdict(self.home))
+
     def clear_filters(self) -> None:
+        """All filters off."""
         self.set_filters(**asdict(Filters()))
 
     def _passing(self, but: str = "") -> np.ndarray:
@@ -135,6 +159,7 @@ class ExplorerState:
         return passing
 
     def _select(self) -> None:
+        self.own = None
         self._passes = self._passing()
         self.n_questions = int(self._passes.sum())
         views = self._view_of[self._passes]
@@ -161,6 +186,7 @@ class ExplorerState:
 
     def jump(self, index: int) -> None:
         """Show the index-th view (from 0); counting goes round at both ends."""
+        self.own = None
         self.index = index % len(self) if len(self) else 0
 
     def find(self, wanted: str) -> None:
@@ -170,7 +196,7 @@ class ExplorerState:
         """
         wanted = wanted.strip()
         if wanted.isdecimal() and 1 <= int(wanted) <= len(self):
-            self.index = int(wanted) - 1
+            self.jump(int(wanted) - 1)
             return
         is_text = not wanted.isdecimal() or len(wanted) >= 5  # frames are numbered with five digits
         index = next((i for i, name in enumerate(self._names) if is_text and wanted in name), None)
@@ -180,7 +206,7 @@ class ExplorerState:
             raise ValueError(
                 f"“{wanted}”: no such number or picture among the {len(self):,} views that pass the filters{hint}"
             )
-        self.index = index
+        self.jump(index)
 
     def open(self, picture: str, question: str = "") -> None:
         """Show the picture of that name, or the first whose name holds that text; a question about it is chosen.
@@ -195,16 +221,25 @@ class ExplorerState:
         if name not in self._names:
             self.filters = Filters(split=self._groups[name][0].split)
             self._select()
-        self.index, self.chosen = self._names.index(name), question
+        self.jump(self._names.index(name))
+        self.chosen = question
 
     @property
     def view(self) -> View | None:
         """The view on show, None when the filters leave nothing."""
+        if self.own:
+            return self.own
         return self._frames.by_image_file[self._names[self.index]] if self._names else None
+
+    def passing_rows(self) -> list[Row]:
+        """All questions that pass the filters, view after view as they are stepped through."""
+        place = {self._number[name]: index for index, name in enumerate(self._names)}
+        numbers = sorted(np.flatnonzero(self._passes), key=lambda number: place[self._view_of[number]])
+        return [self._row(self._records[number], True) for number in numbers]
 
     def rows(self) -> list[Row]:
         """All questions of the view on show, those that pass the filters first, then by the order."""
-        if not self.view:
+        if not self.view or self.own:
             return []
         name = self.view.image_file
         numbers = np.flatnonzero(self._view_of == self._number[name])
@@ -234,6 +269,8 @@ class ExplorerState:
         """Where we are, e.g. `View 12 of 480 · 3,826 matching questions`."""
         if not self.view:
             return NOTHING_LEFT
+        if self.own:
+            return "Your own picture; any step goes back to the others"
         n = f"{self.n_questions:,} matching question{'s' if self.n_questions != 1 else ''}"
         return f"View {self.index + 1:,} of {len(self):,} · {n}"
 
@@ -241,6 +278,8 @@ class ExplorerState:
         """Which picture this is: file, split, race, track."""
         if not self.view:
             return ""
+        if self.own:
+            return "Ask about it in the tab Ask; it is kept until the explorer is closed."
         frame = self.view.frame
         return f"{self.view.image_file} · race {frame.race.removeprefix('race-')} · track {frame.track}"
 
@@ -248,6 +287,8 @@ class ExplorerState:
         """What the picture shows under the labelling rule, for readers who cannot see it."""
         if not self.view:
             return ""
+        if self.own:
+            return "A picture of your own: nothing is known of what it shows."
         scene = read_scene(self.view)
         if not scene.ego:
             return f"Track {scene.track}. No kart is large enough to count."
@@ -255,6 +296,28 @@ class ExplorerState:
         small = ", ".join(d.what for d in self.detected() if d.role == TOO_SMALL)
         said = [f"Track {scene.track}. The ego kart is {scene.ego.name}.", f"{others or 'No other kart counts'}."]
         return " ".join([*said, f"Too small to count: {small}."] if small else said)
+
+
+def row_json(row: Row) -> dict:
+    """A question as a line of a file: the record with what was answered, where it was."""
+    asked = asdict(row.record)
+    given = {"prediction": row.prediction, "correct": row.correct, "confidence": row.confidence}
+    return asked if row.prediction is None else asked | given
+
+
+def find_rows(rows: Iterable[Row], text: str) -> list[Row]:
+    """Those whose question, label or answer holds a text, in upper or lower case."""
+    wanted = text.strip().casefold()
+    return [
+        row
+        for row in rows
+        if any(wanted in said.casefold() for said in (row.record.question, row.record.answer, row.prediction or ""))
+    ]
+
+
+def sorted_rows(rows: Sequence[Row], sort: str) -> list[Row]:
+    """Rows by one of SORTS, or as they are."""
+    return sorted(rows, key=SORTS[sort]) if sort in SORTS else list(rows)
 
 
 def _whereabouts(kart: Kart, ego: Kart) -> str:

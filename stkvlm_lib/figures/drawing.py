@@ -70,8 +70,11 @@ def role(kart: Kart, scene: Scene) -> str:
 
 
 def enlarged(view: View, width: int = 640) -> Image.Image:
-    """The picture with every pixel a square, at the whole multiple of its size nearest to `width` px (at least 1)."""
+    """The picture with every pixel a square, at the whole multiple of its size nearest to `width` px; one that is wider
+    is shrunk to `width`."""
     image = view.image()
+    if image.width > width:
+        return image.resize((width, max(1, round(image.height * width / image.width))), Image.Resampling.BOX)
     factor = max(1, round(width / image.width))
     return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
 
@@ -121,7 +124,8 @@ def _is_named(mark: Mark, names: set[str] | None) -> bool:
 
 
 def _label(mark: Mark, shares: bool) -> str:
-    return f"{mark.name} {mark.visible:.0%}" if shares and mark.visible is not None else mark.name
+    name = " ".join(mark.name.split())  # a name is one line, whatever a file says
+    return f"{name} {mark.visible:.0%}" if shares and mark.visible is not None else name
 
 
 def _zone_lines(drawing: ImageDraw.ImageDraw, size: tuple, centre: tuple, stroke: int) -> None:
@@ -133,20 +137,23 @@ def _zone_lines(drawing: ImageDraw.ImageDraw, size: tuple, centre: tuple, stroke
 def _zone_names(
     drawing: ImageDraw.ImageDraw, size: tuple, centre: tuple, font: ImageFont.FreeTypeFont, boxes: list[tuple]
 ) -> list[tuple]:
-    """Name the four zones along the level line, as far out as they cover no box; returns where they stand."""
+    """Name the four zones near the level line and as far out as they cover no box; one that would cover a box wherever
+    it stood is left out. Returns where they stand."""
     (width, height), (cx, cy) = size, centre
     gap, h, places = font.size // 3, sum(font.getmetrics()), []
     for zone in ("front and left", "front and right", "back and left", "back and right"):
         w = round(font.getlength(zone))
-        y = cy - h - gap if zone.startswith("front") else cy + gap
+        front = zone.startswith("front")
+        first, last = (round(cy - h - gap), 0) if front else (round(cy + gap), round(height - h))
+        levels = range(first, last - 1, -h) if front else range(first, last + 1, h)
         if zone.endswith("left"):
             starts = range(gap, round(cx - w - gap), font.size)
         else:
             starts = range(width - w - gap, round(cx + gap), -font.size)
-        if y < 0 or y + h > height or not starts:
+        found = ((x, y, x + w, y + h) for y in levels for x in starts)
+        place = next((place for place in found if not any(_overlap(place, box) for box in boxes)), None)
+        if place is None:
             continue  # no room for it
-        found = [(x, y, x + w, y + h) for x in starts]
-        place = min(found, key=lambda place: sum(_overlap(place, box) for box in boxes))
         drawing.text(place[:2], zone, ROLE_COLOURS[zone], font, stroke_width=font.size // 8, stroke_fill=BLACK)
         places.append(place)
     return places

@@ -19,7 +19,7 @@ from stkvlm_lib.qa.qa_sets import Record, question_files, stream_records
 
 MARKS_FILE = "label_marks.jsonl"
 """The name of the file with the marks: in `qa/` of a run, and beside the bundled frames those made on them."""
-RIGHT, WRONG = "right", "wrong"
+RIGHT, WRONG, WITHDRAWN = "right", "wrong", "withdrawn"
 _Z95 = 1.959964
 
 
@@ -29,7 +29,8 @@ Key = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Mark:
-    """What a person found: whether `answer` is what the picture shows. verdict: `right` or `wrong`."""
+    """What a person found: whether `answer` is what the picture shows. verdict: `right`, `wrong`, or `withdrawn` where
+    an earlier mark no longer holds."""
 
     image_file: str
     question: str
@@ -40,8 +41,8 @@ class Mark:
     note: str = ""
 
     def __post_init__(self):
-        if self.verdict not in (RIGHT, WRONG):
-            raise ValueError(f"verdict {self.verdict!r} of {self.image_file}: must be {RIGHT} or {WRONG}")
+        if self.verdict not in (RIGHT, WRONG, WITHDRAWN):
+            raise ValueError(f"verdict {self.verdict!r} of {self.image_file}: must be {RIGHT}, {WRONG} or {WITHDRAWN}")
 
     @property
     def key(self) -> Key:
@@ -150,10 +151,12 @@ def _ends_in_newline(file) -> bool:
 
 
 def read_marks(*paths: str | Path) -> list[Mark]:
-    """The last mark of every label over all files, in the order in which they were first made; files may be missing."""
+    """The last mark of every label over all files, in the order in which they were first made, without those withdrawn;
+    files may be missing."""
     remedy = "remove that line, and mark the question again"
     marks = (found for path in paths if Path(path).exists() for found in read_rows(path, Mark, remedy))
-    return list({found.key: found for found in marks}.values())
+    last = {found.key: found for found in marks}
+    return [found for found in last.values() if found.verdict != WITHDRAWN]
 
 
 def label_error(marks: Iterable[Mark], what: str = "all") -> LabelError:
