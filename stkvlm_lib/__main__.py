@@ -204,20 +204,14 @@ def _ask(options: argparse.Namespace) -> None:
     set_up_hub(options.base or EMBEDDED)  # a base that only the adapter names is not fetched
 
     from stkvlm_lib.data.frames import load_image
-    from stkvlm_lib.grammar.questions import OTHER, family_of, nearest_wording
+    from stkvlm_lib.explore.asking import in_lines, put
     from stkvlm_lib.runs import set_up_torch
     from stkvlm_lib.vlm.adapter import load_answerer  # only now: these imports take seconds
 
     image = load_image(options.image)
     set_up_torch()
-    if family_of(options.question) == OTHER:
-        near = nearest_wording(options.question)
-        print(
-            f"note: not a wording that questions are made of, so take the answer as a guess; near: {near}",
-            file=sys.stderr,
-        )
-    answer = load_answerer(adapter, options.base).answer(image, options.question)
-    print(f"{answer.text}  (confidence {answer.confidence:.2f})")
+    model = load_answerer(adapter, options.base)
+    print("\n".join(in_lines(*put(model, model.encode([image]), options.question))))
 
 
 def _explore(options: argparse.Namespace) -> None:

@@ -4,10 +4,11 @@ import pytest
 from stub_model import StubModel
 
 from stkvlm_lib.data.frames import Detection, Frame, View
-from stkvlm_lib.explore.asking import ENCODED_PICTURES, Asker, AskError, label_of, suggestions
-from stkvlm_lib.explore.understanding import Understood, is_known_answer, is_unknown, understand
+from stkvlm_lib.explore.asking import ENCODED_PICTURES, Asker, AskError, in_lines, label_of, suggestions
+from stkvlm_lib.explore.understanding import UNKNOWN_MEANS, Understood, is_known_answer, is_unknown, understand
 from stkvlm_lib.grammar.questions import FAMILIES, OTHER
 from stkvlm_lib.grammar.scene import Reason, read_scene
+from stkvlm_lib.vlm.answering import Answer
 
 
 @pytest.fixture(scope="module")
@@ -127,3 +128,34 @@ def test_other_words_are_understood_as_the_model_reads_them(view):
     assert reply.understood == Understood("ego", by_model=True) and reply.label.answer == ego
     assert {rival.text for rival in reply.rivals} == set(FAMILIES["ego"].answers)
     assert Asker(model).ask(view, "Who will win?").understood == Understood(OTHER)
+
+
+KNOWN = Understood("left_right", ("tux",), by_model=True)
+
+
+@pytest.mark.parametrize(
+    ("understood", "given", "rivals", "lines"),
+    [
+        (
+            KNOWN,
+            Answer("left", 0.97),
+            [Answer("left", 0.97), Answer("right", 0.03)],
+            ["left  (confidence 97%)", "understood as: Is tux to the left or right of the ego car?", "or: right 3%"],
+        ),
+        (
+            KNOWN,
+            Answer("left", 1.0),
+            [Answer("left", 1.0), Answer("right", 0.001)],
+            ["left  (confidence 100%)", "understood as: Is tux to the left or right of the ego car?"],
+        ),
+        (KNOWN, Answer("Unknown", 0.9), [Answer("left", 0.1)], [f"Unknown: {UNKNOWN_MEANS}"]),
+        (
+            Understood(OTHER),
+            Answer("abyss", 0.99),
+            [],
+            ["abyss  (a guess: the question is of no kind that this model was made for)"],
+        ),
+    ],
+)
+def test_an_answer_in_a_terminal_has_a_percentage_only_where_it_means_something(understood, given, rivals, lines):
+    assert in_lines(understood, given, rivals) == lines

@@ -17,7 +17,6 @@ from stkvlm_lib.grammar.questions import (
     TRACKS,
     ask_all,
     family_of,
-    nearest_wording,
     normalise,
 )
 from stkvlm_lib.grammar.scene import Scene, mirror_box, read_scene
@@ -242,16 +241,3 @@ def test_names_of_the_course():
 def test_answers_are_compared_without_case_and_surrounding_space():
     assert normalise(" Front and Left\n") == "front and left"
     assert normalise("front  and left") != "front and left"
-
-
-@pytest.mark.parametrize(
-    ("said", "meant"),
-    [
-        ("whats the ego car's kart", "What kart is the ego car?"),
-        ("How many karts do I see behind the ego car", "How many karts do you see behind the ego car?"),
-        ("where is wilber relative to us?", "Where is {kart} relative to the ego car?"),
-    ],
-)
-def test_the_nearest_wording_of_other_text(said, meant):
-    assert family_of(said) == "other"
-    assert nearest_wording(said) == meant

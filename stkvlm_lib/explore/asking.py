@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,9 +10,9 @@ from cachetools import LRUCache
 
 from stkvlm_lib.data.frames import View
 from stkvlm_lib.explore.own_picture import is_own
-from stkvlm_lib.explore.understanding import Understood, understand
+from stkvlm_lib.explore.understanding import UNKNOWN_MEANS, Understood, is_unknown, understand
 from stkvlm_lib.grammar.families import COURSE
-from stkvlm_lib.grammar.questions import FAMILIES, answer
+from stkvlm_lib.grammar.questions import FAMILIES, answer, normalise
 from stkvlm_lib.grammar.scene import STRICT_RULES, Reason, read_scene
 
 if TYPE_CHECKING:  # importing these takes seconds, which looking at pictures need not wait for
@@ -24,6 +24,8 @@ ENCODED_PICTURES = 16
 """How many pictures stay encoded, those asked about last."""
 LONGEST_QUESTION = 1000
 """Characters; a longer text is no question, and would keep the model busy for minutes."""
+LEAST_SHOWN = 0.005
+"""Other answers that are less likely are not shown in a terminal."""
 NO_MODEL = (
     "No model is loaded, so nothing can be asked. Open the explorer with a model: explore(frames, qa, model=...), "
     "or run ./run_all.sh first and then ./run_all.sh explore."
@@ -103,16 +105,9 @@ class Asker:
                 f"The question has {len(question):,} characters; shorten it to at most {LONGEST_QUESTION:,}."
             )
         model, begin = self.model, time.perf_counter()
-        from stkvlm_lib.vlm.answering import ranked
-
         with self.lock:
             features, encoding = self.encode(view)
-            given = model.answer_encoded(features, [[question]])[0][0]
-            understood = understand(question, lambda words: model.understood(features, words))
-            rivals = ()
-            if understood.is_known:
-                asked = [[(question, FAMILIES[understood.family].answers)]]
-                rivals = tuple(ranked(model.likelihoods(features, asked)[0][0]))
+            understood, given, rivals = put(model, features, question)
         seconds = time.perf_counter() - begin
         return Reply(question, understood, given, rivals, label_of(view, understood), seconds, encoding)
 
@@ -124,6 +119,33 @@ class Asker:
             begin = time.perf_counter()
             features = self._encoded[view.image_file] = self.model.encode([view.image()])
             return features, time.perf_counter() - begin
+
+
+def put(
+    model: "AnswerModel", features: "torch.Tensor", question: str
+) -> tuple[Understood, "Answer", tuple["Answer", ...]]:
+    """How a model understands a question, what it answers, and the answers of the family's set, likeliest first (none
+    where the question is of no known kind). features: (1, tokens, D) of the picture."""
+    from stkvlm_lib.vlm.answering import ranked
+
+    given = model.answer_encoded(features, [[question]])[0][0]
+    understood = understand(question, lambda words: model.understood(features, words))
+    if not understood.is_known:
+        return understood, given, ()
+    asked = [[(question, FAMILIES[understood.family].answers)]]
+    return understood, given, tuple(ranked(model.likelihoods(features, asked)[0][0]))
+
+
+def in_lines(understood: Understood, given: "Answer", rivals: Iterable["Answer"]) -> list[str]:
+    """An answer as a terminal shows it: with a percentage only where it means something, what was understood, and the
+    likeliest other answers."""
+    if is_unknown(given.text):
+        return [f"{given.text}: {UNKNOWN_MEANS}"]
+    if not understood.is_known:
+        return [f"{given.text}  (a guess: the question is of no kind that this model was made for)"]
+    others = [a for a in rivals if normalise(a.text) != normalise(given.text) and a.confidence >= LEAST_SHOWN][:3]
+    lines = [f"{given.text}  (confidence {given.confidence:.0%})", f"understood as: {understood.question}"]
+    return lines + ([f"or: {', '.join(f'{a.text} {a.confidence:.0%}' for a in others)}"] if others else [])
 
 
 def suggestions(view: View, family: str) -> list[str]:

@@ -6,7 +6,6 @@ ids and the order of wordings are stable; other programs read them.
 """
 
 from collections.abc import Iterator
-from difflib import SequenceMatcher
 from functools import lru_cache
 
 from stkvlm_lib.grammar import answers
@@ -265,12 +264,6 @@ def read_question(question: str) -> tuple[str, int, tuple[str, ...]]:
 def family_of(question: str) -> str:
     """The family id of a question by its wording, or `other`."""
     return read_question(question)[0]
-
-
-def nearest_wording(question: str) -> str:
-    """The wording of any family that reads most like a question, kart names left open."""
-    wordings = [wording for family in FAMILIES.values() for wording in family.wordings]
-    return max(wordings, key=lambda wording: SequenceMatcher(None, wording.lower(), question.lower()).ratio())
 
 
 def answer(question: str, scene: Scene) -> str | Reason:
