@@ -59,6 +59,8 @@ def test_notebooks_are_thin_and_committed_without_outputs(path):
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert notebook.cells[0].cell_type == "markdown" and notebook.cells[0].source.startswith(f"# {path.name[:2]} ")
     assert "parameters" in code[0].metadata.tags
+    ids = [cell["id"] for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]]
+    assert len(set(ids)) == len(ids)
     for cell in code:
         assert not cell.outputs and cell.execution_count is None
         assert not re.search(r"^\s*(def|class) ", cell.source, re.M)
