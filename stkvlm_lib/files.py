@@ -62,12 +62,12 @@ def errors_naming(path: Path) -> Iterator[None]:
 
 def explain(error: OSError) -> str:
     """An error of the system in one line: the path, the reason, and what to do."""
-    path = error.filename if error.filename is not None else "a file"
-    reason = error.strerror or str(error)
+    named = isinstance(error.filename, str | bytes | os.PathLike)
+    where = os.fsdecode(error.filename) if named else "a file"
+    if named and error.errno in _DISK_FULL:
+        where = f"{Path(where).absolute().parent}: writing {Path(where).name}"
     remedy = _REMEDIES.get(error.errno, "see whether the path is right and the disk in order")
-    if error.errno in _DISK_FULL and error.filename is not None:
-        path = f"{Path(os.fsdecode(path)).absolute().parent}: writing {Path(os.fsdecode(path)).name}"
-    return f"{path:.300}: {reason}; {remedy}"
+    return f"{where:.300}: {error.strerror or error}; {remedy}"
 
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)

@@ -185,5 +185,6 @@ def test_errors_of_the_system_name_the_file_that_was_meant(tmp_path):
     with pytest.raises(OSError) as error:
         write_text(tmp_path / ("a" * 300), "text")
     assert explain(error.value).startswith(f"{tmp_path}/aaa") and explain(error.value).endswith("give a shorter name")
+    assert explain(OSError(errno.EIO, "Input/output error", 3)).startswith("a file: Input/output error; ")
     with pytest.raises(FileNotFoundError, match="^one of our own$"), errors_naming(tmp_path):
         raise FileNotFoundError("one of our own")
