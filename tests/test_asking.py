@@ -61,7 +61,7 @@ def test_what_cannot_be_asked_says_what_to_do(view):
         Asker(None).ask(view, "What track is this?")
     with pytest.raises(AskError, match="There is no question yet"):
         Asker(StubModel()).ask(view, " \n")
-    with pytest.raises(AskError, match="has 1,002 characters; shorten it to at most 1,000"):
+    with pytest.raises(AskError, match="has 1,003 characters; shorten it to at most 1,000"):
         Asker(StubModel()).ask(view, "x y " * 250 + "end")
 
 

@@ -76,7 +76,7 @@ def test_a_line_that_a_killed_process_left_half_is_named_and_swallows_nothing(sa
 
 
 def test_another_verdict_is_refused(sample):
-    with pytest.raises(ValueError, match="right or wrong"):
+    with pytest.raises(ValueError, match="right, wrong or withdrawn"):
         mark(sample[0], "maybe")
 
 
