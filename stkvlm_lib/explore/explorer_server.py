@@ -19,6 +19,9 @@ from stkvlm_lib.explore.links import ADDRESS, LAST_PORT, Place, query
 
 GONE_AFTER, LOOK_EVERY = 60, 20
 """Seconds without a page and without work after which a kernel ends; seconds between two looks."""
+WAIT_FOR_WIDGETS = 600
+"""Seconds that the page waits for a cell's output after the kernel's reply. The explorer sends hundreds of messages
+before it; with nbclient's four seconds the page of a busy machine stays empty, without a word."""
 LOGGERS = ("tornado.access", "tornado.application", "tornado.general")
 
 
@@ -84,6 +87,7 @@ class ExplorerServer(Voila):
         self.connection_dir_root = socket_folder
         self.config.KernelManager.transport = "ipc"  # the kernel listens to this user alone
         self.config.KernelRestarter.restart_limit = 0  # another kernel would know nothing of what is on the page
+        self.config.NotebookClient.iopub_timeout = WAIT_FOR_WIDGETS
         self.config.MappingKernelManager.cull_idle_timeout = GONE_AFTER
         self.config.MappingKernelManager.cull_interval = LOOK_EVERY
         self.tornado_settings = {
