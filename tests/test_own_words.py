@@ -173,10 +173,6 @@ def test_the_bundled_file_has_every_family_and_none_of_its_wordings():
         ({"in_view": ["here?"]}, r"in_view, item 0, 'here\?', needs \{kart\}, once each"),
         ({"nearer": ["{a} or {a}"]}, r"needs \{a\} and \{b\}, once each"),
         ({"unknown": ["is {kart} rich"]}, "unknown, item 0, .* needs no place for a kart"),
-        (
-            {"track": ["which TRACK is this"]},
-            "track, item 0, .*, is a wording of stkvlm_lib/grammar/questions.py; give another",
-        ),
     ],
 )
 def test_a_wrong_file_is_named_with_what_is_wrong(tmp_path, lists, said):
