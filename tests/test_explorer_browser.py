@@ -234,7 +234,7 @@ def test_a_link_opens_the_page_at_its_picture(tab, voila, run):
     assert tab.complaints == [] and tab.elsewhere == []
 
 
-HOSTILE = "<img src=x onerror='window.ran=1'><script>window.ran=1</script>$\\href{javascript:ran=1}{x}$\x1b[31m"
+HOSTILE = "<img src=x onerror=ran=1><script>ran=1</script>$\\href{javascript:ran=1}{x}$"
 
 
 @pytest.fixture(scope="module")
@@ -247,7 +247,9 @@ def hostile_run(tmp_path_factory):
         info.write_text(json.dumps(found | {"track": HOSTILE, "karts": [HOSTILE, *found["karts"][1:]]}))
     for path, names in ((run / "qa" / "test.jsonl", ("question", "answer", "track")), (run / "predictions.jsonl", ())):
         rows = [json.loads(line) for line in path.read_text().splitlines()]
-        changed = [row | {name: HOSTILE for name in names or ("question", "answer", "prediction")} for row in rows]
+        changed = [
+            row | {name: f"{HOSTILE}\x1b[31m" for name in names or ("question", "answer", "prediction")} for row in rows
+        ]
         path.write_text("".join(json.dumps(row) + "\n" for row in changed))
     return run
 
