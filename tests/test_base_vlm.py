@@ -20,7 +20,7 @@ def test_text_layers_alone_are_in_four_bits(base_folder):
     assert len(four_bit) == 7 * model.config.text_config.num_hidden_layers
     state = model.get_submodule(sorted(four_bit)[0]).weight.quant_state
     assert state.quant_type == "nf4" and state.nested
-    assert model.lm_head.weight is model.model.text_model.embed_tokens.weight
+    assert model.lm_head.weight.dtype == torch.float32
     assert not any(p.requires_grad for p in model.parameters())
 
 
@@ -40,7 +40,7 @@ def test_prompt_is_the_chat_template_of_the_processor(base_folder):
     assert prompt.prefix + prompt.question(question) == list(ids)
     segment = prompt.segment(question, "front and left")
     learnt = segment.ids[-segment.n_answer :]
-    assert prompt.tokenizer.decode(learnt) == " front and left<end_of_utterance>"
+    assert prompt.tokenizer.decode(learnt) == "front and left <end_of_utterance>"
     options = prompt.options(question, ["front and left", "back and left"])
     assert options.question == segment.ids[: -segment.n_answer] and options.answers[0] == learnt
 
