@@ -99,7 +99,7 @@ class FinetuneConfig(ModelConfig):
     questions_per_view: int = 12
     extended_per_view: int = 4
     worded_per_view: int = 4
-    epochs: int = 2
+    epochs: int = 1
     batch_size: int = 16
     learning_rate: float = 2e-3
     lora_rank: int = 16
