@@ -59,9 +59,9 @@ def test_whatever_is_asked_together_answers_are_as_when_asked_alone(answerer, im
     alone = [[answerer.answer(image, q) for q in group] for image, group in zip(images, asked, strict=True)]
     read, generate = [], answerer._generate
 
-    def watched(cache, rows):
+    def watched(cache, rows, always):
         read.append(rows)
-        return generate(cache, rows)
+        return generate(cache, rows, always)
 
     monkeypatch.setattr(answerer, "_generate", watched)
     for most, batches in ((answering.MAX_ANSWER_BATCH_TOKENS, 1), (100, 2), (1, 7)):
@@ -161,3 +161,21 @@ def test_a_question_is_understood_by_its_wording_or_by_the_model(answerer, image
     assert answerer.understood(features, "tux on which side") == ("left_right", ("tux",))
     assert answerer.understood(features, "who won") is None
     assert asked == ["task_of tux on which side", "task_of who won"]
+
+
+def test_the_courses_own_questions_are_never_answered_unknown(answerer, images, monkeypatch):
+    """A head that says `unknown` to everything."""
+    features = answerer.encode(images[:1])
+    ours, others = "What kart is the ego car?", "Is mario to the left or right of the ego car?"
+    (token, _) = answerer.prompt.answer("unknown")
+    head = answerer.core.lm_head
+
+    def insist(states):
+        logits = head(states)
+        logits[..., token] = logits.max() + 1
+        return logits
+
+    monkeypatch.setattr(answerer.core, "lm_head", torch.nn.Module(), raising=False)
+    monkeypatch.setattr(answerer.core.lm_head, "forward", insist, raising=False)
+    first, second = answerer.answer_encoded(features, [[ours, others]])[0]
+    assert not first.text.startswith("unknown") and second.text.startswith("unknown")

@@ -17,6 +17,7 @@ from stkvlm_lib.grammar.questions import (
     TRACKS,
     ask_all,
     family_of,
+    is_of_course,
     normalise,
 )
 from stkvlm_lib.grammar.scene import Scene, mirror_box, read_scene
@@ -241,3 +242,18 @@ def test_names_of_the_course():
 def test_answers_are_compared_without_case_and_surrounding_space():
     assert normalise(" Front and Left\n") == "front and left"
     assert normalise("front  and left") != "front and left"
+
+
+@pytest.mark.parametrize(
+    ("question", "expected"),
+    [
+        ("What kart is the ego car?", True),
+        ("is Sara the Racer to the left or right of the ego car", True),
+        ("Is mario to the left or right of the ego car?", False),
+        ("Which kart is the ego car?", False),
+        ("What colour is tux?", False),
+        ("who won", False),
+    ],
+)
+def test_the_courses_own_questions_are_told_from_others(question, expected):
+    assert is_of_course(question) == expected

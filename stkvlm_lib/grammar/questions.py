@@ -261,6 +261,13 @@ def read_question(question: str) -> tuple[str, int, tuple[str, ...]]:
     return OTHER, 0, ()
 
 
+def is_of_course(question: str) -> bool:
+    """Whether a question is one of the course's ten forms in the course's wording, about karts of the game: it has an
+    answer by the course's rule, so that `unknown` is none."""
+    name, wording, names = read_question(question)
+    return name in COURSE_FAMILIES and wording == 0 and set(names) <= set(KARTS)
+
+
 def family_of(question: str) -> str:
     """The family id of a question by its wording, or `other`."""
     return read_question(question)[0]

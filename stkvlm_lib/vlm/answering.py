@@ -15,8 +15,8 @@ from torch import nn
 from transformers import DynamicCache
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from stkvlm_lib.grammar.questions import OTHER, read_question
-from stkvlm_lib.grammar.wordings import TASK_OF, read_task
+from stkvlm_lib.grammar.questions import OTHER, is_of_course, read_question
+from stkvlm_lib.grammar.wordings import TASK_OF, UNKNOWN, read_task
 from stkvlm_lib.model_files import ModelError
 from stkvlm_lib.vlm.base_vlm import Base, Prompt, pick_device
 from stkvlm_lib.vlm.packing import Options, PackedOptions, collate_options, pack_options
@@ -85,13 +85,14 @@ class AnswerModel:
         """
         asked = list(dict.fromkeys((i, question) for i, group in enumerate(questions) for question in group))
         rows = [self.prompt.question(question) for _, question in asked]
+        always = torch.tensor([is_of_course(question) for _, question in asked], device=self.device)
         given: dict[tuple[int, str], Answer] = {}
         with self._evaluating():
             prefixes = self._read_prefixes(features) if asked else None
             for batch in _batches(list(map(len, rows)), MAX_ANSWER_BATCH_TOKENS):
                 owners = torch.tensor([asked[i][0] for i in batch], device=self.device)
                 cache = self._cache((layer.keys[owners], layer.values[owners]) for layer in prefixes.layers)
-                written = self._generate(cache, [rows[i] for i in batch])
+                written = self._generate(cache, [rows[i] for i in batch], always[batch])
                 given.update((asked[i], answer) for i, answer in zip(batch, written, strict=True))
         return [[given[i, question] for question in group] for i, group in enumerate(questions)]
 
@@ -215,10 +216,11 @@ class AnswerModel:
         mask = torch.cat([torch.ones(len(rows), prefix, device=self.device), (places >= 0).float()], 1).long()
         return ids, prefix + places.clamp(min=0), mask
 
-    def _generate(self, cache: DynamicCache, rows: Sequence[Sequence[int]]) -> list[Answer]:
+    def _generate(self, cache: DynamicCache, rows: Sequence[Sequence[int]], always: torch.Tensor) -> list[Answer]:
         """Greedy decoding of all rows together, each until it has stopped or MAX_ANSWER_TOKENS are written.
 
-        cache: of the prefix, a row for each of `rows`; rows that have stopped are taken out of it.
+        cache: of the prefix, a row for each of `rows`; rows that have stopped are taken out of it. always: (N,) bool,
+        the rows that must not be answered `unknown`.
         """
         ids, positions, mask = self._padded(rows)
         written = torch.full((len(rows), MAX_ANSWER_TOKENS), self.prompt.stop_id, device=self.device)
@@ -229,6 +231,8 @@ class AnswerModel:
                 input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
             )
             logits = self.core.lm_head(out.last_hidden_state[:, -1]).float()
+            if step == 0:
+                logits[always, self.prompt.answer(UNKNOWN)[0]] = -torch.inf
             best, token = (logits / self.temperature).log_softmax(-1).max(-1)
             log_probability[running] += best
             written[running, step] = token
