@@ -9,7 +9,13 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["STKVLM_INDEX"] = "0"  # tests leave nothing in the user's cache folder
 
-import pytest  # noqa: E402 - the settings above must come before anything reads them
+import hypothesis  # noqa: E402 - the settings above must come before anything reads them
+import pytest  # noqa: E402
+
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")  # a busy machine is no fault of what is tested
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
 
