@@ -178,4 +178,4 @@ def test_the_courses_own_questions_are_never_answered_unknown(answerer, images, 
     monkeypatch.setattr(answerer.core, "lm_head", torch.nn.Module(), raising=False)
     monkeypatch.setattr(answerer.core.lm_head, "forward", insist, raising=False)
     first, second = answerer.answer_encoded(features, [[ours, others]])[0]
-    assert not first.text.startswith("unknown") and second.text.startswith("unknown")
+    assert "unknown" not in first.text and second.text.startswith("unknown")

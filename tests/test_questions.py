@@ -220,7 +220,6 @@ def test_family_of_every_kart(name):
     [
         "",
         "What is the weather like?",
-        "What kart is the ego car",
         "What kart is the ego carX",
         "What kart is the ego car? Really?",
         "So: What track is this?",

@@ -231,8 +231,7 @@ class AnswerModel:
                 input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
             )
             logits = self.core.lm_head(out.last_hidden_state[:, -1]).float()
-            if step == 0:
-                logits[always, self.prompt.answer(UNKNOWN)[0]] = -torch.inf
+            logits[always, self.prompt.answer(UNKNOWN)[0]] = -torch.inf
             best, token = (logits / self.temperature).log_softmax(-1).max(-1)
             log_probability[running] += best
             written[running, step] = token
@@ -241,7 +240,8 @@ class AnswerModel:
                 break
             if len(going) < len(running):
                 cache.batch_select_indices(going)
-                running, token, positions, mask = (tensor[going] for tensor in (running, token, positions, mask))
+                rows_left = (running, token, positions, mask, always)
+                running, token, positions, mask, always = (tensor[going] for tensor in rows_left)
             ids, positions = token[:, None], positions[:, -1:] + 1
             mask = torch.cat([mask, torch.ones_like(mask[:, :1])], 1)
         texts = self.prompt.tokenizer.batch_decode(written.tolist(), skip_special_tokens=True)
