@@ -25,7 +25,7 @@ Fine-tune a small vision-language model on questions about SuperTuxKart frames, 
 
 PROFILE
   smoke   about 4 minutes: little data, one epoch; what the tests use
-  cpu     the default without a GPU: embedded base, bundled frames, about 18 minutes on 2 free cores
+  cpu     the default without a GPU: embedded base, bundled frames, about 24 minutes on 2 slow cores
   gpu     the default with a CUDA device: SmolVLM-256M-Instruct, all frames that are there
 
   -p NAME VALUE   set a parameter in every notebook that has it, e.g. -p EPOCHS 4 -p SEED 1;

@@ -31,7 +31,7 @@ from stkvlm_lib.notebook_kernel import CONNECTION_FILE, Kernel
 NOTEBOOKS = ROOT / "notebooks"
 EXPECTED_TIME = {
     "smoke": "about 4 minutes on 2 cores",
-    "cpu": "about 18 minutes on 2 free cores",
+    "cpu": "about 24 minutes on 2 slow cores",
     "gpu": "depends on the GPU and the number of frames",
 }
 NEEDED_MEMORY_GB = 4
