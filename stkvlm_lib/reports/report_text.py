@@ -201,7 +201,8 @@ def limits(found: Artefacts) -> list[str]:
         "front and back are read off the picture, not off the track.",
         "This is one training with one seed; another seed gives other figures, and the spread is not measured here.",
         "Results from a GPU are not bit-identical from one run to the next.",
-        "The confidence is the probability of the generated answer as the model gives it; nothing corrects it.",
+        "The confidence is the probability of the generated answer, at the temperature that came with the adapter; "
+        "where the scored races are harder than those that it was fitted on, it is too high.",
         *(EXTENDED_LIMITS if "extended" in found.metrics else ()),
     ]
 
