@@ -322,8 +322,10 @@ def step_with_keys(tab: Tab, before: str) -> str:
 def go_back_and_forward(tab: Tab) -> None:
     tab.page.keyboard.press("Escape")
     tab.explorer("img.stk-picture").click()
+    address = tab.page.url
     tab.page.keyboard.press("ArrowRight")
     tab.says("View 13 of 30")
+    tab.page.wait_for_function("before => location.href !== before", arg=address)  # which comes a little later
     tab.page.go_back()
     tab.says("View 12 of 30")
     tab.page.go_forward()
