@@ -355,6 +355,7 @@ def type_fast(tab: Tab) -> None:
         send()
         tab.explorer(".stk-asked b").get_by_text(question, exact=True).wait_for()
     assert tab.explorer(".stk-live").first.get_attribute("aria-live") == "polite"
+    tab.explorer().get_by_role("tab", name="Questions").click()
 
 
 def show_on_a_telephone(tab: Tab) -> None:
