@@ -3,6 +3,7 @@
 import functools
 import os
 import shutil
+import sys
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -38,6 +39,8 @@ def missing_game() -> str:
 
 
 def pytest_runtest_setup(item):
+    if torch := sys.modules.get("torch"):
+        torch.set_flush_denormal(False)  # what a command sets for its process would trip hypothesis in later tests
     if item.get_closest_marker("browser") and not find_chromium():
         pytest.skip("needs Chromium, which .ci/run installs")
     if item.get_closest_marker("render") and (missing := missing_game()):

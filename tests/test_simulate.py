@@ -311,7 +311,6 @@ def test_the_command_renders_and_writes_a_card(tmp_path, monkeypatch, capsys):
     ("arguments", "named"),
     [
         (["--tracks", "mines", "overworld"], "overworld"),
-        (["--images", "0"], "images=0"),
         (["--recipe", "absent.json"], "absent.json"),
         (["--recipe", "absent.json", "--seed", "1"], "leave out --seed"),
     ],
