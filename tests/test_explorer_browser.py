@@ -336,9 +336,12 @@ def move_in_the_table(tab: Tab) -> None:
     """One stop of the Tab key; arrows go from row to row."""
     rows = tab.explorer(".stk-choose")
     assert tab.explorer(".stk-choose[tabindex='0']").count() == 1
-    rows.first.focus()
-    tab.page.keyboard.press("ArrowDown")
-    assert rows.nth(1).evaluate("row => row === document.activeElement && row.tabIndex === 0")
+    for _ in range(50):  # the table may yet be drawn anew for the picture that was gone to
+        rows.first.focus()
+        tab.page.keyboard.press("ArrowDown")
+        if rows.nth(1).evaluate("row => row === document.activeElement && row.tabIndex === 0"):
+            return
+    raise AssertionError("the arrow does not go to the next row")
 
 
 def type_fast(tab: Tab) -> None:
