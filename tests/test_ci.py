@@ -38,7 +38,7 @@ def may_hide() -> bool:
 
 @pytest.mark.skipif(not may_hide(), reason="hiding folders needs root and unshare")
 def test_tests_run_without_the_data_and_caches_of_the_machine_and_render_ones_with_them(tmp_path):
-    (_, hidden, seen), _ = call(tmp_path, None)
+    (_, seen, hidden), _ = call(tmp_path, None)
     assert hidden == "test:  0 "
     assert seen.startswith("test -m render: kept ") and seen.endswith(" /mine")
 
