@@ -131,8 +131,8 @@ def test_the_errors_of_a_run_are_analysed(smoke_run):
 
 def test_even_the_smoke_run_learns_from_the_pictures(smoke_run):
     metrics = json.loads((smoke_run / "metrics.json").read_text())
-    assert metrics["exact"] > metrics["base_exact"] + 0.2
-    assert metrics["exact"] > metrics["blind"]
+    assert metrics["exact"] > metrics["base_exact"]  # which reads the questions already, but not by the course's rule
+    assert metrics["exact"] > metrics["blind"] + 0.2
 
 
 def test_notebook_04_scores_any_adapter_on_any_questions_from_any_folder(smoke_run, tmp_path):
