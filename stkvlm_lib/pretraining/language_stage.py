@@ -3,7 +3,7 @@
 A picture and all its tasks are one sequence, in the chat format of the processor, as fine-tuning and answering use it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import numpy as np
@@ -19,7 +19,7 @@ from stkvlm_lib.pretraining.prompts import TASKS, Task, draw_tasks
 from stkvlm_lib.pretraining.training import Labels, Values, hidden_matrices
 from stkvlm_lib.pretraining.vision_stage import encode, every_patch
 from stkvlm_lib.vlm.base_vlm import Prompt
-from stkvlm_lib.vlm.packing import IGNORE, collate, pack, padded
+from stkvlm_lib.vlm.packing import IGNORE, Segment, collate, pack, padded
 
 MOST_TASKS = 20
 """Tasks about a picture in one sequence."""
@@ -45,15 +45,10 @@ class LanguageStage:
         ]
 
     def labels(self, pictures: Pictures, batch: Batch) -> Labels:
-        """Dense targets; `collate`'s inputs; segments: (B, K) numbers of the segments that `labels` belong to; tasks:
-        (B, S) which of TASKS each segment is, -1 where there is none."""
+        """Dense targets, and what `pack_tasks` gives."""
         scenes = pictures.scenes(batch)
         tasks = self._tasks(scenes, pictures.scenes(batch, STRICT_RULES), batch.seed)
-        examples = [pack(self.prompt.prefix, [self._segment(t.prompt, t.answer) for t in row]) for row in tasks]
-        inputs = collate(examples, self.prompt.tokenizer.pad_token_id)
-        segments = padded([e.segment_ids for e in examples], 0)[:, inputs["logits_to_keep"] + 1]
-        names = padded([[TASKS.index(task.name) for task in row] for row in tasks], -1)
-        return batch_targets(scenes) | inputs | {"segments": segments, "tasks": names}
+        return batch_targets(scenes) | pack_tasks(tasks, self.prompt, self._segment)
 
     def _tasks(self, scenes: list, strict: list, seed: int) -> list[list[Task]]:
         seeds = np.random.default_rng(seed).integers(1 << 62, size=len(scenes)).tolist()
@@ -84,6 +79,19 @@ class LanguageStage:
         return shown_values(values, ("loss", "answers", "dense", "dense_kart_right", "dense_edges"))
 
 
+def pack_tasks(tasks: Sequence[Sequence[Task]], prompt: Prompt, segment: Callable[[str, str], Segment]) -> Labels:
+    """The tasks of each picture as one sequence. segment: prompt and answer of a task -> its tokens.
+
+    -> `collate`'s inputs; segments: (B, K) numbers of the segments that `labels` belong to; tasks: (B, S) which of
+    TASKS each segment is, -1 where there is none.
+    """
+    examples = [pack(prompt.prefix, [segment(task.prompt, task.answer) for task in row]) for row in tasks]
+    inputs = collate(examples, prompt.tokenizer.pad_token_id)
+    segments = padded([e.segment_ids for e in examples], 0)[:, inputs["logits_to_keep"] + 1]
+    names = padded([[TASKS.index(task.name) for task in row] for row in tasks], -1)
+    return inputs | {"segments": segments, "tasks": names}
+
+
 def shown_values(values: Values, losses: Sequence[str]) -> Values:
     """The losses, the course's families, and the mean of all other tasks."""
     shown = (*COURSE_FAMILIES, *losses)
@@ -97,7 +105,7 @@ def right_answers(said: torch.Tensor, labels: torch.Tensor, segments: torch.Tens
     NaN for a task that is not asked.
 
     said, labels, segments: (B, K) the likeliest token, the true one (IGNORE: none), and the number of the segment,
-    from 1; tasks: (B, S) see `LanguageStage.labels`.
+    from 1; tasks: (B, S) see `pack_tasks`.
     """
     wrong = ((said != labels) & (labels != IGNORE)).float()
     failed = torch.zeros(len(tasks), tasks.shape[1] + 1, device=tasks.device).scatter_add_(1, segments, wrong)

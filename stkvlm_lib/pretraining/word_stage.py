@@ -4,8 +4,6 @@ A word's embedding is a vector that says what it means in English, projected by 
 own part that only training moves. So words that training never meets stay beside those that they resemble.
 """
 
-from functools import cache
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -13,12 +11,12 @@ from torch import nn
 
 from stkvlm_lib.grammar.scene import STRICT_RULES
 from stkvlm_lib.pretraining.image_tokens import Drawn, EncodedPictures
-from stkvlm_lib.pretraining.language_stage import right_answers, shown_values
-from stkvlm_lib.pretraining.prompts import TASKS, Task, draw_worded
+from stkvlm_lib.pretraining.language_stage import pack_tasks, right_answers, shown_values
+from stkvlm_lib.pretraining.prompts import draw_worded
 from stkvlm_lib.pretraining.training import Labels, Values
 from stkvlm_lib.pretraining.vision_stage import encode
 from stkvlm_lib.vlm.base_vlm import Prompt
-from stkvlm_lib.vlm.packing import IGNORE, collate, pack, padded
+from stkvlm_lib.vlm.packing import IGNORE
 
 AT_ONCE = 4
 """Pictures that the tower encodes together: on a CPU more at once only move more memory."""
@@ -51,7 +49,6 @@ class WordStage:
         text = model.model.text_model
         self.model, self.words = model, words
         self.prompt = Prompt(processor)
-        self._answer = cache(self.prompt.answer)
         parts = {"words": words, "layers": text.layers, "norm": text.norm, "head": model.lm_head}
         self.trained = nn.ModuleDict(parts)
         self.hidden: list[
@@ -64,18 +61,11 @@ class WordStage:
         return torch.cat([core.connector(encode(core.vision_model, part)) for part in pixels.split(AT_ONCE)])
 
     def labels(self, pictures: EncodedPictures, drawn: Drawn) -> Labels:
-        """As in the stage before, without dense targets."""
+        """What `pack_tasks` gives."""
         scenes, strict = pictures.scenes(drawn), pictures.scenes(drawn, STRICT_RULES)
         seeds = np.random.default_rng(drawn.seed).integers(1 << 62, size=len(drawn)).tolist()
         tasks = [draw_worded(*row) for row in zip(scenes, strict, seeds, strict=True)]
-        examples = [pack(self.prompt.prefix, list(map(self._segment, row))) for row in tasks]
-        inputs = collate(examples, self.prompt.tokenizer.pad_token_id)
-        segments = padded([e.segment_ids for e in examples], 0)[:, inputs["logits_to_keep"] + 1]
-        names = padded([[TASKS.index(task.name) for task in row] for row in tasks], -1)
-        return inputs | {"segments": segments, "tasks": names}
-
-    def _segment(self, task: Task):
-        return self.prompt.segment(task.prompt, task.answer)
+        return pack_tasks(tasks, self.prompt, self.prompt.segment)
 
     def loss(self, tokens: torch.Tensor, labels: Labels, share: float) -> tuple[torch.Tensor, Values]:
         """tokens: (B, tokens, D) of the pictures."""
