@@ -233,16 +233,19 @@ def _report(options: argparse.Namespace) -> None:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    from stkvlm_lib.scores import comparison, score_tables
+    from stkvlm_lib.analysis import comparison
+    from stkvlm_lib.analysis.intervals import Bootstrap
+    from stkvlm_lib.evaluation.predictions import HEADLINE, read_answers
 
     folders = [find_run(name, OUTPUTS) for name in options.runs]
     if folders[0].resolve() == folders[1].resolve():
         raise ValueError(f"{' and '.join(options.runs)} are the same run; name two")
-    shared = comparison.share(*map(comparison.read_answers, folders))
-    figures = comparison.compare(shared, resamples=options.bootstrap, seed=options.seed)
+    shared = comparison.share(*(read_answers(folder / HEADLINE) for folder in folders))
+    interval_of = Bootstrap([pair.ours for pair in shared.pairs], options.bootstrap, options.seed)
     ours, other = (folder.resolve().name for folder in folders)
-    print(score_tables.comparison_text(figures, ours, other))
-    print(f"\n{markdown.table(score_tables.comparison_rows(figures, ours, other), right=True)}")
+    figures = comparison.compare(shared, interval_of, other)
+    print(figures.words(ours, other))
+    print(f"\n{markdown.table(figures.table(ours, other).rows, right=True)}")
 
 
 def _push(options: argparse.Namespace) -> None:
@@ -264,7 +267,7 @@ def _fetch(options: argparse.Namespace) -> None:
 
 
 def _card(options: argparse.Namespace) -> None:
-    from stkvlm_lib.cards.cards import write_card
+    from stkvlm_lib.cards.frames_card import write_card
     from stkvlm_lib.data.frame_sets import read_frames
 
     print(write_card(read_frames(options.folder), options.out or options.folder / "README.md", options.title))
@@ -272,7 +275,7 @@ def _card(options: argparse.Namespace) -> None:
 
 def _render(options: argparse.Namespace) -> int:
     from stkvlm_lib import parallel
-    from stkvlm_lib.cards import cards
+    from stkvlm_lib.cards import frames_card
     from stkvlm_lib.data.frame_sets import read_frames
     from stkvlm_lib.game import simulate
 
@@ -295,7 +298,7 @@ def _render(options: argparse.Namespace) -> int:
         print("\nstopped; the same command goes on with what is missing", file=sys.stderr)
         return INTERRUPTED
     print(f"{made['images']:,} pictures in {len(made['races'])} races, {made['skipped_frames']} frames skipped")
-    card = cards.write_card(read_frames(options.out), options.out / "README.md")
+    card = frames_card.write_card(read_frames(options.out), options.out / "README.md")
     print(f"truth   {made['truth_sha256']}\ncard    {card}")
     print(f"next    ./run_all.sh -p FRAMES_DIR {shlex.quote(str(options.out.resolve()))}")
     return 0

@@ -122,10 +122,9 @@ class FinetuneConfig(ModelConfig):
 
 @dataclass(frozen=True)
 class ScoreConfig(ModelConfig):
-    """Notebook 04."""
+    """Notebook 04, which needs the model."""
 
     adapter_dir: str = ""
-    compare_run: str = ""
     qa_file: str = ""
     mc_file: str = ""
     own_words_file: str = ""
@@ -158,8 +157,15 @@ class ScoreConfig(ModelConfig):
 
 
 @dataclass(frozen=True)
+class ErrorConfig(RunConfig):
+    """Notebook 05, which reads the answers alone."""
+
+    compare_run: str = ""
+
+
+@dataclass(frozen=True)
 class ExplorerConfig(RunConfig):
-    """Notebook 05, which looks at a run and is no step of one."""
+    """Notebook 06, which looks at a run and is no step of one."""
 
     adapter_dir: str = ""
     base_model: str = ""
@@ -211,7 +217,8 @@ STEPS: dict[str, tuple[str, type[RunConfig]]] = {
     "01": ("01_explore_data", ExploreConfig),
     "02": ("02_generate_qa", QaConfig),
     "03": ("03_finetune_qlora", FinetuneConfig),
-    "04": ("04_error_analysis", ScoreConfig),
+    "04": ("04_evaluate", ScoreConfig),
+    "05": ("05_error_analysis", ErrorConfig),
 }
 """Step -> (notebook, its parameters), in the order in which they run."""
 ALONE: dict[str, tuple[str, type]] = {"00": ("00_collect_frames", CollectConfig)}

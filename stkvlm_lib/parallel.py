@@ -36,7 +36,7 @@ class Workers:
             results = Parallel(n_jobs=n, return_as="generator", pre_dispatch="2*n_jobs")(jobs)
         if self.quiet:
             return results
-        from stkvlm_lib.figures.display import progress
+        from stkvlm_lib.progress import progress
 
         return iter(progress(results, label, total=total))
 

@@ -92,7 +92,7 @@ def step_configs(profile: str, parameters: dict[str, Any], run_dir: str = "") ->
     if "ADAPTER_DIR" in parameters:
         raise ConfigError(
             "ADAPTER_DIR would score another adapter than the one that is trained here; score it with notebook "
-            "04_error_analysis alone, or train on from it with START_ADAPTER"
+            "04_evaluate alone, or train on from it with START_ADAPTER"
         )
     if unknown := [name for name in parameters if name not in valid]:
         raise unknown_parameters(unknown, valid)
@@ -192,9 +192,9 @@ def check_questions(config: ScoreConfig) -> None:
     if not config.qa_file and not config.mc_file and not config.own_words_file:
         return
     from stkvlm_lib.data.frame_sets import read_frames
-    from stkvlm_lib.scores.multiple_choice import read_items
-    from stkvlm_lib.scores.own_words import read_own_words
-    from stkvlm_lib.scores.scoring import records_to_score
+    from stkvlm_lib.evaluation.multiple_choice import read_items
+    from stkvlm_lib.evaluation.own_words import read_own_words
+    from stkvlm_lib.evaluation.question_sets import records_to_score
 
     frames = read_frames(config.frames_paths, skip_broken=config.skip_broken)
     for parameter, file, read in (
@@ -218,8 +218,8 @@ def preflight(profile: str, name: str, configs: dict[str, RunConfig]) -> None:
     check_start_adapter(configs["03"])
     check_questions(config)
     frames = config.frames_paths
-    if config.compare_run:
-        runs.compared_run(config.compare_run)
+    if configs["05"].compare_run:
+        runs.compared_run(configs["05"].compare_run)
     base = describe_base(config)
     memory, disk = psutil.virtual_memory().available / 1e9, shutil.disk_usage(ROOT).free / 1e9
     print(f"run     {name} (profile {profile}, seed {config.seed})")

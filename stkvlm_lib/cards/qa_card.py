@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from stkvlm_lib.config import STEPS, QaConfig, upper
 from stkvlm_lib.grammar.questions import FAMILIES
 from stkvlm_lib.grammar.scene import COURSE_RULES, STRICT_RULES
@@ -17,6 +15,7 @@ from stkvlm_lib.qa.generate import Plan, Tally
 from stkvlm_lib.qa.label_check import MarksByOrigin, label_error, label_errors
 from stkvlm_lib.qa.leaks import Comparison
 from stkvlm_lib.qa.qa_sets import Composition
+from stkvlm_lib.templates import render
 
 
 @dataclass(frozen=True)
@@ -34,17 +33,11 @@ class Facts:
 
 def make_card(facts: Facts, title: str, command: str) -> str:
     """The card as Markdown. command: what makes these files."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        undefined=StrictUndefined,
-    )
     tallies, tally = facts.tallies.values(), facts.tallies[facts.shown]
     declined = decline_rows(facts.tallies)
     considered = sum(_total(t.candidates) + _total(t.declined) for t in tallies)
-    return environment.get_template("qa_card_template.md").render(
+    return render(
+        Path(__file__).with_name("qa_card_template.md"),
         title=title,
         command=command,
         questions=f"{sum(t.questions for t in tallies):,}",

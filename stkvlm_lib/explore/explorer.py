@@ -30,14 +30,14 @@ from stkvlm_lib.explore.explorer_state import AS_FILTERED, NOTHING_LEFT, SORTS, 
 from stkvlm_lib.explore.links import Place, query
 from stkvlm_lib.explore.occlusion import OcclusionMap, draw_occlusion
 from stkvlm_lib.explore.own_picture import own_view
-from stkvlm_lib.figures.drawing import BLACK, GREEN, GREY, VERMILLION, draw_overlay
-from stkvlm_lib.figures.plots import Chart
-from stkvlm_lib.figures.plots import message as message_figure
+from stkvlm_lib.figures.drawing import draw_overlay
+from stkvlm_lib.figures.style import BLACK, GREEN, GREY, VERMILLION, Chart
+from stkvlm_lib.figures.style import message as message_figure
 from stkvlm_lib.qa.label_check import MARKS_FILE
 from stkvlm_lib.qa.qa_sets import Record
 
 if TYPE_CHECKING:
-    from stkvlm_lib.scores.scoring import Prediction
+    from stkvlm_lib.evaluation.predictions import Prediction
     from stkvlm_lib.vlm.answering import AnswerModel
 
 PICTURE_WIDTH = 1200

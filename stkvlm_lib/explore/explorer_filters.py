@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stkvlm_lib.figures.plots import in_order
+from stkvlm_lib.grammar.questions import in_order
 from stkvlm_lib.grammar.scene import Box, Kart, Scene
 from stkvlm_lib.qa.qa_sets import Record
 
 if TYPE_CHECKING:
-    from stkvlm_lib.scores.scoring import Prediction
+    from stkvlm_lib.evaluation.predictions import Prediction
 
 RIGHT, WRONG = "right", "wrong"
 CONFIDENCES = {"under 50 %": 0.0, "50 to 80 %": 0.5, "80 to 95 %": 0.8, "95 % and more": 0.95}

@@ -17,7 +17,8 @@ from stkvlm_lib.explore.explorer_state import (
     sorted_rows,
 )
 from stkvlm_lib.explore.understanding import UNKNOWN_MEANS, is_known_answer, is_unknown
-from stkvlm_lib.figures.drawing import ROLE_COLOURS, TOO_SMALL, VERMILLION
+from stkvlm_lib.figures.drawing import ROLE_COLOURS, TOO_SMALL
+from stkvlm_lib.figures.style import VERMILLION
 from stkvlm_lib.grammar.questions import FAMILIES, normalise
 from stkvlm_lib.qa.label_check import Mark, key_of
 from stkvlm_lib.qa.qa_sets import Record

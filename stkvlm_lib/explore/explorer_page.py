@@ -12,7 +12,7 @@ from papermill.parameterize import parameterize_notebook
 from stkvlm_lib.config import ROOT, ConfigError
 from stkvlm_lib.explore.links import ADDRESS, LAST_PORT, PORT, Place
 
-NOTEBOOK = ROOT / "notebooks" / "05_explore.ipynb"
+NOTEBOOK = ROOT / "notebooks" / "06_explore.ipynb"
 NOTEBOOK_ONLY = "notebook-only"
 """The tag of cells that the page leaves out."""
 TEMPLATES = Path(__file__).with_name("voila")
@@ -21,7 +21,7 @@ SOCKET_FOLDER_BYTES = 103 - len("/voila_12345678/kernel-12345678-1234-1234-1234-
 
 
 def write_page(folder: Path, run: Path, parameters: dict[str, str]) -> Path:
-    """Notebook 05 with these parameters, without what only its readers need; RUN_DIR only where the run is there."""
+    """Notebook 06 with these parameters, without what only its readers need; RUN_DIR only where the run is there."""
     notebook = load_notebook_node(str(NOTEBOOK))
     given = {"RUN_DIR": str(run)} if run.is_dir() else {}
     notebook = parameterize_notebook(notebook, given | parameters)

@@ -15,7 +15,7 @@ from stkvlm_lib.grammar.scene import Kart, Scene, depth, is_kept, read_scene, sc
 from stkvlm_lib.qa.qa_sets import Record, by_picture
 
 if TYPE_CHECKING:
-    from stkvlm_lib.scores.scoring import Prediction
+    from stkvlm_lib.evaluation.predictions import Prediction
 
 NOTHING_LEFT = "No question passes all of these filters. Set one of them back to “all”, or clear them."
 AS_FILTERED = "as filtered"

@@ -10,7 +10,8 @@ import ipywidgets as widgets
 
 from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.data.frames import View
-from stkvlm_lib.figures.drawing import GREEN, VERMILLION, draw_overlay, enlarged
+from stkvlm_lib.figures.drawing import draw_overlay, enlarged
+from stkvlm_lib.figures.style import GREEN, VERMILLION
 from stkvlm_lib.qa.label_check import RIGHT, Key, Mark, add_mark, key_of, label_error, mark, marks_on, read_marks
 from stkvlm_lib.qa.qa_sets import Record
 

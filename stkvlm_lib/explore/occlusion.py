@@ -11,7 +11,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from stkvlm_lib.data.frames import View
 from stkvlm_lib.explore.asking import Asker
-from stkvlm_lib.figures.drawing import BLACK, VERMILLION, font_of
+from stkvlm_lib.figures.drawing import font_of
+from stkvlm_lib.figures.style import BLACK, VERMILLION
 from stkvlm_lib.grammar.questions import normalise
 from stkvlm_lib.grammar.scene import IMAGE_SIZE, read_scene
 

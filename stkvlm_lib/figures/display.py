@@ -1,14 +1,14 @@
-"""What notebooks show beside figures: plain tables, and a figure that redraws itself while a cell runs."""
+"""What notebooks show: tables, sections of a report, and a figure that redraws itself while a cell runs."""
 
-import os
-import time
+import html
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import pandas as pd
-from IPython.display import display
+from IPython.display import HTML, Image, Markdown, display
 from matplotlib.figure import Figure
-from tqdm.auto import tqdm
+
+from stkvlm_lib.markdown import escaped
 
 
 def table(rows: Iterable[dict[str, Any]]) -> Any:
@@ -24,6 +24,25 @@ def table(rows: Iterable[dict[str, Any]]) -> Any:
     return shown.format_index(axis="columns", escape="html").set_table_styles(left)
 
 
+def section(found: Any) -> None:
+    """Words, figures with their captions, and tables of an `analysis.sections.Section`; a line where there is none."""
+    if found is None:
+        print("This run has no such answers.")
+        return
+    if found.text:
+        display(Markdown(escaped(found.text)))
+    for shown in found.figures:
+        display(Image(shown.figure) if isinstance(shown.figure, bytes) else shown.figure)
+        display(Markdown(f"*{escaped(shown.caption)}*"))
+    if found.table:
+        display(table(found.table.rows))
+    if found.note:
+        display(Markdown(f"*{escaped(found.note)}*"))
+    for more in found.details:
+        inner = table(more.rows).to_html()
+        display(HTML(f"<details><summary>{html.escape(more.title)}</summary>{inner}</details>"))
+
+
 def live(draw: Callable[[Any], Figure]) -> Callable[[Any], None]:
     """A function that shows `draw(data)` below the running cell, each call in place of the last."""
     handle = display(display_id=True)
@@ -33,22 +52,3 @@ def live(draw: Callable[[Any], Figure]) -> Callable[[Any], None]:
             handle.update(draw(data))
 
     return show
-
-
-def progress(items: Iterable[Any], label: str, every: float = 20.0, total: int | None = None) -> Iterable[Any]:
-    """Iterate with progress: a bar in a notebook stepped through by hand, a line every 20 s in a headless run.
-
-    total: how many items there are, where `items` cannot tell.
-    """
-    n = len(items) if total is None else total
-    if not os.environ.get("STKVLM_HEADLESS"):
-        yield from tqdm(items, desc=label, unit="batch", total=n)
-        return
-    begin = shown = time.monotonic()
-    for done, item in enumerate(items, start=1):
-        yield item
-        now = time.monotonic()
-        if now - shown >= every or done == n:
-            shown = now
-            left = (now - begin) / done * (n - done)
-            print(f"{label}: {done} of {n} batches, about {left:.0f} s left", flush=True)

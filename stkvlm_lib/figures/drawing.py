@@ -12,20 +12,9 @@ import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 
 from stkvlm_lib.data.frames import KART_CLASS, View
+from stkvlm_lib.figures.style import BLACK, GREEN, ORANGE, PURPLE, SKY, YELLOW
 from stkvlm_lib.grammar.scene import IMAGE_SIZE, MIN_SIDE, Box, Kart, Scene, depth, is_kept, read_scene, scale_box, side
 
-BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILLION, PURPLE = [
-    "#000000",
-    "#E69F00",
-    "#56B4E9",
-    "#009E73",
-    "#F0E442",
-    "#0072B2",
-    "#D55E00",
-    "#CC79A7",
-]
-"""The Okabe-Ito palette, told apart by colour-blind readers and in print."""
-GREY = "#8C8C8C"
 TOO_SMALL = f"under {MIN_SIDE} px"
 ROLE_COLOURS = {
     "ego": YELLOW,

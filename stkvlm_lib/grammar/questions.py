@@ -5,7 +5,7 @@ The first ten families are the course's, in the order of its table; `ask_all` as
 ids and the order of wordings are stable; other programs read them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 from stkvlm_lib.grammar import answers
@@ -284,3 +284,9 @@ def answer(question: str, scene: Scene) -> str | Reason:
 def normalise(answer: str) -> str:
     """The form in which answers are compared: lower case, without surrounding space."""
     return answer.strip().lower()
+
+
+def in_order(families: Iterable[str]) -> list[str]:
+    """Families in their fixed order, unknown ones last."""
+    known = list(FAMILIES)
+    return sorted(families, key=lambda name: (known.index(name) if name in known else len(known), name))

@@ -9,8 +9,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from stkvlm_lib.data.frame_sets import FrameSet
-from stkvlm_lib.figures.display import progress
 from stkvlm_lib.files import whole_file
+from stkvlm_lib.progress import progress
 from stkvlm_lib.vlm.answering import AnswerModel
 from stkvlm_lib.vlm.base_vlm import compute_dtype
 

@@ -1,0 +1,224 @@
+"""How many questions are answered right: over all and by family, beside what guessing, blindness and the base score."""
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from stkvlm_lib.analysis.intervals import Bootstrap, by_family, column, every, mean
+from stkvlm_lib.analysis.measured import Interval, Measured
+from stkvlm_lib.analysis.scored_run import Analysis, ScoredRun
+from stkvlm_lib.analysis.sections import Section, Shown, Table, listed, table
+from stkvlm_lib.evaluation.predictions import Prediction
+from stkvlm_lib.figures.style import BLACK, BLUE, GREEN, VERMILLION, family_rows, plain
+from stkvlm_lib.grammar.questions import FAMILIES, in_order, normalise
+from stkvlm_lib.number_text import count, interval, percent
+
+
+@dataclass(frozen=True)
+class FamilyScore(Measured):
+    """One family: shares right, of 0..1. prefix: with the answer cut to the truth's length, as the course grades."""
+
+    n: int
+    exact: float
+    exact_ci95: Interval | None = None
+    prefix: float | None = None
+    majority: float | None = None
+    blind: float | None = None
+    base: float | None = None
+    closed_exact: float | None = None
+
+
+@dataclass(frozen=True)
+class Score(Measured):
+    """A set of answers: shares right over all and by family, what fine-tuning and seeing gained.
+
+    What the base alone, the blind model and the closed answer sets have is None where these were not asked.
+    """
+
+    n: int
+    exact: float
+    exact_ci95: Interval | None = None
+    prefix: float | None = None
+    macro_exact: float | None = None
+    majority: float | None = None
+    blind: float | None = None
+    base_exact: float | None = None
+    closed_exact: float | None = None
+    gain_over_base: float | None = None
+    gain_over_base_ci95: Interval | None = None
+    gain_over_blind: float | None = None
+    gain_over_blind_ci95: Interval | None = None
+    clusters: str | None = None
+    n_clusters: int | None = None
+    families: dict[str, FamilyScore] | None = None
+
+    @property
+    def rows(self) -> list[tuple[str, FamilyScore]]:
+        """All questions, then each family."""
+        shared = {name: getattr(self, name) for name in FamilyScore.__dataclass_fields__ if name != "base"}
+        families = self.families or {}
+        whole = FamilyScore(**shared, base=self.base_exact)
+        return [("all", whole), *((name, families[name]) for name in in_order(families))]
+
+    @property
+    def races(self) -> str:
+        """` of 42 races`, empty where no race is known."""
+        if self.n_clusters is None:
+            return ""
+        return f" of {count(self.n_clusters)} races" if self.clusters == "race" else " of one race"
+
+
+class Accuracy(Score, Analysis):
+    """The headline. Its figures are those at the top of metrics.json."""
+
+    @classmethod
+    def measure(cls, run: ScoredRun) -> Self:
+        return cls(**vars(score(run.predictions, run.interval)))
+
+    @classmethod
+    def read(cls, metrics: dict) -> Self | None:
+        return cls.from_json(metrics, "the headline") if "exact" in metrics else None
+
+    def into_metrics(self) -> dict[str, Any]:
+        return self.as_json()
+
+    def section(self, run: ScoredRun) -> Section:
+        caption = "Questions answered exactly right, by family, with 95% intervals and the three baselines."
+        chart = Shown("score_families", accuracy_chart(self), caption, score_alt(self))
+        shown = score_table(self)
+        return Section("Scores by question family", figures=[chart], table=shown, note=_notes(shown))
+
+
+def score(predictions: Sequence[Prediction], interval_of: Bootstrap) -> Score:
+    """The figures that follow from a set of answers."""
+    correct, prefix, blind, base, closed = (
+        column(predictions, f"{name}correct") for name in ("", "prefix_", "blind_", "base_", "closed_")
+    )
+    majority = _majority_correct(predictions)
+
+    def family(member: np.ndarray) -> FamilyScore:
+        return FamilyScore(
+            n=int(member.sum()),
+            exact=mean(correct[member]),
+            exact_ci95=interval_of(correct, member),
+            prefix=mean(prefix[member]),
+            majority=mean(majority[member]),
+            blind=_known(blind[member]),
+            base=_known(base[member]),
+            closed_exact=_known(closed[member]),
+        )
+
+    families = by_family(predictions, family)
+    whole = family(every(predictions))
+    return Score(
+        **{name: getattr(whole, name) for name in ("n", "exact", "exact_ci95", "prefix", "majority", "blind")},
+        macro_exact=mean([row.exact for row in families.values()]),
+        base_exact=whole.base,
+        closed_exact=whole.closed_exact,
+        **_gain("base", correct - base, interval_of),
+        **_gain("blind", correct - blind, interval_of),
+        clusters=interval_of.unit,
+        n_clusters=interval_of.n,
+        families=families,
+    )
+
+
+def _known(values: np.ndarray) -> float | None:
+    return None if np.isnan(values).any() else mean(values)
+
+
+def _gain(over: str, difference: np.ndarray, interval_of: Bootstrap) -> dict[str, Any]:
+    """Paired by question; nothing where the other was not asked."""
+    if np.isnan(difference).any():
+        return {}
+    return {f"gain_over_{over}": mean(difference), f"gain_over_{over}_ci95": interval_of(difference)}
+
+
+def _majority_correct(predictions: Sequence[Prediction]) -> np.ndarray:
+    """Whether each family's most frequent answer in the scored set would be right, per row."""
+    counts: dict[str, Counter] = defaultdict(Counter)
+    for p in predictions:
+        counts[p.family][normalise(p.answer)] += 1
+    best = {family: min(c, key=lambda answer, c=c: (-c[answer], answer)) for family, c in counts.items()}
+    return np.array([normalise(p.answer) == best[p.family] for p in predictions], float)
+
+
+NOTES = {
+    "exact": "the whole answer is right",
+    "prefix": "the course's looser match",
+    "closed": "the likeliest of the family's answers instead of a written one, never part of the score",
+    "majority": "always the family's most frequent answer",
+    "blind": "the same adapter without seeing the picture",
+    "base": "the base model without the adapter",
+}
+
+
+def _notes(shown: Table | None) -> str:
+    return " ".join(f"{name}: {text}." for name, text in NOTES.items() if shown and name in shown.columns)
+
+
+def score_table(figures: Score) -> Table | None:
+    """Scores by family, all questions first."""
+    return table(
+        {
+            "family": name,
+            "question": FAMILIES[name].template if name in FAMILIES else "",
+            "n": count(row.n),
+            "exact": percent(row.exact),
+            "95% interval": interval(row.exact_ci95),
+            "prefix": percent(row.prefix),
+            "closed": percent(row.closed_exact),
+            "majority": percent(row.majority),
+            "blind": percent(row.blind),
+            "base": percent(row.base),
+        }
+        for name, row in (figures.rows if figures.families else [])
+    )
+
+
+def score_alt(figures: Score) -> str:
+    """The chart's numbers."""
+    return listed("Dot plot of the share answered exactly right", ((n, percent(row.exact)) for n, row in figures.rows))
+
+
+_BASELINES = {
+    "majority": {"marker": "|", "color": BLACK, "markersize": 12, "label": "most frequent answer"},
+    "blind": {"marker": "s", "color": VERMILLION, "markersize": 6, "label": "without seeing the picture"},
+    "base": {"marker": "D", "color": GREEN, "markersize": 6, "label": "base without adapter"},
+}
+_HOLLOW = {"linestyle": "", "markerfacecolor": "none", "markeredgewidth": 1.6}
+
+
+def accuracy_chart(figures: Score) -> Figure:
+    """Strict exact match per family and overall with 95% intervals, beside majority, blind and the base alone."""
+    rows = figures.rows
+    chart, axes = family_rows([(name, row.n) for name, row in rows], first="all questions")
+    for y, (_, row) in enumerate(rows):
+        _accuracy_row(axes, y, row, 1.4 if y == 0 else 1.0)
+    axes.set_xlim(0, 1)
+    clusters = f" (95% intervals over {figures.n_clusters} {figures.clusters}s)" if figures.n_clusters else ""
+    plain(axes, None, f"questions answered exactly right{clusters}", "")
+    shown = [style for key, style in _BASELINES.items() if any(getattr(row, key) is not None for _, row in rows)]
+    handles = [Line2D([], [], color=BLUE, marker="o", label="with the adapter, 95% interval")]
+    handles += [Line2D([], [], **style, **_HOLLOW) for style in shown]
+    axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(-0.1, 1.0), ncols=4, frameon=False, fontsize=8.5)
+    return chart
+
+
+def _accuracy_row(axes: Axes, y: float, row: FamilyScore, weight: float) -> None:
+    """One line of the figure above; a missing baseline or interval is left out."""
+    if row.exact_ci95:
+        axes.plot(
+            row.exact_ci95, [y, y], color=BLUE, linewidth=4 * weight, alpha=0.45, solid_capstyle="butt", clip_on=False
+        )
+    for key, style in _BASELINES.items():
+        if (share := getattr(row, key)) is not None:
+            axes.plot(share, y, **style, **_HOLLOW, clip_on=False)
+    axes.plot(row.exact, y, "o", color=BLUE, markersize=7 * weight, clip_on=False)
+    axes.text(1.02, y, percent(row.exact), va="center", fontweight="bold" if weight > 1 else "normal", fontsize=9)

@@ -1,0 +1,217 @@
+"""What can be reached at most: questions whose truth is in doubt, and an oracle whose boxes are a pixel off.
+
+The course's rule decides every question, also where a box of five pixels or two centres a pixel apart decide it. Three
+measures of what that costs, none of them assumed:
+
+- pixel: questions that hang on one pixel of the rule (see question_facts);
+- strict: questions that the strict rules decline, because a person could not tell the answer from the picture;
+- oracle: the share of truths that stay when every edge of every box moves by up to a pixel, drawn by seed. Who knew all
+  karts by name, saw every box to the pixel and knew the rule would score that.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Self
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from stkvlm_lib.analysis.intervals import by_family, column, mean
+from stkvlm_lib.analysis.measured import Measured
+from stkvlm_lib.analysis.question_facts import PIXEL, Facts
+from stkvlm_lib.analysis.scored_run import Analysis, ScoredRun
+from stkvlm_lib.analysis.sections import Rows, Section, Shown, Table, listed, table, tables
+from stkvlm_lib.data.frame_sets import FrameSet
+from stkvlm_lib.data.frames import BOX_FRAME, View
+from stkvlm_lib.evaluation.predictions import Prediction
+from stkvlm_lib.figures.style import BLACK, BLUE, GREEN, VERMILLION, family_rows, plain
+from stkvlm_lib.grammar.questions import FAMILIES, OTHER, answer, in_order, normalise, read_question
+from stkvlm_lib.grammar.scene import IMAGE_SIZE, Box, Scene, read_scene
+from stkvlm_lib.number_text import count, percent
+
+DRAWS = 4
+"""Times the boxes of a picture are moved."""
+_REACH = PIXEL * BOX_FRAME[0] // IMAGE_SIZE[0]
+"""The same as PIXEL, in px of the 600x400 frame in which boxes are given."""
+NOTE = (
+    "pixel: questions that one pixel of the rule decides, and what is right of them and of the clear rest; declined: "
+    "questions that the strict rules would not ask, and what is right of them and of those they would; oracle: truths "
+    "that stay when each edge of each box moves by up to a pixel."
+)
+
+
+@dataclass(frozen=True)
+class Doubt(Measured):
+    """What doubt costs. doubtful: share of questions in doubt; exact_doubtful, exact_clear: what is right of them and
+    of the rest, where there are any; reach: what would be right if all clear ones were, and the doubtful ones as they
+    are. reasons: of the strict rules, how often each."""
+
+    doubtful: float
+    reach: float
+    exact_doubtful: float | None = None
+    exact_clear: float | None = None
+    reasons: dict[str, int] | None = None
+
+
+@dataclass(frozen=True)
+class Reach(Measured):
+    """Of some questions: what is right now, what an oracle would have right, and both kinds of doubt."""
+
+    n: int
+    exact: float
+    oracle: float
+    pixel: Doubt
+    strict: Doubt
+
+
+@dataclass(frozen=True)
+class Ceiling(Reach, Analysis):
+    """Over all questions of known families, and by family."""
+
+    KEY: ClassVar[str] = "ceiling"
+
+    families: dict[str, Reach] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> list[tuple[str, Reach]]:
+        return [("all", self), *((name, self.families[name]) for name in in_order(self.families))]
+
+    @classmethod
+    def measure(cls, run: ScoredRun) -> Self | None:
+        known = np.array([p.family in FAMILIES for p in run.predictions])
+        if not run.facts or not known.any():
+            return None
+        facts, right = run.facts, column(run.predictions, "correct")
+        oracle = oracle_rates(run.predictions, run.frames, run.settings.seed)
+        pixel = np.array([f.pixel > 0 for f in facts])
+        strict = np.array([bool(f.declined) for f in facts])
+
+        def figures(member: np.ndarray) -> Reach:
+            mine = [f for f, is_mine in zip(facts, member, strict=True) if is_mine]
+            return Reach(
+                n=int(member.sum()),
+                exact=mean(right[member]),
+                oracle=mean(oracle[member]),
+                pixel=Doubt(**_doubt(pixel[member], right[member])),
+                strict=Doubt(**_doubt(strict[member], right[member]), reasons=_reasons(mine)),
+            )
+
+        return cls(**vars(figures(known)), families=by_family(run.predictions, figures, others=False))
+
+    def section(self, run: ScoredRun) -> Section:
+        text = (
+            "The course's rule decides every question, also where a box of five pixels or two centres a pixel apart "
+            f"decide it: {percent(self.pixel.doubtful)} of the questions hang on one pixel, and the strict rules would "
+            f"decline {percent(self.strict.doubtful)}. An oracle that knows all boxes, but each edge only to a pixel, "
+            f"would score {percent(self.oracle)}. Were every question right that no pixel decides, and the others as "
+            f"they are, {percent(self.pixel.reach)} would be right."
+        )
+        caption = "Accuracy of clear and of doubtful questions, and of an oracle whose boxes are a pixel off."
+        alt = listed("Oracle by family", ((name, percent(row.oracle)) for name, row in self.rows))
+        chart = Shown("score_ceiling", ceiling_chart(self), caption, alt)
+        reasons = table(self._reason_rows(), "Why the strict rules decline, as text")
+        return Section("What can be reached", text, [chart], self.table(), tables(reasons), NOTE)
+
+    def table(self) -> Table | None:
+        """Doubtful truths and what they cost, by family."""
+        return table(
+            {
+                "family": name,
+                "n": count(row.n),
+                "exact": percent(row.exact),
+                "pixel": percent(row.pixel.doubtful),
+                "right": percent(row.pixel.exact_doubtful),
+                "clear right": percent(row.pixel.exact_clear),
+                "declined": percent(row.strict.doubtful),
+                "declined right": percent(row.strict.exact_doubtful),
+                "asked right": percent(row.strict.exact_clear),
+                "oracle": percent(row.oracle),
+            }
+            for name, row in self.rows
+        )
+
+    def _reason_rows(self) -> Rows:
+        """The most frequent reason first."""
+        reasons = (self.strict.reasons or {}).items()
+        return [{"the strict rules decline because of": reason, "questions": count(n)} for reason, n in reasons]
+
+
+def _doubt(doubt: np.ndarray, right: np.ndarray) -> dict[str, float]:
+    """doubt: (N,) bool; right: (N,) 0 or 1."""
+    row = {"doubtful": mean(doubt), "reach": mean(np.where(doubt, right, 1.0))}
+    for name, member in (("exact_doubtful", doubt), ("exact_clear", ~doubt)):
+        if member.any():
+            row[name] = mean(right[member])
+    return row
+
+
+def _reasons(facts: Sequence[Facts]) -> dict[str, int]:
+    told = [f.declined.value for f in facts if f.declined]
+    return dict(Counter(told).most_common())
+
+
+def oracle_rates(predictions: Sequence[Prediction], folder: FrameSet, seed: int) -> np.ndarray:
+    """(N,) how often, of DRAWS, each truth stays under moved boxes; NaN for questions of no family."""
+    draws: dict[str, list[Scene]] = {}
+    rates = []
+    for p in predictions:
+        family, _, names = read_question(p.question)
+        if family == OTHER:
+            rates.append(np.nan)
+            continue
+        if p.image_file not in draws:
+            draws[p.image_file] = _moved_scenes(folder.by_image_file[p.image_file], seed)
+        stays = [_stays(p, scene, names) for scene in draws[p.image_file]]
+        rates.append(sum(stays) / DRAWS)
+    return np.array(rates)
+
+
+def _stays(p: Prediction, scene: Scene, names: Sequence[str]) -> bool:
+    """Whether a question has its truth in a scene. A kart that has become too small to count has no place."""
+    there = {kart.name for kart in scene.karts}
+    return there.issuperset(names) and normalise(str(answer(p.question, scene))) == normalise(p.answer)
+
+
+def _moved_scenes(view: View, seed: int) -> list[Scene]:
+    rng = np.random.default_rng([seed, *view.image_file.encode()])
+    return [read_scene(view, _mover(rng)) for _ in range(DRAWS)]
+
+
+def _mover(rng: np.random.Generator) -> Callable[[Box], Box]:
+    def move(box: Box) -> Box:
+        return tuple(int(v) for v in np.maximum(0, box + rng.integers(-_REACH, _REACH, 4, endpoint=True)))
+
+    return move
+
+
+def ceiling_chart(ceiling: Ceiling) -> Figure:
+    """Each family now, on clear and on doubtful questions, and what an oracle with boxes a pixel off would score."""
+    rows = ceiling.rows
+    chart, axes = family_rows([(name, row.n) for name, row in rows], height=0.34)
+    for y, (_, row) in enumerate(rows):
+        axes.barh(y, 1 - row.oracle, left=row.oracle, height=0.62, color="#D9D9D9", edgecolor="none", zorder=1)
+        axes.plot([row.oracle] * 2, [y - 0.33, y + 0.33], color=BLACK, linewidth=2, zorder=3)
+        for key, style in _DOUBT.items():
+            if (share := getattr(row.pixel, key)) is not None:
+                axes.plot(share, y, **_HOLLOW, markersize=6.5, zorder=4, **style)
+        axes.plot(row.exact, y, "o", color=BLUE, markersize=6.5 if y else 8.5, zorder=5)
+        axes.text(1.02, y, f"{row.pixel.doubtful:.0%} in doubt", va="center", fontsize=8.5)
+    axes.set_xlim(0, 1)
+    plain(axes, None, "questions answered exactly right", "")
+    oracle = {"color": BLACK, "marker": "|", "markersize": 11, "markeredgewidth": 2, "linestyle": ""}
+    handles = [
+        Line2D([], [], color=BLUE, marker="o", linestyle="", label="now"),
+        *(Line2D([], [], **_HOLLOW, **style) for style in _DOUBT.values()),
+        Line2D([], [], **oracle, label="oracle whose boxes are up to a pixel off"),
+    ]
+    chart.legend(handles=handles, loc="outside upper left", ncols=4, frameon=False, fontsize=8.5)
+    return chart
+
+
+_HOLLOW = {"linestyle": "", "markerfacecolor": "white", "markeredgewidth": 1.6}
+_DOUBT = {
+    "exact_clear": {"marker": "D", "color": GREEN, "label": "clear questions"},
+    "exact_doubtful": {"marker": "s", "color": VERMILLION, "label": "questions that a pixel decides"},
+}

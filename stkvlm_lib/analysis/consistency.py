@@ -1,0 +1,126 @@
+"""Contrast pairs: whether the model has one question right about two pictures that answer it differently.
+
+Guessing from the words gives both pictures the same answer; so does a model that always names one side.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import numpy as np
+
+from stkvlm_lib.analysis.intervals import Bootstrap, by_family, mean
+from stkvlm_lib.analysis.measured import Interval, Measured
+from stkvlm_lib.analysis.scored_run import Analysis, ScoredRun
+from stkvlm_lib.analysis.sections import Section, Table, table, tables
+from stkvlm_lib.evaluation.predictions import PairPrediction
+from stkvlm_lib.grammar.questions import in_order
+from stkvlm_lib.number_text import count, interval, percent
+from stkvlm_lib.qa.contrast import KINDS
+
+TEXT = (
+    "One question about two pictures that answer it differently: a picture and its mirror image, and the same moment "
+    "from behind another kart. A model that looks has both right; one that guesses from the words gives both the same "
+    "answer. Were its errors on the two pictures independent, both would be right as often as the last column says."
+)
+
+
+@dataclass(frozen=True)
+class PairScore(Measured):
+    """Shares of pairs with both, the first and the second right. independent: what both right would be if a family's
+    errors fell on the two pictures independently, the mean over the pairs."""
+
+    n: int
+    both: float
+    both_ci95: Interval | None = None
+    first: float | None = None
+    second: float | None = None
+    independent: float | None = None
+
+
+@dataclass(frozen=True)
+class KindScore(PairScore):
+    """Pairs of one kind whose answers differ, over all and by family. same: the controls, with one answer to both."""
+
+    same: PairScore | None = None
+    families: dict[str, PairScore] | None = None
+
+
+@dataclass(frozen=True)
+class Consistency(Analysis):
+    """kinds: by kind of pair."""
+
+    KEY: ClassVar[str] = "consistency"
+    WHOLE: ClassVar[str] = "kinds"
+
+    kinds: dict[str, KindScore]
+
+    @classmethod
+    def measure(cls, run: ScoredRun) -> Self | None:
+        rows = run.answers("consistency", PairPrediction)
+        by_kind = {kind: [row for row in rows if row.kind == kind] for kind in KINDS}
+        there = {kind: mine for kind, mine in by_kind.items() if any(row.differ for row in mine)}
+        return cls({kind: score_pairs(mine, run.interval_of(mine)) for kind, mine in there.items()}) if there else None
+
+    def section(self, run: ScoredRun) -> Section:
+        details = (self.family_table(kind) for kind in self.kinds)
+        return Section("Consistency", TEXT, table=self.table(), details=tables(*details))
+
+    def table(self) -> Table | None:
+        """Pairs of each kind and their controls."""
+        rows: list[tuple[str, PairScore]] = [(kind.replace("_", " "), row) for kind, row in self.kinds.items()]
+        rows += [(f"{name}, same answer", row.same) for name, row in rows if row.same]
+        return table(_row("pairs", name, row) for name, row in rows)
+
+    def family_table(self, kind: str) -> Table | None:
+        families = self.kinds[kind].families or {}
+        rows = (_row("family", name, families[name]) for name in in_order(families))
+        return table(rows, f"By family: {kind.replace('_', ' ')}")
+
+
+def _row(what: str, name: str, row: PairScore) -> dict[str, str]:
+    return {
+        what: name,
+        "n": count(row.n),
+        "both right": percent(row.both),
+        "95% interval": interval(row.both_ci95),
+        "first right": percent(row.first),
+        "second right": percent(row.second),
+        "both, if independent": percent(row.independent),
+    }
+
+
+def score_pairs(rows: Sequence[PairPrediction], interval_of: Bootstrap) -> KindScore:
+    """Pairs of one kind, of which at least one has answers that differ."""
+    right = np.array([row.correct for row in rows], float)
+    both, differ = right.all(1).astype(float), np.array([row.differ for row in rows])
+    independent = _independent(rows, right, differ)
+
+    def figures(member: np.ndarray) -> PairScore:
+        return PairScore(
+            n=int(member.sum()),
+            both=mean(both[member]),
+            both_ci95=interval_of(both, member),
+            first=mean(right[member, 0]),
+            second=mean(right[member, 1]),
+            independent=mean(independent[member]),
+        )
+
+    mine = by_family(rows, lambda member: figures(member & differ) if (member & differ).any() else None, others=False)
+    families = {name: row for name, row in mine.items() if row}
+    same = None if differ.all() else figures(~differ)
+    return KindScore(**vars(figures(differ)), same=same, families=families)
+
+
+def _independent(rows: Sequence[PairPrediction], right: np.ndarray, differ: np.ndarray) -> np.ndarray:
+    """(N,) the product of the shares right of both pictures, over the pairs of the same family that differ, or do not.
+
+    right: (N, 2); differ: (N,) bool.
+    """
+    family, found = np.array([row.family for row in rows]), np.zeros(len(rows))
+    for name in set(family.tolist()):
+        for kind in (True, False):
+            member = (family == name) & (differ == kind)
+            if member.any():
+                found[member] = right[member].mean(0).prod()
+    return found

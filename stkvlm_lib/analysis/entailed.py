@@ -1,0 +1,227 @@
+"""Answers about one picture that must agree whatever the truth is, and answers that are none: without asking anew.
+
+A check is made only where the truths agree too, so that an incomplete question file is not taken for a contradiction.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+
+from stkvlm_lib.analysis.intervals import by_family, column, mean
+from stkvlm_lib.analysis.measured import Interval, Measured
+from stkvlm_lib.analysis.question_facts import COUNTED
+from stkvlm_lib.analysis.scored_run import Analysis, ScoredRun
+from stkvlm_lib.analysis.sections import Section, Table, table, tables
+from stkvlm_lib.evaluation.predictions import Prediction
+from stkvlm_lib.grammar.questions import FAMILIES, in_order, normalise, read_question
+from stkvlm_lib.number_text import count, interval, percent
+
+Key = tuple[str, str]
+"""What is asked of a picture: family, and the kart asked about or ``."""
+Keys = tuple[Key, ...]
+Answers = dict[Key, str]
+
+
+TEXT = (
+    "What the answers about one picture say of each other, whatever the truth is. A count of zero is never asked, so a "
+    "relative count that was not asked is zero. Answers can agree and be wrong; the last column has those all right."
+)
+SAYS = {
+    "place": "left/right and front/back agree with where",
+    "left_and_right": "left + right + 1 = total count",
+    "front_and_behind": "in front + behind + 1 = total count",
+    "tally_left": "count left = karts placed left",
+    "tally_right": "count right = karts placed right",
+    "tally_front": "count in front = karts placed in front",
+    "tally_behind": "count behind = karts placed behind",
+}
+"""Kind of check -> what it says."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One set of answers that must agree. agrees: whether they do; correct: whether all of them are right."""
+
+    kind: str
+    image_file: str
+    race: str
+    agrees: bool
+    correct: bool
+
+
+@dataclass(frozen=True)
+class Agreement(Measured):
+    """One kind of check: share that agrees, share of them all right."""
+
+    n: int
+    agree: float
+    agree_ci95: Interval | None = None
+    correct: float | None = None
+
+
+@dataclass(frozen=True)
+class Validity(Measured):
+    """Share of answers that are in their family's answer set."""
+
+    n: int
+    valid: float
+    families: dict[str, "Validity"] | None = None
+
+
+@dataclass(frozen=True)
+class Entailed(Analysis):
+    """Both parts of metrics.json, `entailed` by kind of check and `validity`; what has nothing to say is left out."""
+
+    kinds: dict[str, Agreement] = field(default_factory=dict)
+    validity: Validity | None = None
+
+    @classmethod
+    def measure(cls, run: ScoredRun) -> Self:
+        checks, kinds = list(make_checks(run.predictions)), {}
+        for kind in KINDS:
+            if mine := [check for check in checks if check.kind == kind]:
+                agrees = column(mine, "agrees")
+                correct = mean(column(mine, "correct"))
+                kinds[kind] = Agreement(len(mine), mean(agrees), run.interval_of(mine)(agrees), correct)
+        return cls(kinds, measure_validity(run.predictions))
+
+    @classmethod
+    def read(cls, metrics: dict) -> Self | None:
+        if not {"entailed", "validity"} & metrics.keys():
+            return None
+        valid = metrics.get("validity")
+        kinds = metrics.get("entailed", {})
+        return cls.from_json({"kinds": kinds} | ({"validity": valid} if valid is not None else {}), "entailed")
+
+    def into_metrics(self) -> dict[str, Any]:
+        written = self.as_json()
+        kinds = {"entailed": written["kinds"]} if self.kinds else {}
+        return kinds | ({"validity": written["validity"]} if self.validity else {})
+
+    def section(self, run: ScoredRun) -> Section | None:
+        shown, details = self.table(), tables(self._valid_table())
+        return Section("Answers that must agree", TEXT, table=shown, details=details) if shown else None
+
+    def table(self) -> Table | None:
+        """Answers that must agree, and last the share of answers that are one of their family's."""
+        rows = [(SAYS.get(kind, kind), row) for kind, row in self.kinds.items()]
+        if self.validity:
+            rows.append(("the answer is one of the family's", Agreement(self.validity.n, self.validity.valid)))
+        return table(
+            {
+                "must hold of the answers": name,
+                "n": count(row.n),
+                "holds": percent(row.agree),
+                "95% interval": interval(row.agree_ci95),
+                "all right": percent(row.correct),
+            }
+            for name, row in rows
+        )
+
+    def _valid_table(self) -> Table | None:
+        families = (self.validity.families or {}) if self.validity else {}
+        rows = [("all", self.validity), *((name, families[name]) for name in in_order(families))] if families else []
+        return table(
+            ({"family": name, "n": count(row.n), "valid": percent(row.valid)} for name, row in rows),
+            "Answers of the family's set, by family",
+        )
+
+
+def measure_validity(predictions: Sequence[Prediction]) -> Validity | None:
+    """None without a question of a family."""
+    known = [p for p in predictions if p.family in FAMILIES]
+    if not known:
+        return None
+    valid = np.array([is_valid(p) for p in known])
+    families = by_family(known, lambda member: Validity(int(member.sum()), mean(valid[member])), others=False)
+    return Validity(len(known), mean(valid), families)
+
+
+def is_valid(prediction: Prediction) -> bool:
+    """Whether an answer is one that its family may give."""
+    return normalise(prediction.prediction) in map(normalise, FAMILIES[prediction.family].answers)
+
+
+def make_checks(predictions: Sequence[Prediction]) -> Iterator[Check]:
+    """Every check that the questions allow."""
+    for image_file, rows in by_picture(predictions).items():
+        truth = {key: normalise(p.answer) for key, p in rows.items()}
+        said = {key: normalise(p.prediction) for key, p in rows.items()}
+        for kind, (groups, agree) in KINDS.items():
+            for keys in groups(rows):
+                if agree(truth, keys):
+                    asked = [rows[key] for key in keys if key in rows]
+                    right = all(p.correct for p in asked)
+                    yield Check(kind, image_file, asked[0].race, agree(said, keys), right)
+
+
+def by_picture(predictions: Iterable[Prediction]) -> dict[str, dict[Key, Prediction]]:
+    """The answers about each picture by what was asked."""
+    pictures: dict[str, dict[Key, Prediction]] = defaultdict(dict)
+    for p in predictions:
+        _, _, names = read_question(p.question)
+        pictures[p.image_file][p.family, names[0] if names else ""] = p
+    return dict(pictures)
+
+
+def _places(asked: dict) -> Iterator[Keys]:
+    """The three questions about the place of each kart."""
+    for family, kart in asked:
+        keys = tuple((name, kart) for name in ("front_back", "left_right", "where"))
+        if family == "where" and all(key in asked for key in keys):
+            yield keys
+
+
+def _same_place(told: Answers, keys: Keys) -> bool:
+    along, across, place = (told[key] for key in keys)
+    return place == f"{along} and {across}"
+
+
+def _totals(one: str, other: str) -> Callable[[dict], Iterator[Keys]]:
+    """The total with the two counts that make it up; one of these is not asked where it is zero."""
+
+    def groups(asked: dict) -> Iterator[Keys]:
+        parts = ((one, ""), (other, ""))
+        if ("count", "") in asked and any(key in asked for key in parts):
+            yield ("count", ""), *parts
+
+    return groups
+
+
+def _adds_up(told: Answers, keys: Keys) -> bool:
+    total, *parts = (told.get(key, "0") for key in keys)
+    numbers = [_number(text) for text in (total, *parts)]
+    return None not in numbers and numbers[0] == sum(numbers[1:]) + 1
+
+
+def _tallies(count: str) -> Callable[[dict], Iterator[Keys]]:
+    """A relative count with the places of all karts."""
+
+    def groups(asked: dict) -> Iterator[Keys]:
+        karts = sorted(key for key in asked if key[0] == COUNTED[count][0])
+        if (count, "") in asked and karts:
+            yield (count, ""), *karts
+
+    return groups
+
+
+def is_tally(told: Answers, keys: Keys) -> bool:
+    """Whether a relative count, the first of the keys, is the number of karts that the others place there."""
+    value = COUNTED[keys[0][0]][1]
+    return _number(told[keys[0]]) == sum(told[key] == value for key in keys[1:])
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() else None
+
+
+KINDS: dict[str, tuple[Callable[[dict], Iterator[Keys]], Callable[[Answers, Keys], bool]]] = {
+    "place": (_places, _same_place),
+    "left_and_right": (_totals("count_left", "count_right"), _adds_up),
+    "front_and_behind": (_totals("count_front", "count_behind"), _adds_up),
+    **{name.replace("count", "tally"): (_tallies(name), is_tally) for name in COUNTED},
+}
+"""Kind of check -> which questions of a picture take part, and whether answers to them agree."""

@@ -1,0 +1,63 @@
+"""Means and their 95 % intervals, clustered by race: questions about one race are not independent."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from stkvlm_lib.analysis.measured import Interval
+from stkvlm_lib.grammar.questions import FAMILIES, OTHER
+
+T = TypeVar("T")
+
+
+class Bootstrap:
+    """95 % percentile intervals of means, resampling whole races.
+
+    rows: anything with `race` and `image_file`. With a single race the pictures are resampled instead, and `unit` says
+    so.
+    """
+
+    def __init__(self, rows: Sequence, resamples: int, seed: int):
+        race = [row.race for row in rows]
+        self.unit = "race" if len(set(race)) > 1 else "picture"
+        keys = race if self.unit == "race" else [row.image_file for row in rows]
+        names, self._cluster = np.unique(keys, return_inverse=True)
+        self.n = len(names)
+        chances = np.full(self.n, 1 / self.n)
+        self._weights = np.random.default_rng(seed).multinomial(self.n, chances, resamples).astype(float)
+
+    def __call__(self, values: np.ndarray, member: np.ndarray | None = None) -> Interval:
+        """Interval of the mean of `values` over the rows in `member` (all by default)."""
+        member = np.ones(len(values), bool) if member is None else member
+        sums = np.bincount(self._cluster[member], values[member], self.n)
+        sizes = np.bincount(self._cluster[member], minlength=self.n)
+        drawn = self._weights @ sizes
+        means = (self._weights @ sums)[drawn > 0] / drawn[drawn > 0]
+        low, high = np.percentile(means, [2.5, 97.5])
+        return round(float(low), 6), round(float(high), 6)
+
+
+def mean(values: Iterable[float]) -> float:
+    """To six places."""
+    return round(float(np.mean(values)), 6)
+
+
+def column(rows: Sequence, name: str) -> np.ndarray:
+    """(N,) a field as float, with truths as 0 and 1; NaN where it is None."""
+    return np.array([getattr(row, name) for row in rows], float)
+
+
+def every(rows: Sequence) -> np.ndarray:
+    """(N,) bool: all rows."""
+    return np.ones(len(rows), bool)
+
+
+def by_family(rows: Sequence, measure: Callable[[np.ndarray], T], others: bool = True) -> dict[str, T]:
+    """What `measure` says of the rows of each family, given as an (N,) bool; families in their fixed order.
+
+    others: also of the rows of no family.
+    """
+    families = np.array([row.family for row in rows])
+    members = {name: families == name for name in (*FAMILIES, *((OTHER,) if others else ()))}
+    return {name: measure(member) for name, member in members.items() if member.any()}

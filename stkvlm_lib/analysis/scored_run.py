@@ -1,0 +1,223 @@
+"""A scored run as its folder holds it, and what an analysis of it is. What is missing or broken is named, not fatal."""
+
+import io
+from collections.abc import Callable
+from dataclasses import fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Self, TypeVar
+
+from matplotlib.figure import Figure
+from PIL import Image
+
+from stkvlm_lib.analysis.intervals import Bootstrap
+from stkvlm_lib.analysis.measured import Measured, MeasuredError
+from stkvlm_lib.analysis.question_facts import Facts, read_facts
+from stkvlm_lib.analysis.sections import Section, Shown
+from stkvlm_lib.config import ConfigError, ErrorConfig, ScoreConfig, make_config
+from stkvlm_lib.data.frame_sets import FrameSet, read_frames
+from stkvlm_lib.evaluation.predictions import HEADLINE, Prediction, further_file, read_answers
+from stkvlm_lib.files import read_json, read_jsonl
+from stkvlm_lib.runs import compared_run
+
+T = TypeVar("T")
+
+
+class Analysis(Measured):
+    """The figures of one subject, with its words. KEY: theirs in metrics.json; empty for what only shows answers."""
+
+    KEY: ClassVar[str] = ""
+
+    @classmethod
+    def measure(cls, run: "ScoredRun") -> Self | None:
+        """The figures from a run's answers; None where it has none to measure."""
+        raise NotImplementedError
+
+    @classmethod
+    def read(cls, metrics: dict) -> Self | None:
+        """The figures from metrics.json, None where it has none. Raises MeasuredError."""
+        return cls.from_json(metrics[cls.KEY], cls.KEY) if cls.KEY in metrics else None
+
+    def into_metrics(self) -> dict[str, Any]:
+        """Their part of metrics.json."""
+        return {self.KEY: self.as_json()} if self.KEY else {}
+
+    def section(self, run: "ScoredRun") -> Section | None:
+        """What is shown of them; None where there is nothing to show."""
+        raise NotImplementedError
+
+
+A = TypeVar("A", bound=Analysis)
+
+
+class ScoredRun:
+    """A run folder, read as far as is asked for. problems: what could not be read.
+
+    metrics: figures to begin with, in place of those in metrics.json. frames: the pictures, in place of those that the
+    run names. compare_run: the run to compare it with, in place of the one that it was compared with.
+    """
+
+    def __init__(
+        self, folder: Path, *, metrics: dict | None = None, frames: FrameSet | None = None, compare_run: str = ""
+    ):
+        self.folder = Path(folder)
+        self.problems: list[str] = []
+        if metrics is not None:
+            self.metrics = metrics
+        if frames is not None:
+            self.frames = frames
+        if compare_run:
+            self.compare_run = compare_run
+        self._figures: dict[type[Analysis], Analysis | None] = {}
+
+    def figures(self, kind: type[A]) -> A | None:
+        """The figures of an analysis: those of metrics.json, else measured from the answers."""
+        if kind not in self._figures:
+            self._figures[kind] = None
+            try:
+                self._figures[kind] = kind.read(self.metrics) or (kind.measure(self) if self.predictions else None)
+            except MeasuredError as error:
+                self.problems.append(f"metrics.json: {error}")
+            except (OSError, ValueError) as error:
+                self.problems.append(str(error))
+        return self._figures[kind]
+
+    @cached_property
+    def metrics(self) -> dict:
+        return self._read(read_json, "metrics.json", {})
+
+    @cached_property
+    def predictions(self) -> list[Prediction]:
+        """The answers to the scored questions."""
+        return self._read(read_answers, HEADLINE, [])
+
+    def answers(self, name: str, kind: type[T] = Prediction) -> list[T]:
+        """The answers to a further set of questions; none where it was not asked."""
+        file = further_file(self.folder, name)
+        return self._read(lambda path: read_answers(path, kind), file.name, []) if file.exists() else []
+
+    @cached_property
+    def manifest(self) -> dict:
+        return self._read(read_json, "manifest.json", {})
+
+    @cached_property
+    def config(self) -> dict:
+        """The parameters by step."""
+        return self._read(read_json, "config.json", {})
+
+    @cached_property
+    def training(self) -> dict:
+        """Facts of the run's own training; empty where it has none."""
+        return self._read(read_json, "training.json", {}) if (self.folder / "training.json").exists() else {}
+
+    @cached_property
+    def adapter(self) -> dict:
+        """What the run's own adapter records of base and settings; empty where it has none."""
+        name = "adapter/stkvlm.json"
+        return self._read(read_json, name, {}) if (self.folder / name).exists() else {}
+
+    @cached_property
+    def log(self) -> list[dict]:
+        """The rows of the training's log; none without a training."""
+        trained = self.metrics.get("train_seconds") is not None or (self.folder / "train_log.jsonl").exists()
+        return self._read(read_jsonl, "train_log.jsonl", []) if trained else []
+
+    @cached_property
+    def settings(self) -> ScoreConfig:
+        """How the run was scored, as far as it says."""
+        known = {f.name.upper() for f in fields(ScoreConfig)}
+        recorded = self.config.get("04")
+        given = {n: v for n, v in (recorded if isinstance(recorded, dict) else {}).items() if n in known}
+        try:
+            return make_config(given | {"RUN_DIR": str(self.folder)}, ScoreConfig)
+        except ConfigError as error:
+            self.problems.append(f"config.json: {error}")
+            return ScoreConfig(run_dir=str(self.folder))
+
+    @cached_property
+    def compare_run(self) -> str:
+        """The run that it is compared with; empty for none. Notebook 04 has named it in older runs."""
+        steps = [self.config[step] for step in ("05", "04") if isinstance(self.config.get(step), dict)]
+        return next((str(step["COMPARE_RUN"]) for step in steps if step.get("COMPARE_RUN")), "")
+
+    @cached_property
+    def frames(self) -> FrameSet | None:
+        """The pictures asked about; None where they are not there."""
+        try:
+            frames = read_frames(self.settings.frames_paths, skip_broken=self.settings.skip_broken)
+        except (OSError, ValueError) as error:
+            self.problems.append(f"frames: {error}")
+            return None
+        strange = next((p.image_file for p in self.predictions if p.image_file not in frames.by_image_file), None)
+        if strange:
+            self.problems.append(f"frames: no picture {strange} in {frames.root}; name the run's own in FRAMES_DIR")
+            return None
+        return frames
+
+    @cached_property
+    def facts(self) -> list[Facts]:
+        """What the frames say of each scored question; none where they are not there."""
+        return read_facts(self.predictions, self.frames) if self.frames and self.predictions else []
+
+    @cached_property
+    def interval(self) -> Bootstrap:
+        """Intervals of means over the scored questions."""
+        return self.interval_of(self.predictions)
+
+    def interval_of(self, rows: list) -> Bootstrap:
+        return Bootstrap(rows, self.settings.bootstrap, self.settings.seed)
+
+    @property
+    def split(self) -> str:
+        return str(self.metrics.get("split", "scored"))
+
+    @property
+    def run_id(self) -> str:
+        return str(self.manifest.get("run_id", self.folder.name))
+
+    def gallery(self, name: str, caption: str, draw: Callable[[FrameSet], Figure], alt: str = "") -> list[Shown]:
+        """A figure of pictures: drawn, or as an earlier report left it where the pictures are not there."""
+        if self.frames:
+            return [Shown(name, draw(self.frames), caption, alt)]
+        return [Shown(name, data, caption, alt)] if (data := self.picture(name)) else []
+
+    def pictures(self) -> list[str]:
+        """The names of the figures that lie in the run folder."""
+        return sorted(path.stem for path in (self.folder / "figures").glob("*.png"))
+
+    def picture(self, name: str) -> bytes:
+        """A figure that lies in the run folder, empty where it does not."""
+        file = f"figures/{name}.png"
+        return self._read(_read_picture, file, b"") if (self.folder / file).exists() else b""
+
+    def _read(self, reader: Callable[[Path], Any], name: str, empty: T) -> T:
+        """What a file holds, `empty` where it is not there or broken, which is named."""
+        try:
+            value = reader(self.folder / name)
+            if isinstance(value, type(empty)):
+                return value
+            problem = f"holds a {type(value).__name__}, not a {type(empty).__name__}"
+        except FileNotFoundError:
+            problem = "not there"
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            problem = f"not readable ({str(error).replace(f'{self.folder}/', '')})"
+        self.problems.append(f"{name}: {problem}")
+        return empty
+
+
+def _read_picture(path: Path) -> bytes:
+    data = path.read_bytes()
+    with Image.open(io.BytesIO(data)) as image:
+        image.verify()
+    return data
+
+
+def open_scored(config: ErrorConfig) -> ScoredRun:
+    """The run of notebook 05. Pictures are those of FRAMES_DIR where it names some, else those the run was scored on.
+
+    Raises FramesError for frames and ConfigError for a COMPARE_RUN that are not there.
+    """
+    if config.compare_run:
+        compared_run(config.compare_run)
+    frames = read_frames(config.frames_paths, skip_broken=config.skip_broken) if config.frames_dir else None
+    return ScoredRun(config.run_path, frames=frames, compare_run=config.compare_run)

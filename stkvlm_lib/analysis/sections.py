@@ -1,0 +1,71 @@
+"""What an analysis has to show, whoever shows it, notebook or report: words, figures and tables under a heading."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from stkvlm_lib.number_text import NOTHING
+
+Rows = list[dict[str, str]]
+"""A table's rows: each a dictionary of its columns."""
+
+
+@dataclass
+class Table:
+    """Rows of text with the same columns. title: of a table that opens on a click."""
+
+    rows: Rows
+    title: str = ""
+
+    @property
+    def columns(self) -> list[str]:
+        return list(self.rows[0]) if self.rows else []
+
+
+@dataclass
+class Shown:
+    """A figure under the name of its file. alt: what it shows, with its numbers where they are few, for those who
+    cannot see it; the caption where there is no more to say."""
+
+    name: str
+    figure: Figure | bytes
+    caption: str
+    alt: str = ""
+
+
+@dataclass
+class Section:
+    """What stands under a heading. note: how a table is to be read; details: tables behind a click."""
+
+    title: str
+    text: str = ""
+    figures: list[Shown] = field(default_factory=list)
+    table: Table | None = None
+    details: list[Table] = field(default_factory=list)
+    note: str = ""
+
+    @property
+    def anchor(self) -> str:
+        """What a link to it names."""
+        return re.sub(r"\W+", "-", self.title.lower()).strip("-")
+
+
+def table(rows: Iterable[dict[str, str]], title: str = "") -> Table | None:
+    """A table without the columns in which nothing stands; None without rows."""
+    rows = list(rows)
+    empty = {name for name in (rows[0] if rows else {}) if all(row[name] in (NOTHING, "") for row in rows)}
+    kept = [{name: value for name, value in row.items() if name not in empty} for row in rows]
+    return Table(kept, title) if kept else None
+
+
+def tables(*found: Table | None) -> list[Table]:
+    """Those that are there."""
+    return [each for each in found if each]
+
+
+def listed(what: str, rows: Iterable[tuple[Any, str]]) -> str:
+    """An alternative text with the numbers of a figure."""
+    return f"{what}: {', '.join(f'{name} {value}' for name, value in rows)}."

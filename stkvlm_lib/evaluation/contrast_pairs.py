@@ -1,0 +1,62 @@
+"""Contrast pairs: whether the model has one question right about two pictures that answer it differently.
+
+Guessing from the words gives both pictures the same answer; so does a model that always names one side.
+"""
+
+from collections.abc import Sequence
+
+from stkvlm_lib.config import ScoreConfig
+from stkvlm_lib.data.frame_sets import FrameSet
+from stkvlm_lib.evaluation.predictions import PairPrediction, is_exact
+from stkvlm_lib.evaluation.question_sets import check_pictures, draw
+from stkvlm_lib.qa.contrast import KINDS, ContrastItem, Pair, pairs_of, read_contrast
+from stkvlm_lib.qa.qa_sets import CONTRAST, CUSTOM_SPLIT
+from stkvlm_lib.vlm.features import FeatureStore, Picture
+
+
+def pairs_to_ask(frames: FrameSet, config: ScoreConfig, split: str) -> list[Pair]:
+    """The run's contrast pairs, EXTENDED_SCORED of each kind and family; none where it has none."""
+    written = config.run_path / "qa" / CONTRAST.format(split)
+    if split == CUSTOM_SPLIT or not written.exists():
+        return []
+    pairs = pairs_of(read_contrast(written))
+    check_pictures(written, [item for pair in pairs for item in pair], frames)
+    return draw_pairs(pairs, config)
+
+
+def draw_pairs(pairs: Sequence[Pair], config: ScoreConfig) -> list[Pair]:
+    """EXTENDED_SCORED pairs of each kind and family."""
+    by_name = {first.pair: (first, second) for first, second in pairs}
+    firsts = [[first for first, _ in pairs if first.kind == kind] for kind in KINDS]
+    return [by_name[item.pair] for mine in firsts for item in draw(mine, config)]
+
+
+def answer_pairs(store: FeatureStore, pairs: Sequence[Pair]) -> list[PairPrediction]:
+    """Each picture, mirrored or not, is asked each question once."""
+    asked: dict[Picture, dict[str, None]] = {}
+    for item in (item for pair in pairs for item in pair):
+        asked.setdefault((item.image_file, item.mirrored), {})[item.question] = None
+    given: dict[tuple[str, bool, str], str] = {}
+    for chunk, features in store.batches(asked, "pairs"):
+        answers = store.answerer.answer_encoded(features, [list(asked[picture]) for picture in chunk])
+        for picture, group in zip(chunk, answers, strict=True):
+            given.update({(*picture, q): answer.text for q, answer in zip(asked[picture], group, strict=True)})
+    return [_prediction(pair, tuple(given[i.image_file, i.mirrored, i.question] for i in pair)) for pair in pairs]
+
+
+def _prediction(pair: tuple[ContrastItem, ContrastItem], said: tuple[str, str]) -> PairPrediction:
+    first, second = pair
+    return PairPrediction(
+        pair=first.pair,
+        kind=first.kind,
+        family=first.family,
+        question=first.question,
+        image_file=first.image_file,
+        other_file=second.image_file,
+        answers=(first.answer, second.answer),
+        predictions=said,
+        correct=(is_exact(said[0], first.answer), is_exact(said[1], second.answer)),
+        differ=first.answer != second.answer,
+        race=first.race,
+        track=first.track,
+    )

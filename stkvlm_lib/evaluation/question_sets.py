@@ -1,0 +1,122 @@
+"""Which questions are answered: those scored; beside them, of valid and further splits, and in other wordings."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from stkvlm_lib.config import ScoreConfig, resolve
+from stkvlm_lib.data.frame_sets import FrameSet
+from stkvlm_lib.data.frames import FLAT_SPLIT
+from stkvlm_lib.grammar.families import pick
+from stkvlm_lib.grammar.questions import FAMILIES, read_question
+from stkvlm_lib.qa.qa_sets import (
+    COURSE,
+    CUSTOM_SPLIT,
+    EXTENDED,
+    QaError,
+    Record,
+    make_records,
+    read_course_qa,
+    read_records,
+)
+from stkvlm_lib.qa.training_draw import draw_pictures
+
+T = TypeVar("T")
+
+HELD_OUT = ("test", "valid", FLAT_SPLIT)
+"""Splits that are scored, the first that is there."""
+FURTHER_SPLITS = ("test_unseen",)
+"""Splits that are scored by themselves where the data have them."""
+FIT_SPLIT = "valid"
+"""The split on which the confidence threshold is fitted, and nothing else of the score."""
+
+
+def records_to_score(config: ScoreConfig, folder: FrameSet, qa: Path | None = None) -> tuple[str, list[Record]]:
+    """(split, records): QA_FILE if given, else the run's own test split, else the held-out split of the folder.
+
+    qa: another folder with question files than the run's own.
+    """
+    if config.qa_file:
+        return CUSTOM_SPLIT, read_course_qa(resolve(config.qa_file), folder)
+    for split in HELD_OUT:
+        written = (qa or config.run_path / "qa") / COURSE.format(split)
+        if written.exists():
+            return split, read_known(written, folder)
+    for split in HELD_OUT:
+        if split in folder.splits:
+            return split, make_records(folder, split)
+    raise QaError(
+        f"{folder.root}: no held-out split (it has {', '.join(folder.splits)}); name the questions in QA_FILE"
+    )
+
+
+def further_records(config: ScoreConfig, folder: FrameSet, split: str, scored: str) -> list[Record]:
+    """All questions of the ten forms about another split than the scored one; none for a user's own questions."""
+    if scored in (CUSTOM_SPLIT, split):
+        return []
+    return _of_split(config, folder, split)
+
+
+def valid_records(config: ScoreConfig, folder: FrameSet, scored: Iterable[Record]) -> list[Record]:
+    """All questions about CALIBRATION_VIEWS drawn pictures of valid races that are not scored."""
+    races = {r.race for r in scored}
+    records = [r for r in _of_split(config, folder, FIT_SPLIT) if r.race not in races]
+    drawn = set(draw_pictures((r.image_file for r in records), config.calibration_views, config.seed))
+    return [r for r in records if r.image_file in drawn]
+
+
+def _of_split(config: ScoreConfig, folder: FrameSet, split: str) -> list[Record]:
+    """The run's own questions of a split, else those that its frames give."""
+    written = config.run_path / "qa" / COURSE.format(split)
+    if written.exists():
+        return read_known(written, folder)
+    return make_records(folder, split) if folder.splits.get(split) else []
+
+
+def extended_records(config: ScoreConfig, folder: FrameSet, split: str) -> tuple[list[Record], list[Record]]:
+    """The run's extended questions of a split, EXTENDED_SCORED of each family: in wordings that training draws from,
+    and the same ones in the wording that it never has."""
+    written = config.run_path / "qa" / EXTENDED.format(split)
+    if split == CUSTOM_SPLIT or not written.exists():
+        return [], []
+    records = draw(read_known(written, folder), config)
+    trained = [reworded(r, trained_wording(r, config.seed)) for r in records]
+    return trained, [reworded(r, FAMILIES[r.family].held_out) for r in records]
+
+
+def read_known(path: Path, folder: FrameSet) -> list[Record]:
+    """A run's records, whose pictures must lie in the folder. Raises QaError naming the first that does not."""
+    records = read_records(path)
+    check_pictures(path, records, folder)
+    return records
+
+
+def check_pictures(path: Path, items: Sequence, folder: FrameSet) -> None:
+    """Raises QaError naming the first `image_file` that is not in the folder."""
+    strange = next((item.image_file for item in items if item.image_file not in folder.by_image_file), None)
+    if strange:
+        raise QaError(f"{path}: {strange} is not in {folder.root}; run notebook 02 with this FRAMES_DIR again")
+
+
+def draw(items: Iterable[T], config: ScoreConfig) -> list[T]:
+    """EXTENDED_SCORED items of each family in the order of `items`, the same ones for any order."""
+    items, families = list(items), defaultdict(list)
+    for number, item in enumerate(items):
+        families[item.family].append((pick(1 << 64, "scored", config.seed, str(item)), number))
+    kept = {number for ranks in families.values() for _, number in sorted(ranks)[: config.extended_scored or None]}
+    return [item for number, item in enumerate(items) if number in kept]
+
+
+def trained_wording(record: Record, seed: int) -> int:
+    """The record's own wording where training draws from it, else one of those that it draws from."""
+    if not record.held_out:
+        return record.wording
+    return pick(FAMILIES[record.family].held_out, "trained", seed, record.image_file, record.question)
+
+
+def reworded(record: Record, wording: int) -> Record:
+    """The same question in another wording of its family."""
+    family, _, names = read_question(record.question)
+    return replace(record, question=FAMILIES[family].write(wording, names), wording=wording)

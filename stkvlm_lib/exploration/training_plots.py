@@ -1,0 +1,91 @@
+"""What a model is trained on, token by token, and how its training goes."""
+
+import html
+from collections.abc import Sequence
+from itertools import groupby
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from stkvlm_lib.figures.style import BLUE, GREY, ORANGE, SKY, Chart, plain
+
+
+def label_mask(tokens: Sequence[str], labels_kept: Sequence[bool], segments: Sequence[int], most: int = 12) -> str:
+    """One packed example as HTML: the prefix with runs collapsed, then each segment on a line, loss tokens highlighted.
+
+    tokens, labels_kept, segments: length T; segment 0 is the prefix, -1 padding. most: segments shown.
+    """
+    rows = [row for row in zip(tokens, labels_kept, segments, strict=True) if row[2] >= 0]
+    numbers = sorted({number for *_, number in rows if number})
+    prefix = [(token, len(list(run))) for token, run in groupby(token for token, _, number in rows if number == 0)]
+    lines = [("image prefix", " ".join(_chip(f"{n} × {t}" if n > 1 else t, False) for t, n in prefix))]
+    for number in numbers[:most]:
+        lines.append((f"segment {number}", "".join(_chip(t, kept) for t, kept, s in rows if s == number)))
+    more = f"<p>… and {len(numbers) - most} more segments.</p>" if len(numbers) > most else ""
+    body = "".join(
+        f"<tr><th style='text-align:right;padding:3px 10px;white-space:nowrap;vertical-align:top'>{name}</th>"
+        f"<td style='text-align:left;padding:3px 0;line-height:1.9'>{cells}</td></tr>"
+        for name, cells in lines
+    )
+    return (
+        f"<p>{len(rows)} tokens: {sum(n for _, n in prefix)} of the image prefix, {len(numbers)} questions; "
+        f"{sum(kept for _, kept, _ in rows)} tokens take part in the loss ({_chip('like this', True)}).</p>"
+        f"<table style='font-size:12px;border-collapse:collapse'>{body}</table>{more}"
+    )
+
+
+def _chip(token: str, kept: bool) -> str:
+    text = token.replace("Ġ", " ").replace("▁", " ").replace("Ċ", "↵").replace("\n", "↵")
+    look = f"background:{ORANGE};color:#000;font-weight:bold;text-decoration:underline" if kept else "opacity:.85"
+    box = "white-space:pre;font-family:monospace;border:1px solid #8886;border-radius:3px;padding:1px 2px;margin:0 1px"
+    return f"<span style='{box};{look}'>{html.escape(text)}</span>"
+
+
+def loss_curve(rows: Sequence[dict]) -> Figure:
+    """Training loss and exact match on valid over the steps, from the rows of train_log.jsonl."""
+    chart = Chart(figsize=(9.6, 3.1), layout="constrained")
+    loss_axes, exact_axes = chart.subplots(1, 2)
+    losses = [(r["step"], r["loss"]) for r in rows if r.get("loss") is not None]
+    exact = [(r["step"], r["valid_exact"]) for r in rows if r.get("valid_exact") is not None]
+    if losses:
+        steps, values = np.array(losses).T
+        half = len(values) // 40
+        loss_axes.plot(steps, values, color=SKY, linewidth=1, label="each logged step")
+        smooth = [values[max(0, i - half) : i + half + 1].mean() for i in range(len(values))]
+        loss_axes.plot(steps, smooth, color=BLUE, linewidth=2, label=f"mean of {2 * half + 1} around it")
+        loss_axes.legend(fontsize=8, frameon=False)
+    if exact:
+        steps, values = np.array(exact).T
+        best = int(values.argmax())
+        exact_axes.plot(steps, values, "o-", color=BLUE, markersize=5)
+        exact_axes.annotate(
+            f"best {values[best]:.1%}\nat step {steps[best]:.0f}",
+            (steps[best], values[best]),
+            (6, -12),
+            textcoords="offset points",
+            ha="right",
+            va="top",
+            fontsize=8,
+        )
+    for axes, filled in ((loss_axes, losses), (exact_axes, exact)):
+        if not filled:
+            axes.text(0.5, 0.5, "nothing logged yet", transform=axes.transAxes, ha="center", color=GREY)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlim(left=0)
+    plain(
+        loss_axes,
+        f"Training loss (n = {len(losses)} logged steps)",
+        "optimiser step",
+        "cross-entropy per answer token, nats",
+    )
+    loss_axes.set_ylim(bottom=0)
+    exact_axes.set_ylim(0, 1)
+    exact_axes.yaxis.set_major_formatter(PercentFormatter(1))
+    plain(
+        exact_axes,
+        f"Strict exact match on valid (n = {len(exact)} evaluations)",
+        "optimiser step",
+        "questions answered right",
+    )
+    return chart

@@ -1,1 +1,0 @@
-"""Answers against the truth."""
