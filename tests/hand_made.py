@@ -6,9 +6,9 @@ from PIL import Image
 
 from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.data.frames import Detection, Frame, View
+from stkvlm_lib.evaluation.predictions import Prediction, is_exact, is_prefix
 from stkvlm_lib.grammar.questions import ask_all, read_question
 from stkvlm_lib.grammar.scene import read_scene
-from stkvlm_lib.scores.scoring import Prediction, is_exact, is_prefix
 
 KARTS = ("tux", "gnu", "kiki", "puffy", "konqi")
 TUX = (70, 45, 80, 55)
