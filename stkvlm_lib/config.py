@@ -9,6 +9,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
+from stkvlm_lib.cell_order import hint_at_order
+
 ROOT = Path(__file__).resolve().parent.parent
 """The repository: relative paths in parameters count from here, whatever folder a command is started in."""
 EMBEDDED = "embedded"
@@ -263,6 +265,7 @@ def read_parameters(namespace: dict[str, Any], kind: type[C]) -> C:
     forms of parameters, which are taken for misspelt; not what a person's IPython start-up files define.
     Raises ConfigError for a parameter that `kind` does not have, or whose value has the wrong type.
     """
+    hint_at_order()
     valid = {field.name.upper() for field in fields(kind)}
     injected, hidden = _injected_names(namespace.get("In", ())), _startup_names(namespace)
 

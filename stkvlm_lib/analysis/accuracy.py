@@ -13,10 +13,10 @@ from matplotlib.lines import Line2D
 from stkvlm_lib.analysis.intervals import Bootstrap, by_family, column, every, mean
 from stkvlm_lib.analysis.measured import Interval, Measured
 from stkvlm_lib.analysis.scored_run import Analysis, ScoredRun
-from stkvlm_lib.analysis.sections import Section, Shown, Table, listed, table
+from stkvlm_lib.analysis.sections import Section, Shown, Table, family_lines, listed, table
 from stkvlm_lib.evaluation.predictions import Prediction
 from stkvlm_lib.figures.style import BLACK, BLUE, GREEN, VERMILLION, family_rows, plain
-from stkvlm_lib.grammar.questions import FAMILIES, in_order, normalise
+from stkvlm_lib.grammar.questions import FAMILIES, normalise
 from stkvlm_lib.number_text import count, interval, percent
 
 
@@ -62,9 +62,7 @@ class Score(Measured):
     def rows(self) -> list[tuple[str, FamilyScore]]:
         """All questions, then each family."""
         shared = {name: getattr(self, name) for name in FamilyScore.__dataclass_fields__ if name != "base"}
-        families = self.families or {}
-        whole = FamilyScore(**shared, base=self.base_exact)
-        return [("all", whole), *((name, families[name]) for name in in_order(families))]
+        return family_lines(FamilyScore(**shared, base=self.base_exact), self.families)
 
     @property
     def races(self) -> str:

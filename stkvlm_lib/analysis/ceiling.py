@@ -22,12 +22,12 @@ from stkvlm_lib.analysis.intervals import by_family, column, mean
 from stkvlm_lib.analysis.measured import Measured
 from stkvlm_lib.analysis.question_facts import PIXEL, Facts
 from stkvlm_lib.analysis.scored_run import Analysis, ScoredRun
-from stkvlm_lib.analysis.sections import Rows, Section, Shown, Table, listed, table, tables
+from stkvlm_lib.analysis.sections import Rows, Section, Shown, Table, family_lines, listed, table, tables
 from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.data.frames import BOX_FRAME, View
 from stkvlm_lib.evaluation.predictions import Prediction
 from stkvlm_lib.figures.style import BLACK, BLUE, GREEN, VERMILLION, family_rows, plain
-from stkvlm_lib.grammar.questions import FAMILIES, OTHER, answer, in_order, normalise, read_question
+from stkvlm_lib.grammar.questions import FAMILIES, OTHER, answer, normalise, read_question
 from stkvlm_lib.grammar.scene import IMAGE_SIZE, Box, Scene, read_scene
 from stkvlm_lib.number_text import count, percent
 
@@ -76,7 +76,7 @@ class Ceiling(Reach, Analysis):
 
     @property
     def rows(self) -> list[tuple[str, Reach]]:
-        return [("all", self), *((name, self.families[name]) for name in in_order(self.families))]
+        return family_lines(self, self.families)
 
     @classmethod
     def measure(cls, run: ScoredRun) -> Self | None:

@@ -13,12 +13,12 @@ from matplotlib.ticker import FuncFormatter
 from stkvlm_lib.analysis.intervals import Bootstrap, by_family, every, mean
 from stkvlm_lib.analysis.measured import Interval, Measured
 from stkvlm_lib.analysis.scored_run import Analysis, ScoredRun
-from stkvlm_lib.analysis.sections import Section, Shown, Table, listed, table, tables
+from stkvlm_lib.analysis.sections import Section, Shown, Table, family_lines, listed, table, tables
 from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.evaluation.predictions import HEADLINE, Prediction, read_answers
 from stkvlm_lib.figures.style import BLACK, BLUE, GREY, VERMILLION, family_rows, message, plain
 from stkvlm_lib.figures.tiles import question_tiles, wrapped
-from stkvlm_lib.grammar.questions import in_order, normalise
+from stkvlm_lib.grammar.questions import normalise
 from stkvlm_lib.number_text import count, interval, percent, points
 from stkvlm_lib.runs import compared_run
 
@@ -107,8 +107,7 @@ class Comparison(Difference, Analysis):
 
     @property
     def rows(self) -> list[tuple[str, Difference]]:
-        families = self.families or {}
-        return [("all", self), *((name, families[name]) for name in in_order(families))]
+        return family_lines(self, self.families)
 
     @classmethod
     def read(cls, metrics: dict) -> Self | None:

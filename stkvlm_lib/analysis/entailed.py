@@ -14,9 +14,9 @@ from stkvlm_lib.analysis.intervals import by_family, column, mean
 from stkvlm_lib.analysis.measured import Interval, Measured
 from stkvlm_lib.analysis.question_facts import COUNTED
 from stkvlm_lib.analysis.scored_run import Analysis, ScoredRun
-from stkvlm_lib.analysis.sections import Section, Table, table, tables
+from stkvlm_lib.analysis.sections import Section, Table, family_lines, table, tables
 from stkvlm_lib.evaluation.predictions import Prediction
-from stkvlm_lib.grammar.questions import FAMILIES, in_order, normalise, read_question
+from stkvlm_lib.grammar.questions import FAMILIES, normalise, read_question
 from stkvlm_lib.number_text import count, interval, percent
 
 Key = tuple[str, str]
@@ -122,8 +122,7 @@ class Entailed(Analysis):
         )
 
     def _valid_table(self) -> Table | None:
-        families = (self.validity.families or {}) if self.validity else {}
-        rows = [("all", self.validity), *((name, families[name]) for name in in_order(families))] if families else []
+        rows = family_lines(self.validity, self.validity.families) if self.validity else []
         return table(
             ({"family": name, "n": count(row.n), "valid": percent(row.valid)} for name, row in rows),
             "Answers of the family's set, by family",

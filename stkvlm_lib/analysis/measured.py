@@ -39,7 +39,7 @@ class Measured:
         for f in fields(cls):
             if f.name in value:
                 given[f.name] = _read(kinds[f.name], value[f.name], f"{where}.{f.name}")
-            elif f.default is MISSING:
+            elif f.default is MISSING and f.default_factory is MISSING:
                 raise MeasuredError(f"{where}.{f.name}: not there")
         return cls(**given)
 
@@ -58,8 +58,10 @@ def _plain(value: Any) -> Any:
 
 
 def _read(kind: Any, value: Any, where: str) -> Any:
-    """A value of JSON as one of a kind: a Measured, number, text, or list, table, pair or option of such."""
+    """A value of JSON as one of a kind: a Measured, number, text, or list, table, pair or option of such; Any."""
     origin, inner = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return value
     if origin is UnionType:
         return None if value is None else _read(inner[0], value, where)
     if isinstance(kind, type) and issubclass(kind, Measured):

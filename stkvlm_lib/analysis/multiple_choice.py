@@ -9,10 +9,9 @@ import numpy as np
 from stkvlm_lib.analysis.intervals import Bootstrap, by_family, column, every, mean
 from stkvlm_lib.analysis.measured import Interval, Measured
 from stkvlm_lib.analysis.scored_run import Analysis, ScoredRun
-from stkvlm_lib.analysis.sections import Section, Table, table
+from stkvlm_lib.analysis.sections import Section, Table, family_lines, table
 from stkvlm_lib.evaluation.predictions import ChoicePrediction
 from stkvlm_lib.grammar.captions import CANDIDATES
-from stkvlm_lib.grammar.questions import in_order
 from stkvlm_lib.number_text import count, interval, percent
 
 _STATES = {"ego": "the ego kart", "count": "how many karts", "track": "the track", "left_right": "left or right"}
@@ -58,7 +57,6 @@ class MultipleChoice(ChoiceScore, Analysis):
         return Section("Multiple choice", text, table=self.table())
 
     def table(self) -> Table | None:
-        families = self.families or {}
         return table(
             {
                 "true sentence states": _STATES.get(name, name),
@@ -68,7 +66,7 @@ class MultipleChoice(ChoiceScore, Analysis):
                 "chance": percent(row.chance),
                 "blind": percent(row.blind),
             }
-            for name, row in [("all", self), *((name, families[name]) for name in in_order(families))]
+            for name, row in family_lines(self, self.families)
         )
 
 

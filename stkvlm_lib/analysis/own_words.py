@@ -10,10 +10,10 @@ from stkvlm_lib.analysis.calibration import reliability
 from stkvlm_lib.analysis.intervals import Bootstrap, column, mean
 from stkvlm_lib.analysis.measured import Interval, Measured
 from stkvlm_lib.analysis.scored_run import Analysis, ScoredRun
-from stkvlm_lib.analysis.sections import Section, Table, table
+from stkvlm_lib.analysis.sections import Section, Table, family_lines, table
 from stkvlm_lib.analysis.wordings import WordingPair, compare_wordings
 from stkvlm_lib.evaluation.predictions import Prediction
-from stkvlm_lib.grammar.questions import FAMILIES, in_order, normalise
+from stkvlm_lib.grammar.questions import FAMILIES, normalise
 from stkvlm_lib.grammar.wordings import UNKNOWN
 from stkvlm_lib.number_text import NOTHING, count, interval, percent, points
 
@@ -82,8 +82,6 @@ class OwnWords(WordingPair, Analysis):
 
     def table(self) -> Table | None:
         """By family; last, what no picture answers."""
-        families = self.families or {}
-        rows = [("all", self), *((name, families[name]) for name in in_order(families))]
         columns = [
             {
                 "family": name,
@@ -96,7 +94,7 @@ class OwnWords(WordingPair, Analysis):
                 "same answer": percent(row.same_answer),
                 "answered unknown": percent(self.unknown) if row is self else NOTHING,
             }
-            for name, row in rows
+            for name, row in family_lines(self, self.families)
         ]
         if nothing := self.unanswerable:
             blank = dict.fromkeys(columns[0], NOTHING)

@@ -7,6 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from stkvlm_lib.grammar.questions import in_order
 from stkvlm_lib.number_text import NOTHING
 
 Rows = list[dict[str, str]]
@@ -59,6 +60,11 @@ def table(rows: Iterable[dict[str, str]], title: str = "") -> Table | None:
     empty = {name for name in (rows[0] if rows else {}) if all(row[name] in (NOTHING, "") for row in rows)}
     kept = [{name: value for name, value in row.items() if name not in empty} for row in rows]
     return Table(kept, title) if kept else None
+
+
+def family_lines(whole: Any, families: dict[str, Any] | None) -> list[tuple[str, Any]]:
+    """(`all`, the figures of all questions), then those of each family in their fixed order."""
+    return [("all", whole), *((name, families[name]) for name in in_order(families or {}))]
 
 
 def tables(*found: Table | None) -> list[Table]:

@@ -9,9 +9,9 @@ import numpy as np
 from stkvlm_lib.analysis.intervals import Bootstrap, by_family, column, every, mean
 from stkvlm_lib.analysis.measured import Interval, Measured
 from stkvlm_lib.analysis.scored_run import Analysis, ScoredRun
-from stkvlm_lib.analysis.sections import Section, Table, table
+from stkvlm_lib.analysis.sections import Section, Table, family_lines, table
 from stkvlm_lib.evaluation.predictions import Prediction
-from stkvlm_lib.grammar.questions import FAMILIES, in_order, normalise
+from stkvlm_lib.grammar.questions import FAMILIES, normalise
 from stkvlm_lib.number_text import count, interval, percent, points
 
 
@@ -40,8 +40,7 @@ class HeldOutWordings(WordingPair, Analysis):
     @property
     def rows(self) -> list[tuple[str, WordingPair]]:
         """All questions, then each family."""
-        families = self.families or {}
-        return [("all", self), *((name, families[name]) for name in in_order(families))]
+        return family_lines(self, self.families)
 
     @classmethod
     def measure(cls, run: ScoredRun) -> Self | None:

@@ -1,4 +1,4 @@
-"""The explorer as a page of its own: notebook 05 served by Voila on this machine, to whoever has the token."""
+"""The explorer as a page of its own: notebook 06 served by Voila on this machine, to whoever has the token."""
 
 import os
 import secrets

@@ -1,0 +1,179 @@
+"""RESULTS.md: every figure that the project states, from files that commands wrote.
+
+    python benchmarks/results.py keep RUN NAME [--note TEXT]   # keep the figures of a run in benchmarks/results/
+    python benchmarks/results.py                               # write RESULTS.md from what is kept
+
+`keep` takes metrics.json of a run with what it was made with. Other benchmarks write their own files there (`--out`),
+each an object with `title`, `command`, `device`, `date` and `tables`: lists of rows by title.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from stkvlm_lib import runs
+from stkvlm_lib.analysis.accuracy import Accuracy, score_table
+from stkvlm_lib.analysis.calibration import Calibration
+from stkvlm_lib.analysis.ceiling import Ceiling
+from stkvlm_lib.analysis.consistency import Consistency
+from stkvlm_lib.analysis.entailed import Entailed
+from stkvlm_lib.analysis.error_budget import ErrorBudget
+from stkvlm_lib.analysis.further_sets import Extended, UnseenLineUps
+from stkvlm_lib.analysis.multiple_choice import MultipleChoice
+from stkvlm_lib.analysis.own_words import OwnWords
+from stkvlm_lib.analysis.run_words import command
+from stkvlm_lib.analysis.scored_run import Analysis, ScoredRun
+from stkvlm_lib.analysis.wordings import HeldOutWordings
+from stkvlm_lib.config import ROOT
+from stkvlm_lib.files import read_object, write_json, write_text
+from stkvlm_lib.markdown import folded, table
+from stkvlm_lib.number_text import NOTHING, interval, percent
+
+KEPT = ROOT / "benchmarks" / "results"
+PAGE = ROOT / "RESULTS.md"
+MAIN = "cpu-seed"
+"""How the names of the runs begin that differ by their seed alone; the first is shown by family."""
+HEAD = """\
+# Results
+
+Every figure below comes from a file in `benchmarks/results/` that a command has written; `python benchmarks/results.py`
+writes this page. Scores are strict exact match on races that neither the base nor the adapter has seen; intervals are
+95 % and resample whole races.
+"""
+DETAILS: dict[str, type[Analysis]] = {
+    "Why answers are wrong": ErrorBudget,
+    "What can be reached": Ceiling,
+    "Confidence": Calibration,
+    "Extended families": Extended,
+    "Held-out wordings": HeldOutWordings,
+    "Own words": OwnWords,
+    "Contrast pairs": Consistency,
+    "Answers that must agree": Entailed,
+    "Multiple choice": MultipleChoice,
+}
+
+
+def keep(name: str, to: str, note: str) -> Path:
+    """Keep a run's figures under a name. Raises FileNotFoundError without the run, ValueError without a score."""
+    run = ScoredRun(runs.find_run(name, runs.OUTPUTS))
+    if "exact" not in run.metrics:
+        raise ValueError(f"{run.folder}: it has no metrics.json with a score; run notebook 04_evaluate")
+    steps = run.manifest.get("steps", {})
+    made = {
+        "command": command(run, lambda value: Path(str(value)).name),
+        "note": note,
+        "date": time.strftime("%Y-%m-%d"),
+        "device": run.manifest.get("device"),
+        "commit": run.manifest.get("commit"),
+        "versions": run.manifest.get("versions"),
+        "seconds": {step: entry.get("wall_seconds") for step, entry in steps.items()},
+    }
+    path = KEPT / f"{to}.json"
+    write_json(path, {"made": made, "metrics": run.metrics})
+    return path
+
+
+def write_page() -> Path:
+    found = {path.stem: read_object(path) for path in sorted(KEPT.glob("*.json"))}
+    scored = {name: kept for name, kept in found.items() if "metrics" in kept}
+    parts = [HEAD, *_seeds({name: kept for name, kept in scored.items() if name.startswith(MAIN)})]
+    for name, kept in scored.items():
+        parts += _run(name, kept)
+    for kept in found.values():
+        if "tables" in kept:
+            parts += _benchmark(kept)
+    write_text(PAGE, "\n\n".join(part.strip() for part in parts) + "\n")
+    return PAGE
+
+
+def _seeds(kept: dict[str, dict]) -> Iterator[str]:
+    """The headline figures of runs that differ by their seed alone, a row each, with their mean and spread."""
+    if not kept:
+        return
+    columns = {name: _headline(run["metrics"]) for name, run in kept.items()}
+    rows = []
+    for what in next(iter(columns.values())):
+        values = [column[what] for column in columns.values() if column[what] is not None]
+        spread = f"{100 * statistics.stdev(values):.1f}" if len(values) > 1 else NOTHING
+        shown = {name: percent(column[what]) for name, column in columns.items()}
+        rows.append({"": what, **shown, "mean": percent(statistics.mean(values) if values else None), "sd": spread})
+    yield "## The profile `cpu` by seed"
+    yield table(rows, right=True)
+
+
+def _headline(metrics: dict) -> dict[str, float | None]:
+    """The figures that stand for a run."""
+    own, pairs, agree = OwnWords.read(metrics), Consistency.read(metrics), Entailed.read(metrics)
+    extended, wordings, choices = Extended.read(metrics), HeldOutWordings.read(metrics), MultipleChoice.read(metrics)
+    unseen, sure = UnseenLineUps.read(metrics), Calibration.read(metrics)
+    score = Accuracy.read(metrics)
+    mirrored = pairs.kinds.get("mirror") if pairs else None
+    sides = agree.kinds.get("left_and_right") if agree else None
+    line_ups = next(iter(unseen.splits.values()), None) if unseen else None
+    return {
+        "ten forms": score.exact,
+        "ten forms, mean over families": score.macro_exact,
+        "majority": score.majority,
+        "blind": score.blind,
+        "base alone": score.base_exact,
+        "own words": own.exact if own else None,
+        "the same in their template": own.trained_exact if own else None,
+        "base alone, own words": own.base_exact if own else None,
+        "unanswerable answered `unknown`": own.unanswerable.unknown if own and own.unanswerable else None,
+        "answerable answered `unknown`": own.unknown if own else None,
+        "held-out wordings": wordings.exact if wordings else None,
+        "extended families, mean over them": extended.macro_exact if extended else None,
+        "mirrored pairs both right": mirrored.both if mirrored else None,
+        "left and right agree with the total": sides.agree if sides else None,
+        "line-ups never seen": line_ups.exact if line_ups else None,
+        "multiple choice": choices.exact if choices else None,
+        "calibration error": sure.ece if sure else None,
+        "calibration error, own words": own.ece if own else None,
+    }
+
+
+def _run(name: str, kept: dict) -> Iterator[str]:
+    metrics, made = kept["metrics"], kept["made"]
+    score = Accuracy.read(metrics)
+    minutes = sum(seconds or 0 for seconds in made["seconds"].values()) / 60
+    yield f"## {name}"
+    yield (
+        f"{percent(score.exact)} of {score.n:,} questions ({interval(score.exact_ci95)}). `{made['command']}`, "
+        f"{made['date']}, commit {made['commit']}, {made['device']}, {minutes:.0f} minutes. {made['note']}"
+    )
+    yield table(({k: v for k, v in row.items() if k != "question"} for row in score_table(score).rows), right=True)
+    for title, kind in DETAILS.items():
+        if figures := kind.read(metrics):
+            shown = score_table(figures) if kind is Extended else figures.table()
+            if shown:
+                yield folded(title, table(shown.rows, right=True))
+
+
+def _benchmark(kept: dict) -> Iterator[str]:
+    yield f"## {kept['title']}"
+    yield f"`{kept['command']}`, {kept['date']}, {kept['device']}. {kept.get('note', '')}"
+    for title, rows in kept["tables"].items():
+        yield f"{title}:\n\n{table(rows, right=True)}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command")
+    kept = commands.add_parser("keep", help="keep the figures of a run")
+    kept.add_argument("run")
+    kept.add_argument("name")
+    kept.add_argument("--note", default="")
+    options = parser.parse_args(arguments)
+    try:
+        print(keep(options.run, options.name, options.note) if options.command else write_page())
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
