@@ -4,6 +4,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from stkvlm_lib.analysis.scored_run import ScoredRun
+from stkvlm_lib.config import ScoreConfig
 from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.data.frames import Detection, Frame, View
 from stkvlm_lib.evaluation.predictions import Prediction, is_exact, is_prefix
@@ -65,3 +67,11 @@ def answered(view: View, said: dict | None = None, **changes) -> list[Prediction
         }
         rows.append(Prediction(**{**values, **changes}))
     return rows
+
+
+def scored_run(rows: list[Prediction], **known) -> ScoredRun:
+    """A run with these answers. known: what else is there to read of it, by its name in ScoredRun."""
+    run = ScoredRun(Path("data"), metrics={})
+    for name, value in {"predictions": rows, "settings": ScoreConfig(bootstrap=100), "frames": None, **known}.items():
+        setattr(run, name, value)
+    return run

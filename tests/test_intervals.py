@@ -1,0 +1,72 @@
+"""Means and their intervals: clustered by race, seeded, and by family."""
+
+import math
+
+import numpy as np
+import pytest
+from tiny import prediction as row
+
+from stkvlm_lib.analysis.intervals import Bootstrap, by_family, column, every, mean
+from stkvlm_lib.grammar.questions import FAMILIES, OTHER
+
+
+def spread(rows):
+    """Width of the interval of the share right."""
+    low, high = Bootstrap(rows, 500, 0)(column(rows, "correct"))
+    return high - low
+
+
+def test_intervals_cluster_by_race_and_are_wider_for_it():
+    rng = np.random.default_rng(0)
+    clustered = [row(f"r{r}", prediction="1" if r % 2 else "2", picture=i) for r in range(10) for i in range(50)]
+    apart = [row(f"r{i}", prediction=str(rng.integers(1, 3))) for i in range(500)]
+    assert spread(clustered) > 3 * spread(apart)
+
+
+def test_a_single_race_resamples_pictures_and_says_so():
+    rows = [row("a", prediction="1" if i % 2 else "2", picture=i) for i in range(20)]
+    interval_of = Bootstrap(rows, 300, 0)
+    assert (interval_of.unit, interval_of.n) == ("picture", 20)
+    low, high = interval_of(column(rows, "correct"))
+    assert low < 0.5 < high
+    two = Bootstrap([*rows, row("b")], 300, 0)
+    assert (two.unit, two.n) == ("race", 2)
+
+
+def test_the_bootstrap_is_seeded():
+    rows = [row(f"r{i}", prediction="1" if i % 3 else "2") for i in range(12)]
+    values = column(rows, "correct")
+    assert Bootstrap(rows, 200, 1)(values) == Bootstrap(rows, 200, 1)(values)
+    assert Bootstrap(rows, 200, 1)._weights.sum(1).tolist() == [12] * 200
+
+
+def test_an_interval_of_some_rows_is_that_of_these_and_leaves_out_draws_without_them():
+    """Race a has both its answers right, race b its one wrong; family `ego` is in race a alone."""
+    rows = [row("a"), row("a", "tux", "tux", "ego"), row("b", prediction="2")]
+    interval_of, right = Bootstrap(rows, 300, 0), column(rows, "correct")
+    assert interval_of(right) == (0, 1)
+    assert interval_of(right, column(rows, "correct") == 1) == (1, 1)
+    assert interval_of(1 - right, np.array([False, True, False])) == (0, 0)
+
+
+def test_ends_and_means_are_rounded_to_six_places():
+    rows = [row(f"r{i}", prediction="1" if i % 3 else "2") for i in range(7)]
+    for value in (mean([1, 0, 0]), *Bootstrap(rows, 100, 0)(column(rows, "correct"))):
+        assert value == round(value, 6) and type(value) is float
+    assert mean([1, 0, 0]) == 0.333333
+
+
+def test_a_column_holds_truths_as_numbers_and_nan_where_nothing_was_asked():
+    rows = [row(base_correct=True), row(base_correct=False), row()]
+    first, second, third = column(rows, "base_correct")
+    assert (first, second) == (1, 0) and math.isnan(third)
+    assert every(rows).tolist() == [True] * 3
+
+
+@pytest.mark.parametrize("others", [True, False])
+def test_families_come_in_their_order_and_those_without_rows_not_at_all(others):
+    rows = [row(family=OTHER), row(family="count"), row(family="ego"), row(family="count")]
+    found = by_family(rows, lambda member: member.tolist(), others=others)
+    ours = {"ego": [False, False, True, False], "count": [False, True, False, True]}
+    assert found == (ours | {OTHER: [True, False, False, False]} if others else ours)
+    assert list(found) == [name for name in (*FAMILIES, OTHER) if name in found]
