@@ -1,13 +1,15 @@
 import pytest
-from hand_made import TUX, answered, make_view
+from hand_made import TUX, answered, make_view, scored_run
 from tiny import prediction as row
 
-from stkvlm_lib.config import ScoreConfig
-from stkvlm_lib.scores.entailed import make_checks, score_entailed, validity
+from stkvlm_lib.analysis.entailed import SAYS, Entailed, Validity, make_checks, measure_validity
 
-CONFIG = ScoreConfig(bootstrap=100)
 BOXES = {"tux": TUX, "gnu": (20, 10, 40, 25), "kiki": (100, 70, 120, 88)}
 """gnu front left, kiki back right: one on each side."""
+
+
+def measured(rows):
+    return Entailed.measure(scored_run(rows))
 
 
 def agreeing(said, boxes=BOXES):
@@ -43,8 +45,8 @@ def test_a_contradiction_breaks_the_checks_that_it_belongs_to(said, broken):
 
 def test_wrong_answers_that_agree_are_told_from_right_ones():
     said = {("left_right", "gnu"): "right", ("where", "gnu"): "front and right"}
-    figures = score_entailed(answered(make_view(BOXES), said), CONFIG)["entailed"]
-    assert (figures["place"]["n"], figures["place"]["agree"], figures["place"]["correct"]) == (2, 1.0, 0.5)
+    place = measured(answered(make_view(BOXES), said)).kinds["place"]
+    assert (place.n, place.agree, place.correct, place.agree_ci95) == (2, 1.0, 0.5, (1.0, 1.0))
 
 
 def test_a_count_that_is_not_asked_is_zero():
@@ -63,7 +65,28 @@ def test_an_incomplete_file_is_no_contradiction():
 
 def test_validity_is_the_share_inside_the_answer_set():
     rows = [row(prediction=" 3 "), row(prediction="left"), row(family="ego", answer="tux", prediction="TUX")]
-    figures = validity([*rows, row(family="other", prediction="?")])["validity"]
-    assert (figures["n"], figures["families"]["count"]) == (3, {"n": 2, "valid": 0.5})
-    assert figures["valid"] == pytest.approx(2 / 3, abs=1e-6)
-    assert score_entailed([row(family="other", prediction="?")], CONFIG) == {}
+    figures = measure_validity([*rows, row(family="other", prediction="?")])
+    assert (figures.n, figures.families["count"]) == (3, Validity(2, 0.5))
+    assert figures.valid == pytest.approx(2 / 3, abs=1e-6)
+
+
+def test_both_parts_stand_by_themselves_and_are_left_out_where_there_is_nothing():
+    figures = measured(answered(make_view(BOXES), {"count": "4"}))
+    written = figures.into_metrics()
+    assert set(written) == {"entailed", "validity"} and list(written["entailed"]) == list(SAYS)
+    assert Entailed.read(written) == figures and Entailed.read({"n": 3}) is None
+    (lone,) = answered(make_view({"tux": TUX}))[:1]
+    alone = measured([lone])
+    assert set(alone.into_metrics()) == {"validity"} and Entailed.read(alone.into_metrics()) == alone
+    nothing = measured([row(family="other", prediction="?")])
+    assert nothing.into_metrics() == {} and nothing.section(scored_run([])) is None
+
+
+def test_the_table_tells_what_must_hold_and_last_which_answers_are_none():
+    figures = measured(answered(make_view(BOXES), {"count": "many"}))
+    section = figures.section(scored_run([]))
+    said = [line["must hold of the answers"] for line in section.table.rows]
+    assert said == [*SAYS.values(), "the answer is one of the family's"]
+    (by_family,) = section.details
+    shares = {line["family"]: line["valid"] for line in by_family.rows}
+    assert shares["count"] == "0.0%" and shares["ego"] == "100.0%" and list(shares)[0] == "all"

@@ -1,13 +1,17 @@
-from hand_made import KARTS, TUX, answered, frame_set, make_view
+from hand_made import KARTS, TUX, answered, frame_set, make_view, scored_run
 from tiny import prediction as row
 
-from stkvlm_lib.scores.causes import CAUSES
-from stkvlm_lib.scores.error_budget import budget, error_causes, question_property
-from stkvlm_lib.scores.question_facts import Facts, read_facts
+from stkvlm_lib.analysis.causes import CAUSES
+from stkvlm_lib.analysis.error_budget import ErrorBudget, budget_chart, error_causes, question_property
+from stkvlm_lib.analysis.question_facts import Facts, read_facts
 
 GNU, KIKI = (20, 10, 40, 25), (100, 70, 120, 88)
 PLAIN = {"tux": TUX, "gnu": GNU, "kiki": KIKI}
 """gnu front left, kiki back right, both large and far from level."""
+
+
+def budget(rows, facts):
+    return ErrorBudget.measure(scored_run(rows, facts=facts))
 
 
 def causes(boxes, said, *, train=KARTS, **measured):
@@ -86,29 +90,39 @@ def test_the_budget_sums_to_all_errors_and_measures_what_a_property_costs():
         "track": "mines",
     }
     rows = answered(view, said)
-    figures = budget(rows, read_facts(rows, frame_set(view)))["error_budget"]
+    figures = budget(rows, read_facts(rows, frame_set(view)))
     wrong = sum(not p.correct for p in rows)
-    assert figures["errors"] == wrong == sum(cause["n"] for cause in figures["causes"].values())
-    assert sum(cause["share"] for cause in figures["causes"].values()) == 1
-    assert figures["n"] == len(rows) and set(figures["causes"]) <= set(CAUSES)
-    assert sum(sum(cause["families"].values()) for cause in figures["causes"].values()) == wrong
-    small = figures["causes"]["small"]
-    assert small["touched"] == sum(question_property(f) == "small" for f in read_facts(rows, frame_set(view)))
-    assert small["touched"] > small["n"] and 0 < small["exact"] < 1
+    assert figures.errors == wrong == sum(cause.n for cause in figures.causes.values())
+    assert sum(cause.share for cause in figures.causes.values()) == 1
+    assert figures.n == len(rows) and set(figures.causes) <= set(CAUSES)
+    assert sum(sum(cause.families.values()) for cause in figures.causes.values()) == wrong
+    small = figures.causes["small"]
+    assert small.touched == sum(question_property(f) == "small" for f in read_facts(rows, frame_set(view)))
+    assert small.touched > small.n and 0 < small.exact < 1
+    assert ErrorBudget.read(figures.into_metrics()) == figures
+
+    section = figures.section(scored_run([]))
+    assert [line["cause"] for line in section.table.rows] == [*figures.causes, "all errors"]
+    assert section.table.rows[-1]["errors"] == str(wrong) and section.table.rows[-1]["of errors"] == "100.0%"
+    names = [name for name, cause in figures.causes.items() if cause.n]
+    labels = [label.get_text() for label in budget_chart(figures).axes[0].get_yticklabels()]
+    assert labels == [f"{name}: {CAUSES[name].what}" for name in names]
 
 
 def test_expected_is_that_of_plain_questions_of_the_same_families():
     rows = [row(prediction="1"), row(prediction="2"), row(prediction="2"), row(prediction="1")]
     facts = [Facts(0, 1), Facts(0, 1), Facts(0, 1, small=1, hard=1), Facts(0, 1, small=1, hard=1)]
-    small = budget(rows, facts)["error_budget"]["causes"]["small"]
-    assert (small["touched"], small["exact"], small["expected"]) == (2, 0.5, 0.5)
-    small = budget(rows[2:], facts[2:])["error_budget"]["causes"]["small"]
-    assert "expected" not in small, "there are no plain ones to compare with"
+    small = budget(rows, facts).causes["small"]
+    assert (small.touched, small.exact, small.expected) == (2, 0.5, 0.5)
+    small = budget(rows[2:], facts[2:]).causes["small"]
+    assert small.expected is None, "there are no plain ones to compare with"
 
 
 def test_no_error_has_no_cause():
-    figures = budget([row()], [Facts(0, 1)])["error_budget"]
-    assert figures == {"errors": 0, "n": 1, "causes": {}}
+    figures = budget([row()], [Facts(0, 1)])
+    assert figures.into_metrics() == {"error_budget": {"errors": 0, "n": 1, "causes": {}}}
+    assert "no answer is wrong" in budget_chart(figures).texts[0].get_text()
+    assert budget([row()], []) is None, "without the pictures there is nothing to tell causes by"
 
 
 def test_every_cause_says_what_would_lift_it():

@@ -1,9 +1,9 @@
 import pytest
 from hand_made import TUX, answered, frame_set, make_view
 
+from stkvlm_lib.analysis.question_facts import read_facts
 from stkvlm_lib.data.frames import FramesError
 from stkvlm_lib.grammar.scene import Reason
-from stkvlm_lib.scores.question_facts import read_facts
 
 GNU, KIKI, PUFFY = (20, 10, 40, 25), (100, 70, 106, 78), (120, 30, 124, 40)
 """Front left and large; back right and 6 px; front right and dropped by the rule, for want of a pixel."""
