@@ -63,19 +63,19 @@ def voila(run, environment):
 
 @pytest.fixture(scope="module")
 def lab(run, environment, tmp_path_factory):
-    """JupyterLab's address of notebook 05, made ready for the run."""
+    """JupyterLab's address of notebook 06, made ready for the run."""
     folder = tmp_path_factory.mktemp("lab")
     notebook = nbformat.read(NOTEBOOK, 4)
     parameters = next(cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
     parameters.source = parameters.source.replace('RUN_DIR = ""', f"RUN_DIR = {str(run)!r}")
-    nbformat.write(notebook, folder / "05_explore.ipynb")
+    nbformat.write(notebook, folder / "06_explore.ipynb")
     port = free_port()
     options = ["--no-browser", "--allow-root", f"--port={port}", f"--ServerApp.root_dir={folder}"]
     command = [sys.executable, "-m", "jupyterlab", *options, "--IdentityProvider.token=secret"]
     server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         wait_for(port)
-        yield f"http://127.0.0.1:{port}/lab/tree/05_explore.ipynb?token=secret"
+        yield f"http://127.0.0.1:{port}/lab/tree/06_explore.ipynb?token=secret"
     finally:
         server.kill()  # its kernel ends by itself; asked kindly, the server takes seconds over that
         end(server)

@@ -84,17 +84,17 @@ def test_broken_answers_are_named(tmp_path):
         read_answers(tmp_path)
 
 
-def test_notebook_05_is_thin_and_has_its_parameters():
+def test_notebook_06_is_thin_and_has_its_parameters():
     notebook = nbformat.read(NOTEBOOK, 4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert notebook.cells[0].source.startswith("# 05 ") and "parameters" in code[0].metadata.tags
+    assert notebook.cells[0].source.startswith("# 06 ") and "parameters" in code[0].metadata.tags
     assert not any(cell.outputs or cell.execution_count for cell in code)
     namespace = {}
     exec(code[0].source, {}, namespace)
     assert list(namespace.items()) == list(upper(ExplorerConfig()).items())
 
 
-def test_the_page_is_notebook_05_with_the_run_and_without_its_preface(run, tmp_path):
+def test_the_page_is_notebook_06_with_the_run_and_without_its_preface(run, tmp_path):
     page = nbformat.read(write_page(tmp_path, run, {"FRAMES_DIR": "/data"}), 4)
     source = "\n".join(cell.source for cell in page.cells)
     assert page.cells[0].source == "# Explorer · a-run" and page.metadata["title"] == "Explorer · a-run"

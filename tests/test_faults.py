@@ -58,7 +58,7 @@ def place(tmp_path):
     nbformat.write(notebook, tmp_path / "notebooks" / f"{STEPS['01'][0]}.ipynb")
     run = tmp_path / "outputs" / "a"
     write_json(run / "metrics.json", METRICS)
-    for step in ("02", "03", "04"):
+    for step in ("02", "03", "04", "05"):
         write_json(stamp_path(run, step), {})
     return tmp_path
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from stkvlm_lib.data.frames import Detection, Frame, View
-from stkvlm_lib.figures.galleries import colour_sheet
+from stkvlm_lib.exploration.frame_pictures import colour_sheet
 from stkvlm_lib.grammar.kart_colours import (
     COLOURS,
     KART_COLOURS,

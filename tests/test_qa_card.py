@@ -13,7 +13,7 @@ from stkvlm_lib.cards.qa_card import (
     wording_rows,
 )
 from stkvlm_lib.config import QaConfig
-from stkvlm_lib.figures import qa_plots
+from stkvlm_lib.exploration import qa_plots
 from stkvlm_lib.grammar.questions import FAMILIES
 from stkvlm_lib.parallel import Workers
 from stkvlm_lib.qa.blind import guesses

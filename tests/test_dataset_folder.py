@@ -4,9 +4,9 @@ import pytest
 from huggingface_hub import DatasetCard
 from PIL import Image
 
+from stkvlm_lib.cards import dataset_folder
+from stkvlm_lib.cards.dataset_folder import CONFIGS, export_dataset, read_dataset
 from stkvlm_lib.files import read_json, read_jsonl
-from stkvlm_lib.qa import exports
-from stkvlm_lib.qa.exports import CONFIGS, export_dataset, read_dataset
 from stkvlm_lib.qa.qa_sets import QaError, Record, read_records
 
 SPLITS = {"train", "valid", "test"}
@@ -62,7 +62,7 @@ def test_pictures_are_copied_where_the_disk_has_no_links(written, bundled, tmp_p
     def no_link(source, target):
         raise OSError("no links here")
 
-    monkeypatch.setattr(exports.os, "link", no_link)
+    monkeypatch.setattr(dataset_folder.os, "link", no_link)
     export_dataset(written[0], bundled, tmp_path / "dataset", "# A card\n")
     picture = next((tmp_path / "dataset").glob("questions/test/*.jpg"))
     original = bundled.by_image_file[picture.name.replace("-", "/")].image_path

@@ -8,8 +8,8 @@ import yaml
 from frame_files import write_frame
 
 from stkvlm_lib import __main__ as cli
-from stkvlm_lib.cards.cards import MAX_RACES, make_card, write_card
 from stkvlm_lib.cards.frame_sources import KEYS, Kind, find_sources
+from stkvlm_lib.cards.frames_card import MAX_RACES, make_card, write_card
 from stkvlm_lib.cards.game_licences import CC_BY_SA, GPL, UNKNOWN, game_licences
 from stkvlm_lib.config import ROOT
 from stkvlm_lib.data.frame_sets import read_frames
