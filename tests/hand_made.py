@@ -69,9 +69,9 @@ def answered(view: View, said: dict | None = None, **changes) -> list[Prediction
     return rows
 
 
-def scored_run(rows: list[Prediction], **known) -> ScoredRun:
+def scored_run(rows: list[Prediction], folder: Path = Path("data"), **known) -> ScoredRun:
     """A run with these answers. known: what else is there to read of it, by its name in ScoredRun."""
-    run = ScoredRun(Path("data"), metrics={})
+    run = ScoredRun(folder, metrics={})
     for name, value in {"predictions": rows, "settings": ScoreConfig(bootstrap=100), "frames": None, **known}.items():
         setattr(run, name, value)
     return run

@@ -3,16 +3,26 @@
 from dataclasses import replace
 
 import pytest
+from hand_made import TUX, answered, draw_picture, frame_set, make_view
 from tiny import prediction
 
 from stkvlm_lib import __main__ as cli
 from stkvlm_lib import runs
-from stkvlm_lib.config import ConfigError, ScoreConfig
-from stkvlm_lib.figures.comparison_plots import difference_by_family
-from stkvlm_lib.files import read_jsonl
-from stkvlm_lib.scores.comparison import ComparisonError, changed, compare, compare_run, share
-from stkvlm_lib.scores.score_tables import comparison_rows, comparison_text
-from stkvlm_lib.scores.scoring import write_predictions
+from stkvlm_lib.analysis.comparison import (
+    Comparison,
+    ComparisonError,
+    Difference,
+    changed,
+    changed_gallery,
+    compare,
+    difference_chart,
+    share,
+)
+from stkvlm_lib.analysis.intervals import Bootstrap
+from stkvlm_lib.analysis.scored_run import ScoredRun, open_scored
+from stkvlm_lib.config import ConfigError, ErrorConfig
+from stkvlm_lib.evaluation.predictions import HEADLINE, write_answers
+from stkvlm_lib.files import write_json
 
 RACES = "abcdefgh"
 
@@ -40,36 +50,38 @@ def other():
     return answers(lambda race, family: race in ("abcd" if family == "ego" else "bcd"))
 
 
+def compared(shared, resamples=100, seed=0):
+    return compare(shared, Bootstrap([pair.ours for pair in shared.pairs], resamples, seed))
+
+
 def test_questions_are_paired_and_won_and_lost_counted(ours, other):
-    figures = compare(share(ours, reversed(other)), resamples=200, seed=0)
-    assert (figures["n"], figures["won"], figures["lost"]) == (16, 5, 2)
-    assert (figures["exact"], figures["other_exact"]) == (10 / 16, 7 / 16)
-    assert figures["difference"] == pytest.approx(3 / 16) and figures["clusters"] == "race"
-    assert figures["families"]["ego"] | {"difference_ci95": None} == {
-        "n": 8, "exact": 1.0, "other_exact": 0.5, "difference": 0.5, "difference_ci95": None, "won": 4, "lost": 0
-    }  # fmt: skip
-    low, high = figures["families"]["ego"]["difference_ci95"]
+    figures = compared(share(ours, reversed(other)), 200)
+    assert (figures.n, figures.won, figures.lost) == (16, 5, 2)
+    assert (figures.exact, figures.other_exact) == (10 / 16, 7 / 16)
+    assert figures.difference == pytest.approx(3 / 16) and figures.clusters == "race"
+    low, high = figures.families["ego"].difference_ci95
+    assert figures.families["ego"] == Difference(
+        n=8, exact=1.0, other_exact=0.5, difference=0.5, difference_ci95=(low, high), won=4, lost=0
+    )
     assert 0 < low < 0.5 < high
 
 
 def test_the_interval_is_paired(ours):
     """A run against itself differs by nothing at all, however uncertain either score is."""
-    figures = compare(share(ours, ours), resamples=200, seed=0)
-    assert figures["difference"] == 0 and figures["difference_ci95"] == [0, 0]
+    figures = compared(share(ours, ours), 200)
+    assert figures.difference == 0 and figures.difference_ci95 == (0, 0)
 
 
 def test_the_same_seed_gives_the_same_figures_and_turned_round_they_change_sign(ours, other):
-    once, again, back = (
-        compare(share(*pair), resamples=200, seed=3) for pair in ((ours, other), (ours, other), (other, ours))
-    )
-    assert once == again and back["difference"] == -once["difference"] and back["won"] == once["lost"]
+    once, again, back = (compared(share(*pair), 200, seed=3) for pair in ((ours, other), (ours, other), (other, ours)))
+    assert once == again and back.difference == -once.difference and back.won == once.lost
 
 
 def test_what_is_not_shared_is_left_out_and_counted(ours, other):
     strange = [replace(other[0], answer="gnu"), *other[1:-3]]
     shared = share(ours, [*strange, prediction("z", question="more?")])
     assert (len(shared.pairs), shared.only_ours, shared.only_other, shared.other_truth) == (12, 3, 1, 1)
-    text = comparison_text(compare(shared, resamples=100, seed=0), "A", "B")
+    text = compared(shared).words("A", "B")
     assert "Left out: 3 that only A answered, 1 that only B answered, 1 whose true answer differs" in text
 
 
@@ -93,23 +105,76 @@ def test_changed_questions_come_by_family_in_turn_the_surest_first(ours, other):
 
 def write_run(folder, predictions):
     folder.mkdir(parents=True)
-    write_predictions(predictions, folder / "predictions.jsonl")
+    write_answers(predictions, folder / HEADLINE)
     return folder
 
 
-def test_the_notebook_compares_only_where_a_run_is_named(ours, other, tmp_path, monkeypatch):
+@pytest.fixture
+def beside(ours, other, tmp_path, monkeypatch):
+    """The folders of both runs, of which the other is known by its name, `old`."""
     monkeypatch.setattr(runs, "OUTPUTS", tmp_path)
-    write_run(tmp_path / "old", other)
-    here = tmp_path / "new"
-    assert compare_run(ours, ScoreConfig(run_dir=str(here))) == ({}, [])
-    figures, pairs = compare_run(ours, ScoreConfig(run_dir=str(here), compare_run="old", bootstrap=100))
-    assert figures["comparison"]["run"] == "old" and figures["comparison"]["won"] == 5 and len(pairs) == 16
-    rows = read_jsonl(here / "comparison.jsonl")
-    assert [row["change"] for row in rows] == ["won"] * 5 + ["lost"] * 2
-    assert (rows[0]["prediction"], rows[0]["other_prediction"]) == ("tux", "gnu")
+    return write_run(tmp_path / "new", ours), write_run(tmp_path / "old", other)
+
+
+def test_a_run_is_compared_only_with_one_that_is_named(beside):
+    new, old = beside
+    assert Comparison.measure(ScoredRun(new)) is None
+    figures = Comparison.measure(ScoredRun(new, compare_run="old"))
+    assert (figures.run, figures.won, figures.lost, figures.n) == ("old", 5, 2, 16)
+    for step in ("05", "04"):
+        write_json(new / "config.json", {step: {"COMPARE_RUN": "old"}})
+        assert Comparison.measure(ScoredRun(new)).won == 5, "as the run was last compared, in older runs by notebook 04"
+    assert Comparison.measure(ScoredRun(new, compare_run=str(old))).run == "old"
+
+
+def test_a_run_that_is_not_there_stops_the_notebook_and_is_named_in_the_report(beside, tmp_path):
+    new, _ = beside
     with pytest.raises(ConfigError, match="COMPARE_RUN.*absent"):
-        compare_run(ours, ScoreConfig(run_dir=str(here), compare_run="absent"))
-    assert compare_run(ours, ScoreConfig(run_dir=str(here)))[0] == {} and not (here / "comparison.jsonl").exists()
+        open_scored(ErrorConfig(run_dir=str(new), compare_run="absent"))
+    write_json(new / "metrics.json", {})
+    run = ScoredRun(new, compare_run="absent")
+    assert run.figures(Comparison) is None
+    assert len(run.problems) == 1 and "no predictions.jsonl in" in run.problems[0] and "absent" in run.problems[0]
+    write_run(tmp_path / "strange", [prediction("z", question="more?")])
+    run = ScoredRun(new, compare_run="strange")
+    assert run.figures(Comparison) is None and "share no question" in run.problems[0]
+
+
+def test_figures_are_those_of_the_runs_and_never_of_an_earlier_comparison(beside):
+    new, _ = beside
+    run = ScoredRun(new, compare_run="old")
+    figures = Comparison.measure(run)
+    written = figures.into_metrics()["comparison"]
+    assert Comparison.from_json(written, "comparison") == figures and written["families"]["ego"]["won"] == 4
+    assert Comparison.read({"comparison": written}) is None
+    write_json(new / "metrics.json", {"comparison": written | {"won": 99, "run": "yet another"}})
+    assert ScoredRun(new, compare_run="old").figures(Comparison) == figures
+
+
+def test_the_section_tells_what_was_won_and_lost(beside):
+    run = ScoredRun(beside[0], compare_run="old")
+    run.frames = None
+    section = Comparison.measure(run).section(run)
+    assert section.title == "Against old" and "5 questions are won, 2 lost" in section.text
+    assert "So few races" in section.text
+    assert [shown.name for shown in section.figures] == ["score_comparison"], "no galleries without pictures"
+    assert "all +18.8" in section.figures[0].alt
+    won, lost = section.details
+    assert (won.title, lost.title) == ("Questions won, as text", "Questions lost, as text")
+    assert (len(won.rows), len(lost.rows)) == (5, 2)
+    assert (won.rows[0]["this run"], won.rows[0]["other run"]) == ("tux", "gnu")
+    assert [line["this run"] for line in lost.rows] == ["gnu", "gnu"]
+
+
+def test_galleries_show_the_questions_on_their_pictures(tmp_path):
+    view = draw_picture(make_view({"tux": TUX}, folder=tmp_path))
+    right, wrong = answered(view, {}), answered(view, {"ego": "gnu", "track": ""})
+    chart = changed_gallery(changed(share(right, wrong).pairs, 1, 6), frame_set(view))
+    texts = [text.get_text() for axes in chart.axes for text in axes.texts]
+    texts += [axes.get_title() for axes in chart.axes] + [axes.get_xlabel() for axes in chart.axes]
+    shown = "\n".join(texts)
+    assert "this run: tux" in shown and "other run: gnu" in shown and "other run: (nothing)" in shown
+    assert "No question of this kind" in changed_gallery([], frame_set(view)).texts[0].get_text()
 
 
 def test_the_command_prints_the_table(ours, other, tmp_path, capsys):
@@ -127,26 +192,24 @@ def test_what_cannot_be_compared_is_one_line_and_status_2(ours, tmp_path, capsys
     if missing != "folder":
         write_run(old, [])
     if missing == "predictions":
-        (old / "predictions.jsonl").unlink()
+        (old / HEADLINE).unlink()
     assert cli.main(["compare", str(new), str(old)]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1 and ("old" in error or "share no question" in error)
 
 
-def test_the_figure_shows_every_family_or_says_that_there_is_nothing(ours, other):
-    chart = difference_by_family(compare(share(ours, other), resamples=100, seed=0))
+def test_the_figure_shows_every_family(ours, other):
+    chart = difference_chart(compared(share(ours, other)))
     labels = [label.get_text() for label in chart.axes[0].get_yticklabels()]
     assert labels == ["all questions  (n = 16)", "ego  (n = 8)", "count  (n = 8)"]
     texts = [text.get_text() for text in chart.axes[0].texts]
     assert "5 / 2" in texts and "4 / 0" in texts
-    assert "COMPARE_RUN" in difference_by_family(None).texts[0].get_text()
 
 
 def test_rows_are_those_of_the_figures(ours, other):
-    rows = comparison_rows(compare(share(ours, other), resamples=100, seed=0))
+    rows = compared(share(ours, other)).table().rows
     assert [row["family"] for row in rows] == ["all", "ego", "count"]
     assert (rows[1]["won"], rows[1]["lost"], rows[1]["this run"]) == ("4", "0", "100.0%")
-    assert comparison_rows(None) == []
 
 
 def test_a_run_is_not_compared_with_itself(tmp_path, capsys):

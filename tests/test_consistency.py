@@ -1,26 +1,12 @@
-import json
-import shutil
+"""Contrast pairs scored: both right against what independent errors would give, by kind and family."""
 
 import pytest
-from PIL import ImageOps
-from tiny import copy_frames, fresh
+from hand_made import scored_run
 
-from stkvlm_lib.config import ScoreConfig
-from stkvlm_lib.data.frame_sets import read_frames
-from stkvlm_lib.qa.contrast import KINDS, pairs_of, read_contrast
-from stkvlm_lib.qa.qa_sets import CUSTOM_SPLIT, QaError
-from stkvlm_lib.scores.consistency import PairPrediction, answer_pairs, consistency, draw_pairs, score_consistency
-from stkvlm_lib.vlm.features import FeatureStore
-
-
-@pytest.fixture(scope="module")
-def pairs(written):
-    return pairs_of(read_contrast(written[0] / "test_contrast.jsonl"))
-
-
-@pytest.fixture(scope="module")
-def answerer(base_folder):
-    return fresh(base_folder)
+from stkvlm_lib.analysis.consistency import Consistency, score_pairs
+from stkvlm_lib.analysis.intervals import Bootstrap
+from stkvlm_lib.evaluation.predictions import PairPrediction, further_file, write_answers
+from stkvlm_lib.qa.contrast import KINDS
 
 
 def pair(first, second, race="a", family="left_right", differ=True, kind="mirror"):
@@ -31,57 +17,48 @@ def pair(first, second, race="a", family="left_right", differ=True, kind="mirror
     )
 
 
+ROWS = [pair(True, True), pair(True, False), pair(True, True, "b"), pair(False, True, "b")]
+ROWS += [pair(True, True, differ=False), pair(False, False, "b", "nearer")]
+
+
 def test_both_right_is_counted_against_independent_errors():
-    rows = [pair(True, True), pair(True, False), pair(True, True, "b"), pair(False, True, "b")]
-    rows += [pair(True, True, differ=False), pair(False, False, "b", "nearer")]
-    figures = consistency(rows, ScoreConfig(bootstrap=200))
-    assert figures["n"] == 5 and figures["both"] == 0.4
-    assert (figures["first"], figures["second"]) == (0.6, 0.6)
+    figures = score_pairs(ROWS, Bootstrap(ROWS, 200, 0))
+    assert figures.n == 5 and figures.both == 0.4
+    assert (figures.first, figures.second) == (0.6, 0.6)
     # left_right: 3/4 and 3/4 right, so 9/16 of its four pairs; nearer: none
-    assert figures["independent"] == pytest.approx(4 * 9 / 16 / 5)
-    assert figures["families"]["left_right"]["independent"] == 0.5625
-    assert figures["families"]["left_right"]["both"] == 0.5 and figures["families"]["nearer"]["both"] == 0
-    assert figures["same"]["n"] == 1 and figures["same"]["both"] == 1
-    assert figures["both_ci95"] == [0.333333, 0.5]  # race a 1 of 2, race b 1 of 3
+    assert figures.independent == pytest.approx(4 * 9 / 16 / 5)
+    assert figures.families["left_right"].independent == 0.5625
+    assert figures.families["left_right"].both == 0.5 and figures.families["nearer"].both == 0
+    assert figures.same.n == 1 and figures.same.both == 1
+    assert figures.both_ci95 == (0.333333, 0.5)  # race a 1 of 2, race b 1 of 3
 
 
-def test_each_picture_of_a_pair_is_asked_as_it_is_shown(answerer, bundled, pairs):
-    drawn = [next(p for p in pairs if p[0].kind == kind) for kind in KINDS]
-    rows = answer_pairs(FeatureStore(answerer, bundled, 3), drawn)
-    for row, two in zip(rows, drawn, strict=True):
-        for item, said, truth in zip(two, row.predictions, row.answers, strict=True):
-            image = bundled.by_image_file[item.image_file].image()
-            image = ImageOps.mirror(image) if item.mirrored else image
-            assert said == answerer.answer(image, item.question).text
-            assert truth == item.answer
-        assert (row.image_file, row.other_file) == tuple(item.image_file for item in two)
+def test_a_family_that_only_has_controls_has_no_figures():
+    rows = [pair(True, True), pair(False, False, "b", "nearer", differ=False)]
+    figures = score_pairs(rows, Bootstrap(rows, 100, 0))
+    assert list(figures.families) == ["left_right"] and figures.same.both == 0
+    assert score_pairs(rows[:1], Bootstrap(rows[:1], 100, 0)).same is None
 
 
-def test_so_many_pairs_of_each_kind_and_family_are_drawn(pairs):
-    drawn = draw_pairs(pairs, ScoreConfig(extended_scored=1))
-    kinds = [(first.kind, first.family) for first, _ in drawn]
-    assert len(set(kinds)) == len(kinds) > 2
-    assert set(kinds) == {(first.kind, first.family) for first, _ in pairs}
+def test_kinds_are_scored_by_themselves_and_those_without_pairs_left_out(tmp_path):
+    first, second = KINDS
+    rows = [pair(True, True, kind=second), pair(True, False, "b", kind=second)]
+    controls = [pair(True, True, differ=False, kind=first)]
+    write_answers([*controls, *rows], further_file(tmp_path, "consistency"))
+    figures = Consistency.measure(scored_run([], folder=tmp_path))
+    assert list(figures.kinds) == [second], "controls alone say nothing"
+    assert (figures.kinds[second].n, figures.kinds[second].both) == (2, 0.5)
+    written = figures.into_metrics()
+    assert written["consistency"][second]["families"]["left_right"]["n"] == 2
+    assert Consistency.read(written) == figures
+    assert Consistency.measure(scored_run([], folder=tmp_path / "none")) is None
 
 
-def test_the_pairs_of_a_run_are_scored_and_written(answerer, bundled, written, tmp_path):
-    shutil.copytree(written[0], tmp_path / "qa")
-    config = ScoreConfig(run_dir=str(tmp_path), extended_scored=1, bootstrap=100)
-    store = FeatureStore(answerer, bundled, 16)
-    figures = score_consistency(store, config, "test")["consistency"]
-    rows = [json.loads(line) for line in (tmp_path / "predictions_consistency.jsonl").read_text().splitlines()]
-    assert set(figures) == set(KINDS)
-    for kind in KINDS:
-        mine = [row for row in rows if row["kind"] == kind and row["differ"]]
-        assert figures[kind]["n"] == len(mine)
-        assert figures[kind]["both"] == pytest.approx(sum(all(row["correct"]) for row in mine) / len(mine), abs=1e-5)
-    assert score_consistency(store, config, CUSTOM_SPLIT) == {}
-    assert not (tmp_path / "predictions_consistency.jsonl").exists()
-    assert score_consistency(store, ScoreConfig(run_dir=str(tmp_path / "none")), "test") == {}
-
-
-def test_pairs_about_other_pictures_are_refused(answerer, written, tmp_path):
-    shutil.copytree(written[0], tmp_path / "run" / "qa")
-    folder = read_frames(copy_frames(tmp_path, "test", 1))
-    with pytest.raises(QaError, match=r"test_contrast\.jsonl: .* is not in .*run notebook 02"):
-        score_consistency(FeatureStore(answerer, folder, 16), ScoreConfig(run_dir=str(tmp_path / "run")), "test")
+def test_the_table_has_each_kind_then_its_controls():
+    figures = Consistency({"mirror": score_pairs(ROWS, Bootstrap(ROWS, 100, 0))})
+    section = figures.section(scored_run([]))
+    assert [line["pairs"] for line in section.table.rows] == ["mirror", "mirror, same answer"]
+    assert (section.table.rows[0]["both right"], section.table.rows[1]["n"]) == ("40.0%", "1")
+    (families,) = section.details
+    assert families.title == "By family: mirror"
+    assert [line["family"] for line in families.rows] == ["left_right", "nearer"]
