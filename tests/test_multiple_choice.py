@@ -1,16 +1,20 @@
 import json
 import math
 import shutil
+from collections import Counter
 
 import pytest
+from hand_made import scored_run
 from tiny import fresh, pictures
 
+from stkvlm_lib.analysis.multiple_choice import MultipleChoice
 from stkvlm_lib.config import ROOT, ScoreConfig
+from stkvlm_lib.evaluation.asking import Blind
+from stkvlm_lib.evaluation.multiple_choice import PROMPT, choose, items_to_ask, read_items
+from stkvlm_lib.evaluation.predictions import further_file, write_answers
 from stkvlm_lib.grammar.captions import read_caption
 from stkvlm_lib.grammar.questions import FAMILIES
 from stkvlm_lib.qa.qa_sets import CUSTOM_SPLIT, QaError
-from stkvlm_lib.scores.multiple_choice import PROMPT, choice_figures, choose, read_items, score_choices
-from stkvlm_lib.scores.scoring import Blind
 from stkvlm_lib.vlm.features import FeatureStore
 
 IMAGE = "test/" + min(file.name for file in (ROOT / "frames" / "test").glob("*_im.jpg"))
@@ -91,26 +95,36 @@ def test_figures_by_what_the_true_sentence_states(store, blind, bundled, tmp_pat
     names = [name for name in bundled.by_image_file if name.startswith("test/")][::70]
     rows = [item(image=name, index=i % 5) for i, name in enumerate(names)]
     rows = choose(store, read_items(write(tmp_path, *rows), bundled), blind)
-    figures = choice_figures(rows, ScoreConfig(bootstrap=100))
-    assert (figures["n"], figures["chance"], figures["clusters"]) == (len(names), 0.2, "race")
-    assert figures["exact"] == pytest.approx(sum(r.correct for r in rows) / len(rows), abs=1e-5)
-    assert sum(part["n"] for part in figures["families"].values()) == figures["n"]
-    assert set(figures["families"]) == {"ego", "count", "track", "left_right", "front_back"}
+    write_answers(rows, further_file(tmp_path, "mc"))
+    run = scored_run([], folder=tmp_path)
+    figures = MultipleChoice.measure(run)
+    assert (figures.n, figures.chance, figures.clusters) == (len(names), 0.2, "race")
+    assert figures.exact == pytest.approx(sum(r.correct for r in rows) / len(rows), abs=1e-5)
+    assert figures.blind == pytest.approx(sum(r.blind_correct for r in rows) / len(rows), abs=1e-5)
+    assert sum(part.n for part in figures.families.values()) == figures.n
+    assert set(figures.families) == {"ego", "count", "track", "left_right", "front_back"}
+    written = figures.into_metrics()
+    assert written["mc_exact"] == written["mc"]["exact"] and MultipleChoice.read(written) == figures
+    section = figures.section(run)
+    states = [line["true sentence states"] for line in section.table.rows]
+    assert states == ["all", "the ego kart", "how many karts", "the track", "left or right", "in front or behind"]
+    assert f"of {len(names)} items are right" in section.text and "Chance is 20.0%" in section.text
 
 
-def test_a_file_of_the_user_is_scored_whole_and_the_run_s_own_is_drawn_from(store, blind, bundled, written, tmp_path):
+def test_a_run_without_choices_has_no_figures(tmp_path):
+    assert MultipleChoice.measure(scored_run([], folder=tmp_path)) is None
+
+
+def test_a_file_of_the_user_is_asked_whole_and_the_run_s_own_is_drawn_from(bundled, written, tmp_path):
     shutil.copytree(written[0], tmp_path / "qa")
-    settings = {"run_dir": str(tmp_path), "extended_scored": 2, "bootstrap": 100}
-    own = score_choices(store, ScoreConfig(**settings), "test", blind)
-    assert own["mc_exact"] == own["mc"]["exact"]
-    assert {part["n"] for part in own["mc"]["families"].values()} == {2}
-    lines = (tmp_path / "predictions_mc.jsonl").read_text().splitlines()
-    assert len(lines) == own["mc"]["n"]
-    assert json.loads(lines[0]).keys() >= {"image_file", "candidates", "correct_index", "chosen", "scores", "race"}
+    settings = {"run_dir": str(tmp_path), "extended_scored": 2}
+    own = items_to_ask(bundled, ScoreConfig(**settings), "test")
+    assert set(Counter(i.family for i in own).values()) == {2} and len(own) == 10
     mine = ScoreConfig(mc_file=str(write(tmp_path, *[item()] * 7)), **settings)
-    assert score_choices(store, mine, CUSTOM_SPLIT, blind)["mc"]["n"] == 7
-    assert score_choices(store, ScoreConfig(**settings), CUSTOM_SPLIT, blind) == {}
-    assert not (tmp_path / "predictions_mc.jsonl").exists()
+    assert len(items_to_ask(bundled, mine, CUSTOM_SPLIT)) == 7
+    assert items_to_ask(bundled, ScoreConfig(**settings), CUSTOM_SPLIT) == []
+    (tmp_path / "qa" / "test_mc.json").write_text("[]")
+    assert items_to_ask(bundled, ScoreConfig(**settings), "test") == []
 
 
 @pytest.mark.parametrize(

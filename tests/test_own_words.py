@@ -3,26 +3,28 @@
 import json
 from collections import Counter
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
+from hand_made import scored_run
 from tiny import prediction as row
 
+from stkvlm_lib.analysis import own_words as analysis
 from stkvlm_lib.config import ConfigError, ScoreConfig, make_config
-from stkvlm_lib.grammar.questions import FAMILIES, OTHER, answer
-from stkvlm_lib.grammar.scene import STRICT_RULES, read_scene
-from stkvlm_lib.grammar.wordings import UNKNOWN
-from stkvlm_lib.qa.qa_sets import CUSTOM_SPLIT, QaError, Record
-from stkvlm_lib.scores.own_words import (
+from stkvlm_lib.evaluation.asking import predict_plain
+from stkvlm_lib.evaluation.own_words import (
     DrawnViews,
     OwnWords,
     draw_pairs,
     draw_unanswerable,
-    own_words_figures,
+    questions,
     read_own_words,
-    score_own_words,
 )
-from stkvlm_lib.scores.score_tables import own_words_rows
-from stkvlm_lib.scores.scoring import read_predictions
+from stkvlm_lib.evaluation.predictions import further_file, write_answers
+from stkvlm_lib.grammar.questions import FAMILIES, OTHER, answer
+from stkvlm_lib.grammar.scene import STRICT_RULES, read_scene
+from stkvlm_lib.grammar.wordings import UNKNOWN
+from stkvlm_lib.qa.qa_sets import CUSTOM_SPLIT, QaError, Record
 from stkvlm_lib.vlm.answering import Answer
 from stkvlm_lib.vlm.features import FeatureStore
 
@@ -117,41 +119,52 @@ def test_nothing_answers_the_unanswerable(views, config):
     assert len({r.image_file for r in asked}) > 2
 
 
-def test_both_wordings_and_what_is_unknown_are_scored_by_themselves(bundled, names, scored, config):
+def test_both_wordings_and_what_is_unknown_are_asked_and_scored_by_themselves(bundled, scored, config):
     words = read_own_words(config)
-    pairs = draw_pairs(DrawnViews(bundled, names, config.seed), words, 3)
+    asked = questions(bundled, config, "test", words, scored)
+    pairs = draw_pairs(DrawnViews(bundled, (r.image_file for r in scored), config.seed), words, 3)
+    assert asked[:9] == [pair.own for pair in pairs] and asked[15:] == [pair.template for pair in pairs]
+    assert {r.family for r in asked[9:15]} == {OTHER}
     truth = {pair.template.question: pair.template.answer for pair in pairs if pair.template.family == "left_of"}
-    store = FeatureStore(Parrot(truth), bundled, 4)
-    figures = score_own_words(store, config, "test", words, scored)["own_words"]
-    assert (figures["n"], figures["exact"]) == (9, 0) and figures["trained_exact"] > 0
-    assert figures["families"]["left_of"]["trained_exact"] > figures["families"]["left_of"]["exact"] == 0
-    assert figures["unknown"] == pytest.approx(3 / 9, abs=1e-6), "name our kart"
-    assert (figures["unanswerable"]["n"], figures["unanswerable"]["unknown"]) == (6, 0.5)
-    assert figures["base_exact"] == 0 and 0 < figures["ece"] <= 1
-    assert figures["clusters"] == "race" and len(figures["exact_ci95"]) == len(figures["unknown_ci95"]) == 2
-    rows = read_predictions(config.run_path / "predictions_own_words.jsonl")
+    rows = predict_plain(FeatureStore(Parrot(truth), bundled, 4), asked, "own words", base_too=True)
+    write_answers(rows, further_file(config.run_path, "own_words"))
     assert len(rows) == 9 + 6 + 9 and sum(r.correct for r in rows if r.answer == UNKNOWN) == 3
-    assert [r["family"] for r in own_words_rows({"own_words": figures})] == ["all", "ego", "left_of", "unanswerable"]
+
+    run = scored_run([], folder=config.run_path)
+    figures = analysis.OwnWords.measure(run)
+    assert (figures.n, figures.exact) == (9, 0) and figures.trained_exact > 0
+    assert figures.families["left_of"].trained_exact > figures.families["left_of"].exact == 0
+    assert figures.unknown == pytest.approx(3 / 9, abs=1e-6), "name our kart"
+    assert (figures.unanswerable.n, figures.unanswerable.unknown) == (6, 0.5)
+    assert figures.base_exact == 0 and 0 < figures.ece <= 1
+    assert figures.clusters == "race" and len(figures.exact_ci95) == len(figures.unknown_ci95) == 2
+    section = figures.section(run)
+    assert [line["family"] for line in section.table.rows] == ["all", "ego", "left_of", "unanswerable"]
+    assert section.table.rows[-1]["answered unknown"] == "50.0%" and "33.3%" in section.text
+    assert analysis.OwnWords.read(figures.into_metrics()) == figures
 
 
-def test_figures_are_paired_and_clustered_by_race():
-    template = [row("a", prediction="1"), row("b", prediction="1", picture=1)]
-    own = [row("a", prediction="2"), row("b", prediction="1", picture=1)]
-    figures = own_words_figures(own, template, [], ScoreConfig(bootstrap=200))
-    assert (figures["n"], figures["exact"], figures["trained_exact"], figures["difference"]) == (2, 0.5, 1, -0.5)
-    assert figures["exact_ci95"] == [0, 1] and figures["difference_ci95"] == [-1, 0]
-    assert figures["unknown"] == 0 and figures["n_clusters"] == 2 and "unanswerable" not in figures
+def test_figures_are_paired_and_clustered_by_race(tmp_path):
+    families = [{"family": name, "answer": name} for name in ("ego", "track")]
+    template = [row("a", prediction="ego", **families[0]), row("b", prediction="track", picture=1, **families[1])]
+    own = [replace(template[0], prediction="?", correct=False), template[1]]
+    own = [replace(p, wording=len(FAMILIES[p.family].wordings), base_correct=False) for p in own]
+    write_answers([*own, *template], further_file(tmp_path, "own_words"))
+    figures = analysis.OwnWords.measure(scored_run([], folder=tmp_path))
+    assert (figures.n, figures.exact, figures.trained_exact, figures.difference) == (2, 0.5, 1, -0.5)
+    assert figures.exact_ci95 == (0, 1) and figures.difference_ci95 == (-1, 0)
+    assert figures.unknown == 0 and figures.n_clusters == 2 and figures.unanswerable is None
+    assert "unanswerable" not in figures.into_metrics()["own_words"]
+    assert "nothing in a picture answers" not in figures.words()
 
 
 def test_without_pictures_or_with_a_user_s_questions_nothing_is_asked(bundled, scored, config, tmp_path):
-    store = FeatureStore(None, bundled, 4)
-    old = config.run_path / "predictions_own_words.jsonl"
-    old.parent.mkdir()
-    old.write_text("of an earlier scoring\n")
-    assert score_own_words(store, config, CUSTOM_SPLIT, read_own_words(config), scored) == {}
-    assert not old.exists()
+    words = read_own_words(config)
+    assert questions(bundled, config, "test", words, scored)
+    assert questions(bundled, config, CUSTOM_SPLIT, words, scored) == []
     none = ScoreConfig(run_dir=str(tmp_path), own_words_file="not/there.json", own_words_pictures=0)
-    assert score_own_words(store, none, "test", read_own_words(none), scored) == {}
+    assert questions(bundled, none, "test", read_own_words(none), scored) == []
+    assert analysis.OwnWords.measure(scored_run([], folder=tmp_path)) is None
 
 
 def test_the_bundled_file_has_every_family_and_none_of_its_wordings():
