@@ -1,6 +1,11 @@
-import pytest
+"""What notebooks show: tables without HTML of the data, sections in their order, a figure that redraws itself."""
 
+import pytest
+from IPython.display import HTML, Image, Markdown
+
+from stkvlm_lib.analysis.sections import Section, Shown, Table
 from stkvlm_lib.figures import display
+from stkvlm_lib.figures.style import message, png
 
 
 def test_a_table_shows_its_rows_and_says_when_there_are_none():
@@ -38,21 +43,32 @@ def test_the_live_figure_is_redrawn_in_place(monkeypatch):
     assert Handle.shown == ["curve of 1", "curve of 2"]
 
 
-@pytest.mark.parametrize("headless", ["1", ""])
-def test_progress_yields_every_item(monkeypatch, headless):
-    monkeypatch.setenv("STKVLM_HEADLESS", headless)
-    assert list(display.progress(range(5), "label")) == [0, 1, 2, 3, 4]
+@pytest.fixture
+def shown(monkeypatch):
+    """What a cell would show."""
+    found = []
+    monkeypatch.setattr(display, "display", found.append)
+    return found
 
 
-def test_headless_progress_is_a_few_plain_lines(monkeypatch, capsys):
-    monkeypatch.setenv("STKVLM_HEADLESS", "1")
-    list(display.progress(range(50), "encode"))
-    list(display.progress(range(3), "answer", every=0))
-    captured = capsys.readouterr()
-    assert captured.out.splitlines() == [
-        "encode: 50 of 50 batches, about 0 s left",
-        "answer: 1 of 3 batches, about 0 s left",
-        "answer: 2 of 3 batches, about 0 s left",
-        "answer: 3 of 3 batches, about 0 s left",
-    ]
-    assert captured.err == ""
+def test_a_section_shows_words_figures_tables_and_what_opens_on_a_click(shown):
+    chart = message("chart")
+    figures = [Shown("a", chart, "As *drawn*."), Shown("b", png(chart), "As left by an earlier report.")]
+    rows = [{"family": EVIL, "n": "3"}]
+    details = [Table(rows, "<b>More</b>")]
+    display.section(Section("Title", f"Words of {EVIL}.", figures, Table(rows), details, "A note."))
+    words, drawn, caption, left, _, table, note, more = shown
+    assert isinstance(words, Markdown) and "<svg" not in words.data and drawn is chart
+    assert isinstance(left, Image) and left.data == figures[1].figure
+    assert caption.data.count("*") == 4 and r"\*drawn\*" in caption.data, "a star of the data makes nothing slanted"
+    assert "&lt;svg" in table.to_html() and note.data == "*A note.*"
+    assert isinstance(more, HTML) and "<summary>&lt;b&gt;More&lt;/b&gt;</summary>" in more.data
+    assert "<svg" not in more.data and "Title" not in str(words.data), "the heading stands in the notebook"
+
+
+def test_what_a_run_does_not_have_is_a_line(shown, capsys):
+    display.section(None)
+    said = capsys.readouterr().out
+    assert shown == [] and "this run" in said and said.count("\n") == 1
+    display.section(Section("Title"))
+    assert shown == [], "nor is there anything but the heading"

@@ -1,11 +1,11 @@
-"""The parts of the overlay that can be switched on: zone names, visible shares, and the size that counts."""
+"""Karts marked by their role, and the parts of the overlay that can be switched on and off."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from stkvlm_lib.data.frames import Detection, Frame, View
-from stkvlm_lib.figures.drawing import ROLE_COLOURS, TOO_SMALL, draw_overlay, marks
+from stkvlm_lib.figures.drawing import ROLE_COLOURS, TOO_SMALL, draw_overlay, enlarged, marks
 
 EGO = Detection(1, 0, (260, 160, 340, 240), 0.75)
 """In the middle: the zone lines cross at 300, 200 px of a picture 600 px wide."""
@@ -80,3 +80,48 @@ def test_a_large_picture_is_shown_at_the_width_that_is_asked_for(tmp_path):
     Image.effect_noise((4000, 2667), 60).convert("RGB").save(view.image_path)
     drawn = draw_overlay(view, 1200, zone_names=True)
     assert drawn.size == (1200, 800) and has_colour(drawn, ROLE_COLOURS["ego"])
+
+
+@pytest.fixture
+def view(tmp_path):
+    """A grey picture: tux in the middle, gnu front left, puffy back right, kiki too small."""
+    Image.new("RGB", (150, 100), "#404040").save(tmp_path / "00001_00_im.jpg")
+    boxes = [(280, 180, 320, 220), (80, 40, 160, 100), (440, 300, 520, 360), (400, 40, 416, 60)]
+    frame = Frame(tmp_path, "all", "00001", "abyss", ("tux", "gnu", "puffy", "kiki"), "race-1")
+    frame.views.append(View(frame, 0, tuple(Detection(1, i, box) for i, box in enumerate(boxes))))
+    return frame.views[0]
+
+
+def test_marks_give_each_kart_its_role(view):
+    roles = {mark.name: mark.role for mark in marks(view)}
+    assert roles == {"tux": "ego", "gnu": "front and left", "puffy": "back and right", "kiki": TOO_SMALL}
+
+
+def test_enlarging_keeps_every_pixel_a_square(view):
+    large = enlarged(view, 600)
+    assert large.size == (600, 400)
+    assert np.array_equal(np.asarray(large)[::4, ::4], np.asarray(view.image()))
+    assert enlarged(view, 60).size == (60, 40), "shrunk where there is less room than pixels"
+
+
+def test_overlay_draws_only_the_roles_that_are_there(view):
+    drawn = draw_overlay(view, 600)
+    for role in ("ego", "front and left", "back and right", TOO_SMALL):
+        assert has_colour(drawn, ROLE_COLOURS[role]), role
+    for role in ("front and right", "back and left"):
+        assert not has_colour(drawn, ROLE_COLOURS[role]), role
+    assert np.array_equal(np.asarray(draw_overlay(view, 600, karts=False)), np.asarray(enlarged(view, 600)))
+
+
+def test_names_and_zones_can_be_left_out(view):
+    bare = np.asarray(draw_overlay(view, 600, names=set(), zones=False))
+    named = np.asarray(draw_overlay(view, 600, names={"gnu"}, zones=False))
+    changed = np.argwhere((bare != named).any(-1))
+    assert len(changed) and changed[:, 1].max() < 300, "only gnu, at the left, gets its name"
+    zones = np.asarray(draw_overlay(view, 600, names=set()))
+    assert (bare[:, 300] != zones[:, 300]).any() and (bare[200] != zones[200]).any()
+
+
+def test_view_without_karts_can_be_drawn(view):
+    empty = View(view.frame, 0, ())
+    assert np.array_equal(np.asarray(draw_overlay(empty, 600)), np.asarray(enlarged(empty, 600)))
