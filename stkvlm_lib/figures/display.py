@@ -27,7 +27,7 @@ def table(rows: Iterable[dict[str, Any]]) -> Any:
 def section(found: Any) -> None:
     """Words, figures with their captions, and tables of an `analysis.sections.Section`; a line where there is none."""
     if found is None:
-        print("This run has no such answers.")
+        print("Nothing to show: this run has none of it.")
         return
     if found.text:
         display(Markdown(escaped(found.text)))
