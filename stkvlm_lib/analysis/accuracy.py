@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from stkvlm_lib.analysis.intervals import Bootstrap, by_family, column, every, mean
-from stkvlm_lib.analysis.measured import Interval, Measured
+from stkvlm_lib.analysis.measured import Interval, Share
 from stkvlm_lib.analysis.scored_run import Analysis, ScoredRun
 from stkvlm_lib.analysis.sections import Section, Shown, Table, family_lines, listed, table
 from stkvlm_lib.evaluation.predictions import Prediction
@@ -21,12 +21,9 @@ from stkvlm_lib.number_text import count, interval, percent
 
 
 @dataclass(frozen=True)
-class FamilyScore(Measured):
+class FamilyScore(Share):
     """One family: shares right, of 0..1. prefix: with the answer cut to the truth's length, as the course grades."""
 
-    n: int
-    exact: float
-    exact_ci95: Interval | None = None
     prefix: float | None = None
     majority: float | None = None
     blind: float | None = None
@@ -35,15 +32,12 @@ class FamilyScore(Measured):
 
 
 @dataclass(frozen=True)
-class Score(Measured):
+class Score(Share):
     """A set of answers: shares right over all and by family, what fine-tuning and seeing gained.
 
     What the base alone, the blind model and the closed answer sets have is None where these were not asked.
     """
 
-    n: int
-    exact: float
-    exact_ci95: Interval | None = None
     prefix: float | None = None
     macro_exact: float | None = None
     majority: float | None = None

@@ -50,10 +50,6 @@ class Confusions(Analysis):
     def measure(cls, run: ScoredRun) -> Self:
         return cls()
 
-    @classmethod
-    def read(cls, metrics: dict) -> None:
-        return None
-
     def section(self, run: ScoredRun) -> Section:
         families = [name for name in SHOWN if any(p.family == name for p in run.predictions)]
         figures = []

@@ -41,10 +41,6 @@ class Errors(Analysis):
     def measure(cls, run: ScoredRun) -> Self:
         return cls()
 
-    @classmethod
-    def read(cls, metrics: dict) -> None:
-        return None
-
     def section(self, run: ScoredRun) -> Section | None:
         wrong = [p for p in run.predictions if not p.correct]
         if not wrong:

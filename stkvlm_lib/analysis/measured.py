@@ -1,6 +1,6 @@
 """Figures that write themselves into metrics.json and read themselves back: dataclasses of numbers and each other."""
 
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, dataclass, fields
 from functools import cache
 from types import UnionType
 from typing import Any, ClassVar, Self, get_args, get_origin, get_type_hints
@@ -42,6 +42,15 @@ class Measured:
             elif f.default is MISSING and f.default_factory is MISSING:
                 raise MeasuredError(f"{where}.{f.name}: not there")
         return cls(**given)
+
+
+@dataclass(frozen=True)
+class Share(Measured):
+    """Some questions: how many they are, and what share of them (0..1) is answered exactly right."""
+
+    n: int
+    exact: float
+    exact_ci95: Interval | None = None
 
 
 @cache

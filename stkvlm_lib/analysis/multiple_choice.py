@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from stkvlm_lib.analysis.intervals import Bootstrap, by_family, column, every, mean
-from stkvlm_lib.analysis.measured import Interval, Measured
+from stkvlm_lib.analysis.measured import Share
 from stkvlm_lib.analysis.scored_run import Analysis, ScoredRun
 from stkvlm_lib.analysis.sections import Section, Table, family_lines, table
 from stkvlm_lib.evaluation.predictions import ChoicePrediction
@@ -19,12 +19,9 @@ _STATES |= {"front_back": "in front or behind", "other": "something else"}
 
 
 @dataclass(frozen=True)
-class ChoiceScore(Measured):
+class ChoiceScore(Share):
     """Items right beside chance and the blind model."""
 
-    n: int
-    exact: float
-    exact_ci95: Interval | None = None
     chance: float | None = None
     blind: float | None = None
 

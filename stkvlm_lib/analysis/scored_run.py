@@ -36,7 +36,7 @@ class Analysis(Measured):
     @classmethod
     def read(cls, metrics: dict) -> Self | None:
         """The figures from metrics.json, None where it has none. Raises MeasuredError."""
-        return cls.from_json(metrics[cls.KEY], cls.KEY) if cls.KEY in metrics else None
+        return cls.from_json(metrics[cls.KEY], cls.KEY) if cls.KEY and cls.KEY in metrics else None
 
     def into_metrics(self) -> dict[str, Any]:
         """Their part of metrics.json."""

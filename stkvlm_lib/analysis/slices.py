@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MultipleLocator, PercentFormatter
 
 from stkvlm_lib.analysis.intervals import column, mean
-from stkvlm_lib.analysis.measured import Interval, Measured
+from stkvlm_lib.analysis.measured import Share
 from stkvlm_lib.analysis.question_facts import Facts
 from stkvlm_lib.analysis.scored_run import Analysis, ScoredRun
 from stkvlm_lib.analysis.sections import Section, Shown, Table, table, tables
@@ -98,12 +98,9 @@ _ORDER = {
 
 
 @dataclass(frozen=True)
-class Slice(Measured):
+class Slice(Share):
     """One slice. expected: None in runs of before it was measured."""
 
-    n: int
-    exact: float
-    exact_ci95: Interval | None = None
     expected: float | None = None
 
 

@@ -7,7 +7,7 @@ from typing import ClassVar, Self
 import numpy as np
 
 from stkvlm_lib.analysis.intervals import Bootstrap, by_family, column, every, mean
-from stkvlm_lib.analysis.measured import Interval, Measured
+from stkvlm_lib.analysis.measured import Interval, Share
 from stkvlm_lib.analysis.scored_run import Analysis, ScoredRun
 from stkvlm_lib.analysis.sections import Section, Table, family_lines, table
 from stkvlm_lib.evaluation.predictions import Prediction
@@ -16,13 +16,10 @@ from stkvlm_lib.number_text import count, interval, percent, points
 
 
 @dataclass(frozen=True)
-class WordingPair(Measured):
+class WordingPair(Share):
     """exact: in the new wording, trained_exact: in the known one; difference: new less known, paired by question;
     same_answer: how often both get the same answer."""
 
-    n: int
-    exact: float
-    exact_ci95: Interval | None = None
     trained_exact: float | None = None
     difference: float | None = None
     difference_ci95: Interval | None = None
