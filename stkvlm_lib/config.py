@@ -306,8 +306,13 @@ def upper(config: RunConfig | CollectConfig) -> dict[str, Any]:
 
 
 def check_checkout(folder: Path) -> None:
-    """Raises ConfigError where a folder lies in another checkout than this library, whose notebooks and files would be
-    mixed with it unseen."""
+    """Raises ConfigError where this library is a mere copy without notebooks and frames, and where a folder lies in
+    another checkout than it does, whose notebooks and files would be mixed with it unseen."""
+    if not (ROOT / "pyproject.toml").is_file():
+        raise ConfigError(
+            f"stkvlm_lib in {ROOT} is a copy without its notebooks and frames; install it from its checkout "
+            "with `pip install -e CHECKOUT`"
+        )
     marks = ("pyproject.toml", "stkvlm_lib/config.py")
     holding = (place for place in (folder, *folder.parents) if all((place / mark).is_file() for mark in marks))
     checkout = next(holding, ROOT)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from stkvlm_lib import __main__ as cli
-from stkvlm_lib import runs
+from stkvlm_lib import config, runs
 from stkvlm_lib.commands import command_line, run, test
 from stkvlm_lib.config import ROOT, ConfigError, ExploreConfig, read_parameters
 from stkvlm_lib.files import write_json
@@ -270,3 +270,19 @@ def test_help_is_that_of_how_it_was_called(capsys, monkeypatch):
         with pytest.raises(SystemExit):
             call()
         assert capsys.readouterr().out.startswith(f"usage: {prog} ask ")
+
+
+def test_a_library_without_its_checkout_says_how_to_install_it(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["stkvlm", "cpu"])
+    monkeypatch.setattr(config, "ROOT", tmp_path)
+    assert command_line.script() == 2
+    assert f"{tmp_path} is a copy" in (said := capsys.readouterr().err) and "pip install -e" in said
+
+
+def test_a_python_without_packages_is_told_in_one_line():
+    """-S leaves out the folder that packages are installed in."""
+    words = [sys.executable, "-S", "-m", "stkvlm_lib", "ask", PICTURE, "Which?", "--adapter", "models/course_adapter"]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert "has no package" in done.stderr and "./run_all.sh" in done.stderr

@@ -41,6 +41,12 @@ def ended(call: Callable[[], int | None]) -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE_ERROR
+    except ModuleNotFoundError as error:
+        if (error.name or "stkvlm_lib").startswith("stkvlm_lib"):  # a fault of ours
+            raise
+        remedy = "./run_all.sh installs what is needed, or `pip install -e .` in an environment of your own"
+        print(f"error: {sys.executable} has no package {error.name}; {remedy}", file=sys.stderr)
+        return FAILED
     except StepFailed as error:
         print(f"\nerror: {error}", file=sys.stderr)
         return FAILED
