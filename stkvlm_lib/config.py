@@ -263,8 +263,10 @@ def read_parameters(namespace: dict[str, Any], kind: type[C]) -> C:
 
     Parameters are the names that `kind` has, all that papermill was given, and other UPPER_CASE names or lower-case
     forms of parameters, which are taken for misspelt; not what a person's IPython start-up files define.
-    Raises ConfigError for a parameter that `kind` does not have, or whose value has the wrong type.
+    Raises ConfigError for a parameter that `kind` does not have, or whose value has the wrong type, and where the
+    notebook was opened in another checkout than the library's.
     """
+    check_checkout(Path.cwd())
     hint_at_order()
     valid = {field.name.upper() for field in fields(kind)}
     injected, hidden = _injected_names(namespace.get("In", ())), _startup_names(namespace)
@@ -311,6 +313,24 @@ def unknown_parameters(names: Iterable[str], valid: Iterable[str]) -> ConfigErro
 def upper(config: RunConfig | CollectConfig) -> dict[str, Any]:
     """The configuration as notebook parameters."""
     return {name.upper(): value for name, value in asdict(config).items()}
+
+
+def check_checkout(folder: Path) -> None:
+    """Raises ConfigError where this library is a mere copy without notebooks and frames, and where a folder lies in
+    another checkout than it does, whose notebooks and files would be mixed with it unseen."""
+    if not (ROOT / "pyproject.toml").is_file():
+        raise ConfigError(
+            f"stkvlm_lib in {ROOT} is a copy without its notebooks and frames; install it from its checkout "
+            "with `pip install -e CHECKOUT`"
+        )
+    marks = ("pyproject.toml", "stkvlm_lib/config.py")
+    holding = (place for place in (folder, *folder.parents) if all((place / mark).is_file() for mark in marks))
+    checkout = next(holding, ROOT)
+    if not checkout.samefile(ROOT):
+        raise ConfigError(
+            f"{folder} lies in the checkout {checkout}, but the stkvlm_lib of this environment is that of {ROOT}; "
+            f"start it through {checkout}/run_all.sh, or call `pip install -e {checkout}` in this environment"
+        )
 
 
 def resolve(path: str | Path) -> Path:

@@ -25,8 +25,10 @@ from stkvlm_lib.config import (
     upper,
 )
 from stkvlm_lib.files import read_object, write_text
+from stkvlm_lib.installation import lead_to_this_library
 from stkvlm_lib.model_files import ModelError, check_base, check_start, hash_weights, read_adapter
 from stkvlm_lib.notebook_kernel import CONNECTION_FILE, Kernel
+from stkvlm_lib.number_text import interval, percent
 
 NOTEBOOKS = ROOT / "notebooks"
 EXPECTED_TIME = {
@@ -308,7 +310,7 @@ def execute(source: Path, target: Path, parameters: dict[str, Any]) -> str:
     target.parent.mkdir(parents=True, exist_ok=True)
     target.with_suffix(".html").unlink(missing_ok=True)
     os.environ["STKVLM_HEADLESS"] = "1"
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    lead_to_this_library()
     kernel = Kernel(target.parent / CONNECTION_FILE.format(os.getpid()))
     return kernel.run(lambda: _execute(source, target, parameters, kernel))
 
@@ -355,11 +357,10 @@ def point_latest_to(folder: Path) -> None:
 def print_headline(folder: Path) -> None:
     """The scores of a complete run, and where to look at them."""
     metrics = read_object(folder / "metrics.json", "run notebook 04 again")
-    low, high = metrics.get("exact_ci95") or (None, None)
-    print(f"\nexact match  {_percent(metrics['exact'])}  (95 % interval {_percent(low)} to {_percent(high)})", end="")
+    print(f"\nexact match  {percent(metrics['exact'])}  (95% interval {interval(metrics.get('exact_ci95'))})", end="")
     print(f" on {metrics['n']} questions, split {metrics['split']}")
     for label, key in (("majority", "majority"), ("blind", "blind"), ("base alone", "base_exact")):
-        print(f"{label:<12} {_percent(metrics.get(key))}")
+        print(f"{label:<12} {percent(metrics.get(key))}")
     if metrics["exact"] <= (metrics.get("majority") or 0.0):
         print("warning      no better than the most frequent answers: has training diverged? See train_curve.png")
     print(f"report       {folder / 'report.html'}\nlatest       {folder.parent / 'latest'}", flush=True)
@@ -372,7 +373,3 @@ def _device() -> str:
 
 def _scarce(gigabytes: float, needed: float) -> str:
     return "" if gigabytes >= needed else f" - less than the {needed} GB that a run can need"
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f} %"

@@ -51,13 +51,18 @@ def set_up_torch() -> None:
 
 def set_up_hub(base_model: str) -> None:
     """Telemetry off; no look-ups on a hub when the base lies on disk. What the user has set stays as it is."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    quiet_libraries()
     if not base_is_local(base_model) or "HF_HUB_OFFLINE" in os.environ:
         return
     os.environ["HF_HUB_OFFLINE"] = "1"
     if constants := sys.modules.get("huggingface_hub.constants"):
         constants.HF_HUB_OFFLINE = True  # read from the environment at import, which has been
+
+
+def quiet_libraries() -> None:
+    """No telemetry, and no threads of tokenizers that warn when a process forks."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 
 def base_is_local(base_model: str) -> bool:
@@ -236,26 +241,27 @@ def run_id(profile: str, seed: int) -> str:
     return f"{time.strftime('%Y%m%d-%H%M%S')}-{profile}-s{seed}-{commit().removesuffix(', dirty')}"
 
 
-def find_run(name: str | None, outputs: Path) -> Path:
-    """A run by its name in outputs/ or by its path; None: the newest, which need not be there yet.
+def find_run(name: str | None) -> Path:
+    """A run by its name in outputs/, or by a path, which counts from the repository; None: the newest, which need not
+    be there yet.
 
     Raises FileNotFoundError for a run that is not there.
     """
     if name is None:
-        return outputs / "latest"
-    found = next((path for path in (outputs / name, Path(name).absolute()) if path.is_dir()), None)
+        return OUTPUTS / "latest"
+    found = next((path for path in (OUTPUTS / name, resolve(name)) if path.is_dir()), None)
     if found is None:
-        there = sorted(path.name for path in outputs.glob("*") if path.is_dir())
-        raise FileNotFoundError(f"{name}: no such run; there are {', '.join(there) or 'none yet'}")
+        there = ", ".join(sorted(path.name for path in OUTPUTS.glob("*") if path.is_dir())) or "none yet"
+        raise FileNotFoundError(f"{name}: no such run; there are {there} in outputs/, and a path counts from {ROOT}")
     return found
 
 
 def compared_run(name: str) -> Path:
-    """The folder of COMPARE_RUN: a name in outputs/, or a path counted from the repository.
-
-    Raises ConfigError where no scored run is.
-    """
-    folder = OUTPUTS / name if (OUTPUTS / name).is_dir() else resolve(name)
+    """The folder of COMPARE_RUN, as `find_run` finds it. Raises ConfigError where no scored run is."""
+    try:
+        folder = find_run(name)
+    except FileNotFoundError as error:
+        raise ConfigError(f"COMPARE_RUN: {error}") from None
     if not (folder / "predictions.jsonl").is_file():
         raise ConfigError(f"COMPARE_RUN: no predictions.jsonl in {folder}; name a run in outputs/ that was scored")
     return folder

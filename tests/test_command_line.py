@@ -1,4 +1,4 @@
-"""What the command line refuses and how it fails: one line that says what, where and what to do; never a traceback."""
+"""The commands: what is meant by the words, what is refused and how they fail: in one line, never with a traceback."""
 
 import errno
 import os
@@ -6,14 +6,17 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from stkvlm_lib import __main__ as cli
-from stkvlm_lib import runs
-from stkvlm_lib.config import ROOT
+from stkvlm_lib import config, runs
+from stkvlm_lib.commands import command_line, run, test
+from stkvlm_lib.config import ROOT, ConfigError, ExploreConfig, read_parameters
 from stkvlm_lib.files import write_json
+from stkvlm_lib.installation import lead_to_this_library
 
 PICTURE = str(ROOT / "frames" / "test" / "800000_00_im.jpg")
 
@@ -33,7 +36,6 @@ def refused(capsys, *words, status=2):
 @pytest.fixture
 def outputs(tmp_path, monkeypatch):
     """An outputs folder with one run that was scored."""
-    monkeypatch.setattr(cli, "OUTPUTS", tmp_path / "outputs")
     monkeypatch.setattr(runs, "OUTPUTS", tmp_path / "outputs")
     write_json(tmp_path / "outputs" / "a" / "metrics.json", {})
     return tmp_path / "outputs"
@@ -127,7 +129,7 @@ def test_a_signal_to_end_ends_in_order_and_is_told_by_the_status(monkeypatch, nu
         finally:
             tidied.append(True)
 
-    monkeypatch.setattr(cli, "run_pipeline", wait)
+    monkeypatch.setattr(run, "run_pipeline", wait)
     before = signal.getsignal(number)
     assert cli.main(["run", "cpu"]) == 128 + number
     assert tidied and signal.getsignal(number) is before
@@ -136,7 +138,151 @@ def test_a_signal_to_end_ends_in_order_and_is_told_by_the_status(monkeypatch, nu
 def test_nohup_is_respected(monkeypatch):
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        monkeypatch.setattr(cli, "run_pipeline", lambda request: os.kill(os.getpid(), signal.SIGHUP))
+        monkeypatch.setattr(run, "run_pipeline", lambda request: os.kill(os.getpid(), signal.SIGHUP))
         assert cli.main(["run", "cpu"]) == 0
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize(
+    ("words", "profile"),
+    [
+        ([], None),
+        (["cpu"], "cpu"),
+        (["run", "cpu"], "cpu"),
+        (["-p", "SEED", "1"], None),
+        (["-p", "SEED", "1", "cpu"], "cpu"),
+    ],
+)
+def test_the_notebooks_are_run_where_no_command_is_named(monkeypatch, words, profile):
+    requests = []
+    monkeypatch.setattr(run, "run_pipeline", requests.append)
+    assert cli.main(words) == 0
+    assert [request.profile for request in requests] == [profile]
+    assert requests[0].parameters == ({"SEED": "1"} if "SEED" in words else {})
+
+
+def test_a_check_says_of_every_command_whether_to_go_on_and_does_nothing(capsys, outputs, monkeypatch):
+    for command in command_line.COMMANDS:
+        monkeypatch.setattr(command, "call", lambda options: pytest.fail("called"))
+    for words in ([], ["cpu"], ["test", "-m", "render"], ["report", "a"], ["explore", "a"], ["fetch"]):
+        assert cli.main(["check", *words]) == command_line.GO_ON
+    assert capsys.readouterr() == ("", "")
+    for words in (["report", "b"], ["cpu", "-p", "SEED", "x"], ["compare", "a", "a"], ["none"]):
+        refused(capsys, "check", *words)
+
+
+def test_the_words_after_test_are_pytests_whatever_they_look_like(monkeypatch):
+    called = []
+    monkeypatch.setattr(test, "_status", lambda *words: called.append(words) or 0)
+    for words in (
+        ["-m", "render"],
+        ["-q", "tests/test_files.py", "-k", "a or b"],
+        ["--version"],
+        [],
+        ["--from", "--", "x"],
+    ):
+        assert cli.main(["test", *words]) == 0
+        assert called[-2:] == [("ruff", "check", "."), ("pytest", *words)]
+
+
+@pytest.mark.parametrize(("linted", "tested", "status"), [(0, 0, 0), (1, 0, 1), (0, 5, 5), (1, 2, 2)])
+def test_the_status_of_test_tells_of_both_linter_and_tests(monkeypatch, linted, tested, status):
+    monkeypatch.setattr(test, "_status", lambda module, *words: {"ruff": linted, "pytest": tested}[module])
+    assert cli.main(["test"]) == status
+
+
+def test_an_ended_test_run_is_ended_in_order(tmp_path):
+    """SIGTERM to the command alone: pytest's own fixtures tidy up before it ends."""
+    (tmp_path / "test_slow.py").write_text(
+        "import pathlib, pytest, time\nhere = pathlib.Path(__file__).parent\n\n\n"
+        "@pytest.fixture\ndef tidy():\n    yield\n    (here / 'tidied').touch()\n\n\n"
+        "def test_slow(tidy):\n    (here / 'begun').touch()\n    time.sleep(60)\n"
+    )
+    words = [sys.executable, "-m", "stkvlm_lib", "test", "-p", "no:cacheprovider", str(tmp_path)]
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        for _ in range(600):
+            if (tmp_path / "begun").exists() or process.poll() is not None:
+                break
+            time.sleep(0.1)
+        process.terminate()
+        said = process.communicate(timeout=60)[0]
+    assert process.returncode == 143, said
+    assert (tmp_path / "tidied").exists()
+
+
+def test_every_command_is_a_module_with_what_is_asked_of_one():
+    folder = Path(command_line.__file__).parent
+    helpers = {"__init__", "arguments", "command_line", "endings"}
+    listed = [*command_line.COMMANDS, *command_line.UNLISTED]
+    assert {file.stem for file in folder.glob("*.py")} - helpers == set(map(command_line.name_of, listed))
+    assert all(callable(command.add_arguments) and callable(command.call) and command.__doc__ for command in listed)
+
+
+def test_processes_find_this_library_and_this_environment_first_and_once(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["/other", str(ROOT)]))
+    monkeypatch.setenv("PATH", "/usr/bin")
+    for _ in range(2):
+        lead_to_this_library()
+    assert os.environ["PYTHONPATH"] == os.pathsep.join([str(ROOT), "/other"])
+    assert os.environ["PATH"] == os.pathsep.join([str(Path(sys.executable).parent), "/usr/bin"])
+
+
+@pytest.fixture
+def other_checkout(tmp_path):
+    for name in ("pyproject.toml", "stkvlm_lib/config.py", "notebooks/01_explore_data.ipynb"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def test_the_program_of_an_environment_does_not_serve_another_checkout(capsys, other_checkout, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["stkvlm", "check"])
+    monkeypatch.chdir(other_checkout / "notebooks")
+    assert command_line.script() == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and str(other_checkout) in said and str(ROOT) in said and "pip install -e" in said
+    assert cli.main(["check"]) == command_line.GO_ON, (
+        "run_all.sh is called by its path, which says whose library is meant"
+    )
+
+
+@pytest.mark.parametrize("folder", [ROOT, ROOT / "notebooks", Path("/")])
+def test_it_serves_its_own_checkout_and_folders_of_none(folder, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["stkvlm", "check"])
+    monkeypatch.chdir(folder)
+    assert command_line.script() == command_line.GO_ON
+
+
+def test_a_notebook_opened_in_another_checkout_is_told(other_checkout, monkeypatch):
+    monkeypatch.chdir(other_checkout)
+    with pytest.raises(ConfigError, match=f"{other_checkout}.*stkvlm_lib of this environment is that of {ROOT}"):
+        read_parameters({"SEED": 0}, ExploreConfig)
+
+
+def test_ask_without_an_adapter_says_what_to_do(capsys, outputs):
+    assert "./run_all.sh" in refused(capsys, "ask", PICTURE, "Which track is this?")
+
+
+def test_help_is_that_of_how_it_was_called(capsys, monkeypatch):
+    for prog, call in (("./run_all.sh", cli.main), ("stkvlm", command_line.script)):
+        monkeypatch.setattr(sys, "argv", [prog, "ask", "--help"])
+        with pytest.raises(SystemExit):
+            call()
+        assert capsys.readouterr().out.startswith(f"usage: {prog} ask ")
+
+
+def test_a_library_without_its_checkout_says_how_to_install_it(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["stkvlm", "cpu"])
+    monkeypatch.setattr(config, "ROOT", tmp_path)
+    assert command_line.script() == 2
+    assert f"{tmp_path} is a copy" in (said := capsys.readouterr().err) and "pip install -e" in said
+
+
+def test_a_python_without_packages_is_told_in_one_line():
+    """-S leaves out the folder that packages are installed in."""
+    words = [sys.executable, "-S", "-m", "stkvlm_lib", "ask", PICTURE, "Which?", "--adapter", "models/course_adapter"]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert "has no package" in done.stderr and "./run_all.sh" in done.stderr

@@ -9,6 +9,7 @@ import pytest
 from run_folder import make_run
 
 from stkvlm_lib import __main__ as cli
+from stkvlm_lib import runs
 from stkvlm_lib.config import ROOT, ConfigError, ExplorerConfig, upper
 from stkvlm_lib.explore.explorer_page import NOTEBOOK, TEMPLATES, find_socket_folder, write_page
 from stkvlm_lib.explore.explorer_run import explore_run, frames_of, model_of, read_answers
@@ -121,7 +122,7 @@ def test_the_page_is_notebook_06_with_the_run_and_without_its_preface(run, tmp_p
     ],
 )
 def test_a_wrong_argument_is_one_line_and_status_2(arguments, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(cli, "OUTPUTS", tmp_path)
+    monkeypatch.setattr(runs, "OUTPUTS", tmp_path)
     try:
         status = cli.main(["explore", *arguments])
     except SystemExit as stopped:

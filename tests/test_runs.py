@@ -6,6 +6,7 @@ import random
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import nbformat
@@ -201,7 +202,7 @@ def test_all_notebooks_run_and_what_they_print_is_seen(bench, capfd):
     assert {step: given["SEED"] for step, given in read_json(folder / "config.json").items()} == dict.fromkeys(STEPS, 5)
     shown = capfd.readouterr().out
     assert all(f"in step {step}" in shown for step in STEPS)
-    assert "75.0 %" in shown and "70.0 % to 80.0 %" in shown and str(folder / "report.html") in shown
+    assert "75.0%" in shown and "70.0% to 80.0%" in shown and str(folder / "report.html") in shown
 
 
 @pytest.mark.parametrize(
@@ -345,12 +346,21 @@ def test_the_preflight_shows_what_will_be_used(capsys):
 def test_a_run_is_found_by_name_or_folder(tmp_path, monkeypatch):
     outputs, run = tmp_path / "outputs", tmp_path / "outputs" / "a-run"
     run.mkdir(parents=True)
-    assert runs.find_run(None, outputs) == outputs / "latest"
-    assert runs.find_run("a-run", outputs) == runs.find_run(str(run), outputs) == run
-    monkeypatch.chdir(outputs)
-    assert runs.find_run("a-run/", tmp_path).samefile(run)
-    with pytest.raises(FileNotFoundError, match="b-run: no such run; there are a-run"):
-        runs.find_run("b-run", outputs)
+    monkeypatch.setattr(runs, "OUTPUTS", outputs)
+    assert runs.find_run(None) == outputs / "latest"
+    assert runs.find_run("a-run") == runs.find_run("a-run/") == runs.find_run(str(run)) == run
+    with pytest.raises(FileNotFoundError, match="b-run: no such run; there are a-run in outputs/"):
+        runs.find_run("b-run")
+
+
+@pytest.mark.parametrize("folder", [ROOT, ROOT / "notebooks", Path("/")])
+def test_a_path_of_a_run_means_the_same_wherever_a_command_is_started(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "OUTPUTS", tmp_path)
+    monkeypatch.chdir(folder)
+    assert runs.find_run("models/embedded") == ROOT / "models" / "embedded"
+    for find, error in ((runs.find_run, FileNotFoundError), (runs.compared_run, ConfigError)):
+        with pytest.raises(error, match=f"embedded: no such run; there are none yet .* counts from {ROOT}"):
+            find("embedded")
 
 
 @pytest.mark.parametrize(

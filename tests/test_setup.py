@@ -1,6 +1,9 @@
 """What sets up and starts the project: one list of versions, arguments refused before anything is installed."""
 
+import itertools
+import json
 import os
+import re
 import shutil
 import subprocess
 import tomllib
@@ -8,8 +11,10 @@ import tomllib
 import pytest
 import yaml
 
-from stkvlm_lib import __main__ as cli
+from stkvlm_lib import installation
+from stkvlm_lib.commands import command_line
 from stkvlm_lib.config import PROFILES, ROOT, STEPS
+from stkvlm_lib.pipeline import EXPECTED_TIME
 
 SCRIPT = ROOT / "run_all.sh"
 
@@ -31,18 +36,29 @@ def run_all(*arguments, cwd, path=None):
     return done
 
 
-def test_environment_yml_pins_what_pyproject_pins():
+def project():
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def test_environment_yml_installs_the_project_itself_and_names_no_version_but_pythons():
     dependencies = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
-    pip = next(entry["pip"] for entry in dependencies if isinstance(entry, dict))
-    assert pip == [f"{name}=={version}" for name, version in cli.pins().items()]
-    assert pip[0].startswith("torch=="), "pip must see torch first"
+    assert dependencies == ["python=3.11", "pip", {"pip": ["-e .[test]"]}]
+    assert project()["requires-python"] == ">=3.11"
 
 
-def test_the_python_of_environment_yml_is_one_that_pyproject_allows():
-    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert "python=3.11" in environment["dependencies"]
-    assert project["requires-python"] == ">=3.11"
+def test_every_version_is_pinned_once_and_torch_comes_first():
+    lines = [*project()["dependencies"], *itertools.chain(*project()["optional-dependencies"].values())]
+    names = [line.partition("==")[0] for line in lines]
+    assert len(names) == len(set(names))
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines if line != "stkvlm[cluster]")
+    assert names[0] == next(iter(installation.pins())) == "torch"
+
+
+def test_the_tests_need_what_the_library_needs_and_their_own_and_what_other_extras_bring():
+    plain, tested = installation.pins(), installation.pins("test")
+    assert plain.items() < tested.items()
+    assert {"pytest", "ruff", "distributed"} <= set(tested) - set(plain)
+    assert len(plain) == len(project()["dependencies"])
 
 
 def test_a_local_build_satisfies_a_pin_and_another_version_does_not(monkeypatch):
@@ -50,19 +66,50 @@ def test_a_local_build_satisfies_a_pin_and_another_version_does_not(monkeypatch)
 
     def distribution(name):
         if name not in installed:
-            raise cli.PackageNotFoundError(name)
+            raise installation.PackageNotFoundError(name)
         return type("Distribution", (), {"version": installed[name]})
 
-    monkeypatch.setattr(cli, "distribution", distribution)
-    assert cli.unmet({"torch": "2.13.0", "numpy": "2.4.6", "peft": "0.21.2"}) == {"numpy": "2.4.6", "peft": "0.21.2"}
+    monkeypatch.setattr(installation, "distribution", distribution)
+    wanted = {"torch": "2.13.0", "numpy": "2.4.6", "peft": "0.21.2"}
+    assert installation.unmet(wanted) == {"numpy": "2.4.6", "peft": "0.21.2"}
 
 
-def test_help_names_every_profile_and_installs_nothing(tmp_path):
-    for words in (["--help"], ["-h"], ["ask", "--help"], ["compare", "-h"], ["push", "--help"]):
-        done = run_all(*words, cwd=tmp_path)
-        assert done.returncode == 0
-        assert all(f"\n  {profile} " in done.stdout for profile in PROFILES)
-        assert all(step in done.stdout for step in STEPS)
+@pytest.mark.parametrize(
+    ("origin", "linked"),
+    [
+        ({"url": ROOT.as_uri(), "dir_info": {"editable": True}}, True),
+        ({"url": f"{ROOT.as_uri()}-copy", "dir_info": {"editable": True}}, False),
+        ({"url": ROOT.as_uri(), "dir_info": {}}, False),
+        ({"url": "https://example.org/stkvlm.whl", "archive_info": {}}, False),
+        (None, False),
+    ],
+)
+def test_a_library_counts_as_installed_where_it_is_this_checkouts_and_editable(tmp_path, monkeypatch, origin, linked):
+    folder = tmp_path / "stkvlm-0.1.0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: stkvlm\nVersion: 0.1.0\n")
+    if origin:
+        (folder / "direct_url.json").write_text(json.dumps(origin))
+    monkeypatch.setattr(installation.sysconfig, "get_path", lambda name: str(tmp_path))
+    assert installation.is_linked() is linked
+
+
+@pytest.mark.parametrize("word", ["--help", "-h", "help"])
+def test_help_names_every_command_profile_and_duration_and_installs_nothing(tmp_path, word):
+    done = run_all(word, cwd=tmp_path)
+    assert done.returncode == 0 and done.stderr == ""
+    assert all(f"\n  {command_line.name_of(command):<9} " in done.stdout for command in command_line.COMMANDS)
+    assert all(f"\n  {profile:<9} {EXPECTED_TIME[profile]}: " in done.stdout for profile in PROFILES)
+    assert "./run_all.sh [PROFILE]" in done.stdout and "130 interrupted" in done.stdout
+
+
+def test_every_command_has_a_help_of_its_own_and_installs_nothing(tmp_path):
+    for command in command_line.COMMANDS:
+        done = run_all(command_line.name_of(command), "--help", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert command.__doc__.splitlines()[0] in done.stdout
+    asked = run_all("cpu", "-p", "SEED", "1", "-h", cwd=tmp_path)
+    assert asked.returncode == 0 and all(step in asked.stdout for step in STEPS)
 
 
 @pytest.mark.parametrize(
@@ -79,11 +126,17 @@ def test_help_names_every_profile_and_installs_nothing(tmp_path):
         (["--run-id", "../x"], ["../x"]),
         (["--frm", "03"], ["--frm", "--help"]),
         (["report", "absent"], ["absent"]),
-        (["compare", "one"], ["two runs", "--help"]),
+        (["tset"], ["tset", "test", "ask"]),
+        (["compare", "one"], ["RUN", "compare --help"]),
         (["compare", "absent", "absent"], ["absent"]),
         (["push", "absent", "owner/name"], ["absent"]),
         (["push", "tests"], ["OWNER/NAME", "--help"]),
-        (["ask", "picture.jpg"], ["IMAGE", "--help"]),
+        (["ask", "picture.jpg"], ["QUESTION", "ask --help"]),
+        (["explore", "absent"], ["absent"]),
+        (["explore", "--port", "http"], ["--port", "http"]),
+        (["card", "absent"], ["absent"]),
+        (["render", "x", "--images", "0"], ["--images"]),
+        (["render", "x", "--seed", "1", "--recipe", "y"], ["--seed", "leave out"]),
         (["ask", "absent.jpg", "Which track is this?"], ["absent.jpg"]),
     ],
 )
@@ -109,11 +162,3 @@ def test_without_a_recent_python_the_remedy_is_named(tmp_path):
     assert done.stderr.count("\n") == 1
     assert "3.11" in done.stderr
     assert "apt install" in done.stderr
-
-
-def test_ask_without_an_adapter_says_what_to_do(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(cli, "OUTPUTS", tmp_path)
-    assert cli.main(["ask", "picture.jpg", "Which track is this?"]) == 2
-    message = capsys.readouterr().err
-    assert message.count("\n") == 1
-    assert "./run_all.sh" in message

@@ -11,6 +11,7 @@ from papermill.parameterize import parameterize_notebook
 
 from stkvlm_lib.config import ROOT, ConfigError
 from stkvlm_lib.explore.links import ADDRESS, LAST_PORT, PORT, Place
+from stkvlm_lib.installation import lead_to_this_library
 
 NOTEBOOK = ROOT / "notebooks" / "06_explore.ipynb"
 NOTEBOOK_ONLY = "notebook-only"
@@ -48,7 +49,7 @@ def serve(run: Path, parameters: dict[str, str], port: int = PORT, place: Place 
     if not 1 <= port <= LAST_PORT:
         raise ConfigError(f"--port {port}: must be from 1 to {LAST_PORT}; {PORT} is usual")
     sockets = find_socket_folder()
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    lead_to_this_library()
     os.environ["JUPYTER_PATH"] = os.pathsep.join([str(TEMPLATES), *filter(None, [os.environ.get("JUPYTER_PATH")])])
     from stkvlm_lib.explore.explorer_server import ExplorerServer  # only now: Voila reads the paths just set
 

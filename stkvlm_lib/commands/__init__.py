@@ -1,0 +1,7 @@
+"""What `./run_all.sh` and `stkvlm` can do: a command is a module here, listed once, in `command_line.COMMANDS`.
+
+The module's name is the command's; the first line of its docstring stands in the help, all of it in `COMMAND --help`.
+`add_arguments(parser)` says what it takes, `call(options)` does it and may return an exit status. `check(options)`,
+where there is one, comes first and refuses what can be refused before anything is installed: like everything that a
+module imports at its top, it needs the standard library alone.
+"""

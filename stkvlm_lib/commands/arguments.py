@@ -1,0 +1,39 @@
+"""Arguments that several commands take, and how they are read."""
+
+import argparse
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from stkvlm_lib.config import ROOT
+
+A_RUN = "a name in outputs/, or a folder (relative ones count from the repository)"
+
+
+def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
+    """An argparse type for whole numbers in a range."""
+
+    def read(text: str) -> int:
+        wanted = f"a whole number from {least}" + (f" to {most}" if most else "")
+        if not re.fullmatch(r"[+-]?[0-9]{1,18}", text) or not least <= int(text) <= (most or 10**18):
+            raise argparse.ArgumentTypeError(f"{text[:40]!r} is not {wanted}")
+        return int(text)
+
+    return read
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """One run, the newest where none is named."""
+    parser.add_argument("run", nargs="?", metavar="RUN", help=f"{A_RUN}; default: the newest")
+
+
+def require_folder(folder: Path, what: str) -> None:
+    """Raises FileNotFoundError where a folder that was named is not there."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder; name {what}")
+
+
+def from_repository(folder: Path) -> Path:
+    """A folder as a command typed in the repository names it."""
+    folder = folder.resolve()
+    return folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder

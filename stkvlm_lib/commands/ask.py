@@ -1,0 +1,45 @@
+"""Answer a question about a picture."""
+
+import argparse
+from pathlib import Path
+
+from stkvlm_lib import runs
+from stkvlm_lib.config import EMBEDDED
+from stkvlm_lib.model_files import read_adapter_record
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("image", type=Path, metavar="IMAGE")
+    parser.add_argument("question", metavar="QUESTION", help="in quotes, in your own words")
+    parser.add_argument(
+        "--adapter", type=Path, metavar="DIR", help="the one that answers; default: outputs/latest/adapter"
+    )
+    parser.add_argument("--base", metavar="NAME_OR_DIR", help="base model, where the adapter's own is a local folder")
+
+
+def check(options: argparse.Namespace) -> None:
+    if not options.image.is_file():
+        raise FileNotFoundError(f"{options.image}: there is no such picture; name a file that is one")
+    adapter = _adapter(options)
+    if not adapter.is_dir():
+        raise FileNotFoundError(f"{adapter}: no adapter there; run ./run_all.sh first, or name one with --adapter DIR")
+    read_adapter_record(adapter)
+    if not options.question.strip():
+        raise ValueError("the question is empty; give one in quotes")
+
+
+def call(options: argparse.Namespace) -> None:
+    runs.set_up_hub(options.base or EMBEDDED)  # a base that only the adapter names is not fetched
+
+    from stkvlm_lib.data.frames import load_image
+    from stkvlm_lib.explore.asking import in_lines, put
+    from stkvlm_lib.vlm.adapter import load_answerer  # only now: these imports take seconds
+
+    image = load_image(options.image)
+    runs.set_up_torch()
+    model = load_answerer(_adapter(options), options.base)
+    print("\n".join(in_lines(*put(model, model.encode([image]), options.question))))
+
+
+def _adapter(options: argparse.Namespace) -> Path:
+    return options.adapter or runs.OUTPUTS / "latest" / "adapter"

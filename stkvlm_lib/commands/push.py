@@ -1,0 +1,22 @@
+"""Upload an adapter with its card to the Hugging Face hub."""
+
+import argparse
+from pathlib import Path
+
+from stkvlm_lib.commands.arguments import require_folder
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, metavar="ADAPTER_DIR")
+    parser.add_argument("name", metavar="OWNER/NAME")
+    parser.add_argument("--private", action="store_true", help="where the repository has to be made: not public")
+
+
+def check(options: argparse.Namespace) -> None:
+    require_folder(options.folder, "an adapter, such as outputs/latest/adapter")
+
+
+def call(options: argparse.Namespace) -> None:
+    from stkvlm_lib.vlm.hub import push_adapter
+
+    print(push_adapter(options.folder, options.name, private=options.private))

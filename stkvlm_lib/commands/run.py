@@ -1,0 +1,65 @@
+"""Run the notebooks that are not done yet, one after the other.
+
+The first code cell of each notebook lists its parameters; relative paths in them count from the repository.
+"""
+
+import argparse
+
+from stkvlm_lib.config import PROFILES, STEPS, ConfigError
+from stkvlm_lib.pipeline import EXPECTED_TIME, Request, check_request, run_pipeline
+
+_PROFILE_IS = {
+    "smoke": "little data, one epoch; what the tests use",
+    "cpu": "embedded base, bundled frames; the default without a GPU",
+    "gpu": f"{PROFILES['gpu']['BASE_MODEL'].rpartition('/')[2]} from the hub; the default with a CUDA device",
+}
+PROFILES_TEXT = "profiles:\n" + "\n".join(
+    f"  {name:<9} {EXPECTED_TIME[name]}: {_PROFILE_IS[name]}" for name in PROFILES
+)
+EPILOG = PROFILES_TEXT
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("profile", nargs="?", metavar="PROFILE", help=", ".join(PROFILES))
+    parser.add_argument(
+        "-p",
+        dest="parameters",
+        nargs="+",
+        action="append",
+        default=[],
+        metavar="NAME VALUE",
+        help="set a parameter in every notebook that has it, e.g. -p EPOCHS 4 -p SEED 1",
+    )
+    parser.add_argument(
+        "--run-id",
+        metavar="ID",
+        help="the run's name, a folder in outputs/; given again, the run goes on at the first step not done",
+    )
+    parser.add_argument(
+        "--from",
+        dest="from_step",
+        metavar="STEP",
+        help=f"do one of {', '.join(STEPS)} and what follows it again; needs --run-id",
+    )
+
+
+def check(options: argparse.Namespace) -> None:
+    check_request(_request(options))
+
+
+def call(options: argparse.Namespace) -> None:
+    run_pipeline(_request(options))
+
+
+def _request(options: argparse.Namespace) -> Request:
+    """`-p A 1 -p B 2` and `-p A 1 B 2` alike; a profile may also stand after them."""
+    profile, parameters = options.profile, {}
+    for given in options.parameters:
+        words = list(given)
+        if len(words) % 2 and profile is None and words[-1] in PROFILES:
+            profile = words.pop()
+        if len(words) % 2:
+            raise ConfigError(f"-p takes a NAME and a VALUE; {words[-1]!r} stands alone")
+        parameters |= dict(zip(words[::2], words[1::2], strict=True))
+    step = options.from_step
+    return Request(profile, parameters, options.run_id, step.zfill(2) if step else None)
