@@ -154,6 +154,7 @@ def test_answers_of_a_user_s_questions_replace_all_that_an_earlier_evaluation_le
     assert found.split == CUSTOM_SPLIT and len(read_answers(tmp_path / HEADLINE)) == 2
     left = {path.name for path in tmp_path.glob("predictions_*")}
     assert left == {"predictions_valid.jsonl"}, "only what the threshold is fitted on is asked beside them"
+    assert read_answers(tmp_path / "predictions_valid.jsonl")
     faults = found.facts()["label_faults"]
     assert [fault["family"] for fault in faults] == ["track", "track"] and "nowhere at all" in faults[0]["such as"]
     told = {name: found.facts()[name] for name in ("train_seconds", "qa_per_second_train")}
