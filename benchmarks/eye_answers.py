@@ -22,9 +22,14 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from stkvlm_lib import markdown
+from stkvlm_lib.analysis.accuracy import score, score_table
+from stkvlm_lib.analysis.comparison import Comparison, compare, share
+from stkvlm_lib.analysis.intervals import Bootstrap
 from stkvlm_lib.config import ROOT
 from stkvlm_lib.data.frame_sets import FrameSet, read_frames
 from stkvlm_lib.data.frames import BOX_FRAME, KART_CLASS, Detection, View
+from stkvlm_lib.evaluation.asking import as_prediction
+from stkvlm_lib.evaluation.predictions import HEADLINE, Prediction, read_answers
 from stkvlm_lib.figures.drawing import font_of
 from stkvlm_lib.files import read_rows, write_json, write_jsonl, write_text
 from stkvlm_lib.grammar.families import pick
@@ -32,10 +37,6 @@ from stkvlm_lib.grammar.questions import FAMILIES
 from stkvlm_lib.qa.qa_sets import Record, by_picture, make_records
 from stkvlm_lib.qa.training_draw import by_turns
 from stkvlm_lib.runs import compared_run
-from stkvlm_lib.scores.comparison import compare, read_answers, share
-from stkvlm_lib.scores.metrics import score
-from stkvlm_lib.scores.score_tables import comparison_rows, comparison_text, family_rows
-from stkvlm_lib.scores.scoring import Prediction, as_prediction
 from stkvlm_lib.vlm.answering import Answer
 
 SEED, PICTURES, QUESTIONS = 1, 50, 200
@@ -74,16 +75,24 @@ def main() -> None:
         write_sheets(frames, drawn, options.sheets)
         return
     answers = answered(drawn, options.answers)
-    figures = score(answers, resamples=RESAMPLES, seed=SEED)
-    rows = [{name: text for name, text in row.items() if name != "prefix"} for row in family_rows(figures)]
-    print(markdown.table(rows, right=True))
+    found = score(answers, Bootstrap(answers, RESAMPLES, SEED))
+    figures = found.as_json()
+    shown = [{name: text for name, text in row.items() if name != "prefix"} for row in score_table(found).rows]
+    print(markdown.table(shown, right=True))
     if options.run:
         run = compared_run(options.run)
-        figures["comparison"] = compare(share(answers, read_answers(run)), resamples=RESAMPLES, seed=SEED)
+        compared = against(answers, run)
+        figures |= compared.into_metrics()
         who = "the reader", run.resolve().name
-        print(f"\n{markdown.table(comparison_rows(figures['comparison'], *who), right=True)}")
-        print(f"\n{comparison_text(figures['comparison'], *who)}")
+        print(f"\n{markdown.table(compared.table(*who).rows, right=True)}\n\n{compared.words(*who)}")
     write_json(options.out / "eye_answers.json", figures)
+
+
+def against(answers: Sequence[Prediction], run: Path) -> Comparison:
+    """The reader beside a run, on the same questions."""
+    shared = share(answers, read_answers(run / HEADLINE))
+    pairs = [pair.ours for pair in shared.pairs]
+    return compare(shared, Bootstrap(pairs, RESAMPLES, SEED), run.resolve().name)
 
 
 def draw(records: Sequence[Record], pictures: int = PICTURES, questions: int = QUESTIONS) -> list[Record]:

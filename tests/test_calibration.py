@@ -116,3 +116,21 @@ def test_a_rate_that_no_confidence_keeps_is_said(scored):
 def test_impossible_parameters_are_refused(given):
     with pytest.raises(ConfigError, match=next(iter(given))):
         make_config(given, ScoreConfig)
+
+
+def test_the_chart_marks_where_the_threshold_was_fitted_and_what_it_gives(scored):
+    found = selective(rows((0.9, 1), (0.8, 1), (0.3, 0)), scored, 0.25, interval_of(scored))
+    figures = replace(reliability(scored, interval_of(scored)), curve=coverage_curve(scored), selective=found)
+    left, right = calibration_chart(figures).axes
+    assert left.get_title(loc="left") == f"Reliability: expected calibration error {figures.ece:.1%}"
+    told = [text.get_text() for text in right.get_legend().get_texts()]
+    assert told == ["valid, where it is fitted (n = 3)", f"scored (n = {figures.n}), 95% interval"]
+    assert "chosen: 25%" in "".join(text.get_text() for text in right.texts)
+
+
+def test_a_threshold_that_no_scored_answer_reaches_is_said(scored):
+    found = selective(rows((0.99, 1), (0.5, 0)), scored, 0.0, interval_of(scored))
+    assert found.threshold == 0.99 and found.error is None
+    figures = replace(reliability(scored, interval_of(scored)), curve=coverage_curve(scored), selective=found)
+    title = calibration_chart(figures).axes[1].get_title(loc="left")
+    assert "No answer is as sure as the threshold 0.99" in title

@@ -67,3 +67,17 @@ def test_table_chart_and_reasons_show_all_families():
     asked = sum(int(line["questions"]) for line in reasons.rows)
     assert asked == round(figures.strict.doubtful * figures.n) > 0
     assert ceiling(LARGE).section(scored_run([])).details == []
+
+
+def test_the_chart_says_how_much_is_in_doubt_and_what_the_marks_are():
+    figures = ceiling(DOUBTFUL)
+    chart = ceiling_chart(figures)
+    said = [text.get_text() for text in chart.axes[0].texts]
+    assert said[0] == f"{figures.pixel.doubtful:.0%} in doubt" and len(said) == len(figures.rows)
+    told = [text.get_text() for text in chart.legends[0].get_texts()]
+    assert told == [
+        "now",
+        "clear questions",
+        "questions that a pixel decides",
+        "oracle whose boxes are up to a pixel off",
+    ]

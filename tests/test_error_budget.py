@@ -1,8 +1,9 @@
+import pytest
 from hand_made import KARTS, TUX, answered, frame_set, make_view, scored_run
 from tiny import prediction as row
 
 from stkvlm_lib.analysis.causes import CAUSES
-from stkvlm_lib.analysis.error_budget import ErrorBudget, budget_chart, error_causes, question_property
+from stkvlm_lib.analysis.error_budget import CauseCost, ErrorBudget, budget_chart, error_causes, question_property
 from stkvlm_lib.analysis.question_facts import Facts, read_facts
 
 GNU, KIKI = (20, 10, 40, 25), (100, 70, 120, 88)
@@ -128,3 +129,24 @@ def test_no_error_has_no_cause():
 def test_every_cause_says_what_would_lift_it():
     for cause in CAUSES.values():
         assert cause.what and cause.lift.endswith(".")
+
+
+def test_the_bars_of_the_budget_are_as_long_as_their_cost():
+    causes = {
+        "pixel": CauseCost(10, 0.25, 0.1, families={"count": 6, "ego": 4}),
+        "small": CauseCost(0, 0.0, 0.0, touched=9, exact=1.0, expected=0.95),
+        "identity": CauseCost(30, 0.75, 0.3, families={"ego": 20, "nearest": 10}),
+    }
+    figures = ErrorBudget(40, 100, causes)
+    chart = budget_chart(figures)
+    (axes,) = chart.axes
+    lengths = {}
+    for bar in axes.patches:
+        lengths[round(bar.get_y() + bar.get_height() / 2)] = bar.get_x() + bar.get_width()
+    assert lengths == {0: pytest.approx(0.1), 1: pytest.approx(0.3)}, "a cause without errors has no bar"
+    assert "30 (75% of all errors)" in "".join(text.get_text() for text in axes.texts)
+    assert "together 40.0%, 40" in axes.get_xlabel()
+    assert [text.get_text() for text in chart.legends[0].get_texts()] == ["ego kart", "total count", "other"]
+    small = figures.table().rows[1]
+    assert (small["asked"], small["right"], small["plain right"]) == ("9", "100.0%", "95.0%")
+    assert small["what would lift it"] == CAUSES["small"].lift

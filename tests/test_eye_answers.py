@@ -9,10 +9,10 @@ from PIL import Image
 
 from stkvlm_lib.config import ROOT
 from stkvlm_lib.data.frame_sets import FrameSet
+from stkvlm_lib.evaluation.predictions import write_answers
 from stkvlm_lib.files import read_json, read_jsonl, write_jsonl
 from stkvlm_lib.grammar.questions import FAMILIES
 from stkvlm_lib.qa.qa_sets import make_records
-from stkvlm_lib.scores.scoring import write_predictions
 
 
 @pytest.fixture(scope="module")
@@ -76,16 +76,16 @@ def test_sheets_show_pictures_without_marks_and_names_from_train(eye, few, bundl
     assert set(eye.kart_tiles(frames)) == {kart for frame in train for kart in frame.karts}
 
 
-def write_answers(drawn, path, wrong=()):
+def write_given(drawn, path, wrong=()):
     rows = [{"image_file": r.image_file, "question": r.question, "given": f" {r.answer.upper()}"} for r in drawn]
     write_jsonl(path, [row | ({"given": "none"} if i in wrong else {}) for i, row in enumerate(rows)])
     return path
 
 
 def test_scores_and_the_paired_difference_to_a_run(eye, drawn, tmp_path, monkeypatch, capsys):
-    answers = write_answers(drawn, tmp_path / "answers.jsonl", wrong=range(20))
-    run = eye.answered(drawn, write_answers(drawn, tmp_path / "run.jsonl", wrong=range(10, 60)))
-    write_predictions(run, tmp_path / "run" / "predictions.jsonl")
+    answers = write_given(drawn, tmp_path / "answers.jsonl", wrong=range(20))
+    run = eye.answered(drawn, write_given(drawn, tmp_path / "run.jsonl", wrong=range(10, 60)))
+    write_answers(run, tmp_path / "run" / "predictions.jsonl")
     given = {"--answers": answers, "--run": tmp_path / "run", "--out": tmp_path}
     monkeypatch.setattr(sys, "argv", ["eye_answers.py", *(str(word) for pair in given.items() for word in pair)])
     eye.main()
@@ -97,7 +97,7 @@ def test_scores_and_the_paired_difference_to_a_run(eye, drawn, tmp_path, monkeyp
 
 
 def test_a_missing_answer_is_named(eye, drawn, tmp_path):
-    path = write_answers(drawn[1:], tmp_path / "answers.jsonl")
+    path = write_given(drawn[1:], tmp_path / "answers.jsonl")
     with pytest.raises(ValueError, match=rf"no answer to .* about {drawn[0].image_file}; .*--sheets"):
         eye.answered(drawn, path)
 

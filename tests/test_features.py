@@ -4,8 +4,8 @@ import pytest
 import torch
 from tiny import make_base
 
+from stkvlm_lib.evaluation.asking import predict_plain
 from stkvlm_lib.qa.qa_sets import make_records
-from stkvlm_lib.scores.scoring import predict_plain
 from stkvlm_lib.vlm.adapter import load_answerer
 from stkvlm_lib.vlm.features import FeatureStore
 

@@ -4,13 +4,17 @@ import pytest
 import torch
 from tiny import copy_frames, fresh, make_base
 
+from stkvlm_lib.analysis.scored_run import ScoredRun
+from stkvlm_lib.analysis.story import measure
 from stkvlm_lib.config import ConfigError, FinetuneConfig, ScoreConfig
 from stkvlm_lib.data.frame_sets import read_frames
+from stkvlm_lib.evaluation.asking import Blind, predict
+from stkvlm_lib.evaluation.evaluate import open_evaluation
+from stkvlm_lib.evaluation.predictions import HEADLINE, read_answers
+from stkvlm_lib.evaluation.question_sets import records_to_score
 from stkvlm_lib.qa.generate import frames_by_split, write_qa_sets
 from stkvlm_lib.qa.qa_sets import make_records
 from stkvlm_lib.qa.training_draw import read_questions
-from stkvlm_lib.scores.metrics import make_metrics, score
-from stkvlm_lib.scores.scoring import Blind, predict, records_to_score
 from stkvlm_lib.vlm import finetune
 from stkvlm_lib.vlm.adapter import load_answerer
 from stkvlm_lib.vlm.features import FeatureStore
@@ -59,16 +63,17 @@ def test_training_lowers_the_loss_and_leaves_what_scoring_needs(tmp_path, frames
     assert json.loads((tmp_path / "training.json").read_text())["steps"] == 30
     assert str(tmp_path) not in (tmp_path / "adapter" / "stkvlm.json").read_text()
 
-    score_config = ScoreConfig(run_dir=str(tmp_path), frames_dir=str(frames_dir), base_model=str(base))
-    split, records = records_to_score(score_config, folder)
-    assert split == "test"
-    answerer = load_answerer(tmp_path / "adapter", str(base))
-    blind = Blind(answerer, finetune.average_picture(folder, [train[0].image_file]))
-    predictions, rate = predict(FeatureStore(answerer, folder, 4), records, blind)
+    score_config = ScoreConfig(
+        run_dir=str(tmp_path), frames_dir=str(frames_dir), base_model=str(base), eval_batch_size=4, bootstrap=100
+    )
+    evaluation = open_evaluation(score_config)
+    assert evaluation.split == "test"
+    evaluation.answer_headline()
+    predictions = read_answers(tmp_path / HEADLINE)
+    records = evaluation.records
     assert [(p.image_file, p.question) for p in predictions] == [(r.image_file, r.question) for r in records]
-    assert rate > 0 and all(0 < p.confidence <= 1 for p in predictions)
-    figures = score(predictions, resamples=100, seed=0)
-    metrics = make_metrics(figures, split=split, config=score_config, answerer=answerer, qa_per_second=rate)
+    assert evaluation.rate > 0 and all(0 < p.confidence <= 1 for p in predictions)
+    metrics = measure(ScoredRun(tmp_path, metrics=evaluation.facts(), frames=evaluation.frames))
     contract = [
         "split",
         "n",

@@ -33,6 +33,13 @@ def test_a_single_race_resamples_pictures_and_says_so():
     assert (two.unit, two.n) == ("race", 2)
 
 
+def test_the_ends_are_those_of_95_percent():
+    """Of 400 races half are right: 1.96 standard errors of 1/40 to each side."""
+    rows = [row(f"r{i}", prediction="1" if i % 2 else "2") for i in range(400)]
+    low, high = Bootstrap(rows, 4000, 0)(column(rows, "correct"))
+    assert (low, high) == pytest.approx((0.5 - 1.96 / 40, 0.5 + 1.96 / 40), abs=0.004), "of 90 %: 1.64"
+
+
 def test_the_bootstrap_is_seeded():
     rows = [row(f"r{i}", prediction="1" if i % 3 else "2") for i in range(12)]
     values = column(rows, "correct")

@@ -7,9 +7,9 @@ import re
 import pytest
 from huggingface_hub import ModelCard
 
+from stkvlm_lib.analysis.scored_run import ScoredRun
+from stkvlm_lib.cards.model_card import model_card, write_model_card
 from stkvlm_lib.files import write_json
-from stkvlm_lib.reports.artefacts import read_artefacts
-from stkvlm_lib.reports.model_card import model_card, write_model_card
 
 FAMILY = {"n": 40, "exact": 0.75, "exact_ci95": [0.7, 0.8], "majority": 0.3, "blind": 0.25, "base": 0.0}
 METRICS = {
@@ -37,7 +37,7 @@ def run(tmp_path):
 
 
 def test_the_front_matter_is_what_the_hub_takes(run):
-    card = ModelCard(model_card(read_artefacts(run)))
+    card = ModelCard(model_card(ScoredRun(run)))
     data = card.data.to_dict()
     assert data["library_name"] == "peft" and data["pipeline_tag"] == "image-text-to-text"
     assert "base_model" not in data and "license" not in data, "neither on the hub nor of the bundled frames"
@@ -48,15 +48,15 @@ def test_the_front_matter_is_what_the_hub_takes(run):
 
 def test_a_base_on_the_hub_and_the_licence_of_the_bundled_frames_are_named(run):
     write_json(run / "config.json", {"03": {"FRAMES_DIR": ""}})
-    assert ModelCard(model_card(read_artefacts(run))).data.license == "cc-by-sa-4.0"
+    assert ModelCard(model_card(ScoredRun(run))).data.license == "cc-by-sa-4.0"
     base = {"name": "owner/base", "revision": "0" * 40, "sha256": "feed"}
     write_json(run / "adapter" / "stkvlm.json", {"base": base, "settings": SETTINGS})
-    data = ModelCard(model_card(read_artefacts(run))).data
+    data = ModelCard(model_card(ScoredRun(run))).data
     assert data.base_model == "owner/base" and data.license is None
 
 
 def test_the_text_says_base_data_settings_figures_limits_and_how_to_ask(run):
-    text = ModelCard(model_card(read_artefacts(run))).text
+    text = ModelCard(model_card(ScoredRun(run))).text
     assert [*re.findall(r"^## (.+)$", text, re.M)] == [
         "Load it and ask", "Base and adapter", "Data", "Settings", "Figures", "Limits", "How it was made"
     ]  # fmt: skip
@@ -71,7 +71,7 @@ def test_the_text_says_base_data_settings_figures_limits_and_how_to_ask(run):
 
 
 def test_nothing_of_the_machine_stands_in_it(run, tmp_path):
-    text = model_card(read_artefacts(run))
+    text = model_card(ScoredRun(run))
     assert "my frames" in text and "secret" not in text and str(tmp_path) not in text
 
 
@@ -92,12 +92,12 @@ def test_the_card_goes_into_the_run_own_adapter_and_never_into_another_folder(ru
 )
 def test_what_is_missing_is_left_out_of_the_card(run, missing):
     (run / missing).unlink()
-    card = ModelCard(model_card(read_artefacts(run)))
+    card = ModelCard(model_card(ScoredRun(run)))
     assert "## Load it and ask" in card.text and "None" not in card.text
 
 
 def test_an_old_run_without_the_newer_parts_has_a_card(run):
     bare = {"split": "custom", "n": 3, "exact": 1 / 3, "families": {"other": {"n": 3, "exact": 1 / 3}}}
     write_json(run / "metrics.json", bare)
-    text = model_card(read_artefacts(run))
+    text = model_card(ScoredRun(run))
     assert "| other | 3 | 33.3% |" in text and json.dumps(None) not in text

@@ -1,4 +1,4 @@
-"""All four notebooks through papermill in the smoke profile, and what other programs read of them."""
+"""All notebooks of a run through papermill in the smoke profile, and what other programs read of them."""
 
 import json
 import os
@@ -8,9 +8,11 @@ from pathlib import Path
 import nbformat
 import papermill
 import pytest
+from scored_folder import make_scored
 from tiny import copy_frames
 
 from stkvlm_lib.config import ALONE, ROOT, STEPS
+from stkvlm_lib.files import write_json
 from stkvlm_lib.grammar.names import TRACKS
 from stkvlm_lib.grammar.questions import COURSE_FAMILIES, FAMILIES
 
@@ -32,6 +34,7 @@ ARTEFACTS = [
     "figures/train_curve.png",
     "stamps/01.json",
     "stamps/04.json",
+    "stamps/05.json",
 ]
 NOTEBOOKS = [ROOT / "notebooks" / f"{name}.ipynb" for name, _ in (ALONE | STEPS).values()]
 
@@ -155,6 +158,24 @@ def test_notebook_04_scores_any_adapter_on_any_questions_from_any_folder(smoke_r
     assert not {"extended", "held_out_wordings", "own_words", "consistency", "other_splits"} & set(metrics)
     assert metrics["train_seconds"] is None and metrics["qa_per_second_train"] is None
     assert metrics["clusters"] == "picture"
+    run_notebook("05", tmp_path / "05.ipynb", tmp_path, RUN_DIR=tmp_path / "new" / "run")
+    report = (tmp_path / "new" / "run" / "report.html").read_text()
+    assert "Multiple choice</h2>" in report and "Not all of this run could be read" not in report
+
+
+def test_notebook_05_analyses_answers_without_the_model(tmp_path):
+    run = make_scored(tmp_path / "run")
+    write_json(run / "metrics.json", {"split": "test", "n": 63, "exact": 59 / 63})
+    write_json(run / "stamps" / "04.json", {})
+    run_notebook("05", tmp_path / "out.ipynb", tmp_path, RUN_DIR=run)
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["error_budget"]["errors"] == 4 and metrics["own_words"]["unanswerable"]["n"] == 4
+    assert "Not all of this run could be read" not in (run / "report.html").read_text()
+    recorded = json.loads((run / "manifest.json").read_text())["steps"]["05"]
+    assert "figures/score_budget.png" in recorded["artefacts"] and "metrics.json" in recorded["artefacts"]
+    shown = nbformat.read(tmp_path / "out.ipynb", 4)
+    said = "\n".join(str(output) for cell in shown.cells for output in cell.get("outputs", ()))
+    assert "63 answers, 4 of them wrong" in said and said.count("Nothing to show") == 2, "no faults, no other run"
 
 
 def test_notebook_02_writes_the_questions_of_a_flat_folder(tmp_path):
@@ -198,12 +219,14 @@ def test_the_adapter_has_a_card_of_the_run_figures(smoke_run):
     assert str(ROOT) not in card and str(smoke_run.parent) not in card
 
 
-def test_notebook_04_compares_two_runs_on_the_questions_of_both(smoke_run, tmp_path):
+def test_notebook_05_compares_two_runs_on_the_questions_of_both(smoke_run, tmp_path):
     """The same adapter on two frames of the same races: nothing is won or lost but for rounding."""
     frames, run = copy_frames(tmp_path / "frames", "test", 2), tmp_path / "run"
     before = {path.name: path.read_bytes() for path in (smoke_run / "adapter").iterdir()}
-    places = {"RUN_DIR": run, "FRAMES_DIR": frames, "ADAPTER_DIR": smoke_run / "adapter", "COMPARE_RUN": smoke_run}
-    run_notebook("04", tmp_path / "out.ipynb", tmp_path, BOOTSTRAP=100, **places)
+    places = {"RUN_DIR": run, "FRAMES_DIR": frames, "ADAPTER_DIR": smoke_run / "adapter"}
+    run_notebook("04", tmp_path / "04.ipynb", tmp_path, BOOTSTRAP=100, **places)
+    assert not (run / "report.html").exists(), "answers are shown without the model, in the next notebook"
+    run_notebook("05", tmp_path / "05.ipynb", tmp_path, RUN_DIR=run, COMPARE_RUN=smoke_run)
     metrics = json.loads((run / "metrics.json").read_text())
     compared = metrics["comparison"]
     assert compared["n"] == metrics["n"] and compared["run"] == smoke_run.name and compared["only_other"] > 0

@@ -10,7 +10,8 @@ from stub_model import StubModel
 from stkvlm_lib.data.frame_sets import read_frames
 from stkvlm_lib.explore.asking import Asker, AskError
 from stkvlm_lib.explore.occlusion import OcclusionMap, Patch, describe, draw_occlusion, occlude, patch_box
-from stkvlm_lib.figures.drawing import VERMILLION, enlarged
+from stkvlm_lib.figures.drawing import enlarged
+from stkvlm_lib.figures.style import VERMILLION
 
 ROWS, COLUMNS = 4, 6
 WHITE = (1, 2)

@@ -79,3 +79,14 @@ def test_tracks_stand_at_the_right_the_best_first():
     chart = slice_chart(slices(pairs))
     labels = [label.get_text() for label in chart.axes[-1].get_yticklabels()]
     assert labels == ["mines  (n = 1)", "abyss  (n = 1)"]
+
+
+def test_panels_share_one_scale_that_begins_under_all_that_is_shown():
+    wide = {"karts": {"1": Slice(12, 0.6, (0.5, 0.7), 0.5)}, "track": {"abyss": Slice(1234, 0.2, (0.1, 0.3), 0.5)}}
+    karts, tracks = slice_chart(Slices(wide)).axes
+    assert karts.get_xlim() == tracks.get_xlim() == (0.0, 1.0)
+    assert "abyss  (n = 1,234)" in [label.get_text() for label in tracks.get_yticklabels()]
+    high = slice_chart(Slices({"view": {"0": Slice(9, 0.8, (0.7, 0.9), 0.8), "1": Slice(9, 0.85, (0.75, 0.95), 0.8)}}))
+    assert high.axes[0].get_xlim()[0] == pytest.approx(0.6)
+    (legend,) = high.legends
+    assert "expected of its mix of families" in [text.get_text() for text in legend.get_texts()]

@@ -3,16 +3,18 @@
 import pytest
 from frame_files import write_frame
 
-from stkvlm_lib.cards.cards import make_card
+from stkvlm_lib.cards.dataset_folder import export_dataset, read_dataset
+from stkvlm_lib.cards.frames_card import make_card
 from stkvlm_lib.data.frame_sets import FrameSet, read_frames
-from stkvlm_lib.figures import data_plots, display, galleries, plots, qa_plots
+from stkvlm_lib.exploration import frame_pictures, frame_plots, qa_plots
+from stkvlm_lib.figures import display
+from stkvlm_lib.figures.style import save
 from stkvlm_lib.grammar.kart_colours import measure_colours
 from stkvlm_lib.grammar.names import KARTS
 from stkvlm_lib.grammar.questions import OTHER, answer, family_of
 from stkvlm_lib.grammar.scene import read_scene
 from stkvlm_lib.parallel import Workers
 from stkvlm_lib.qa.contrast import read_contrast
-from stkvlm_lib.qa.exports import export_dataset, read_dataset
 from stkvlm_lib.qa.generate import Plan, frames_by_split, write_qa_sets
 from stkvlm_lib.qa.label_faults import label_faults
 from stkvlm_lib.qa.leaks import check_leaks
@@ -53,18 +55,18 @@ def test_every_step_of_the_notebooks_takes_them(folder, tmp_path):
         for record in read_records(tmp_path / "qa" / form.format(split))
     ]
     figures = [
-        data_plots.line_ups(folder),
-        data_plots.image_statistics(folder),
-        galleries.contact_sheet(views),
-        galleries.overlays(views[:3]),
-        galleries.colour_sheet(measure_colours(folder)),
-        galleries.qa_samples(records, folder, 6, 0),
-        plots.composition(tallies["train"].course),
+        frame_plots.line_ups(folder),
+        frame_plots.image_statistics(folder),
+        frame_pictures.contact_sheet(views),
+        frame_pictures.overlays(views[:3]),
+        frame_pictures.colour_sheet(measure_colours(folder)),
+        qa_plots.qa_samples(records, folder, 6, 0),
+        qa_plots.composition(tallies["train"].course),
         qa_plots.contrast_gallery(read_contrast(tmp_path / "qa" / CONTRAST.format("train")), folder),
         qa_plots.closest_pairs(check_leaks({"train": folder.frames("train")}, Workers(quiet=True))),
     ]
     for number, figure in enumerate(figures):
-        plots.save(figure, tmp_path / f"{number}.png")
+        save(figure, tmp_path / f"{number}.png")
     card = make_card(folder)
     assert "<img" not in card and "<svg" not in card
     export_dataset(tmp_path / "qa", folder, tmp_path / "dataset", "card")

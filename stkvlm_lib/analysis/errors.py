@@ -50,7 +50,7 @@ class Errors(Analysis):
         causes = _by_cause(run, threshold)
         shown = [p for _, errors in causes for p, _ in errors]
         figures = self._galleries(run, wrong, threshold, shown)
-        if causes:
+        if causes or not run.frames:
             name = "score_causes"
             figures = run.gallery(name, CAPTIONS[name], lambda frames: cause_gallery(causes, frames)) + figures
         return Section("Errors", TEXT, figures, details=tables(*error_tables(wrong)))

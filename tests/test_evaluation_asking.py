@@ -1,61 +1,16 @@
-import json
-from dataclasses import asdict, replace
+"""Questions put to a model: with the adapter, by the base alone, blind, and from a closed set."""
+
+from dataclasses import replace
 
 import pytest
 from tiny import fresh, pictures
-from tiny import prediction as row
 
-from stkvlm_lib.data.frame_sets import read_frames
+from stkvlm_lib.evaluation.asking import Blind, as_prediction, predict, predict_plain
+from stkvlm_lib.evaluation.predictions import is_exact
 from stkvlm_lib.grammar.questions import FAMILIES
-from stkvlm_lib.qa.qa_sets import QaError, make_records
-from stkvlm_lib.scores.scoring import (
-    Blind,
-    is_exact,
-    is_prefix,
-    predict,
-    predict_plain,
-    read_known,
-    read_predictions,
-    write_predictions,
-)
+from stkvlm_lib.qa.qa_sets import Record, make_records
 from stkvlm_lib.vlm.answering import Answer
 from stkvlm_lib.vlm.features import FeatureStore
-
-
-@pytest.mark.parametrize(
-    ("prediction", "answer", "exact", "prefix"),
-    [
-        ("1", "1", True, True),
-        ("12", "1", False, True),
-        ("Front and left", "front", False, True),
-        (" TUX ", "tux", True, True),
-        ("front", "front and left", False, False),
-        ("", "1", False, False),
-    ],
-)
-def test_strict_and_prefix_match(prediction, answer, exact, prefix):
-    assert is_exact(prediction, answer) is exact
-    assert is_prefix(prediction, answer) is prefix
-
-
-def test_predictions_round_trip_and_incomplete_rows_are_named(tmp_path):
-    rows = [row(), replace(row("b"), confidence=0.25)]
-    write_predictions(rows, tmp_path / "predictions.jsonl")
-    assert read_predictions(tmp_path / "predictions.jsonl") == rows
-    broken = asdict(rows[0])
-    del broken["confidence"]
-    (tmp_path / "broken.jsonl").write_text(json.dumps(broken) + "\n")
-    with pytest.raises(ValueError, match=r"broken\.jsonl: line 1 lacks \['confidence'\]"):
-        read_predictions(tmp_path / "broken.jsonl")
-
-
-def test_predictions_of_an_older_run_are_read(tmp_path):
-    """It knew neither closed sets nor wordings."""
-    older = asdict(row(base_prediction="x", base_correct=False))
-    for name in ("closed_prediction", "closed_correct", "closed_second", "closed_margin", "wording"):
-        del older[name]
-    (tmp_path / "predictions.jsonl").write_text(json.dumps(older) + "\n")
-    assert read_predictions(tmp_path / "predictions.jsonl") == [row(base_prediction="x", base_correct=False)]
 
 
 def test_each_question_is_answered_in_four_ways(base_folder, bundled):
@@ -109,9 +64,15 @@ def test_blind_each_question_is_answered_once():
     assert asked[3:] == [["d", "e"], ["f"]]
 
 
-def test_records_about_other_pictures_are_refused(written, tmp_path):
-    from tiny import copy_frames
-
-    folder = read_frames(copy_frames(tmp_path, "test", 1))
-    with pytest.raises(QaError, match=r"test\.jsonl: test/.* is not in .* run notebook 02"):
-        read_known(written[0] / "test.jsonl", folder)
+def test_an_answer_is_scored_with_all_that_was_answered_beside_it():
+    record = Record("a.jpg", "How many?", "3", "count", "test", "race", "0", 0, "abyss", wording=2)
+    closed = [Answer("3", 0.5), Answer("4", 0.25)]
+    told = as_prediction(record, Answer(" 3 ", 0.12345678), Answer("1", 0.5), Answer("three", 0.1), closed)
+    assert (told.correct, told.prefix_correct, told.blind_correct, told.base_correct) == (True, True, False, False)
+    assert (told.confidence, told.race, told.track, told.wording) == (0.123457, "race", "abyss", 2)
+    assert (told.closed_prediction, told.closed_correct) == ("3", True)
+    assert (told.closed_second, told.closed_margin) == ("4", 0.25)
+    alone = as_prediction(record, Answer("30", 0.5))
+    assert (alone.correct, alone.prefix_correct) == (False, True)
+    assert {getattr(alone, f"{kind}_{part}") for kind in ("blind", "base", "closed")
+            for part in ("prediction", "correct")} == {None}  # fmt: skip
