@@ -7,8 +7,8 @@ import subprocess
 import sys
 
 import pytest
+from checkout import copy_checkout
 
-from stkvlm_lib.config import ROOT
 from stkvlm_lib.installation import pins
 
 PYTHON = """#!/usr/bin/env bash
@@ -47,11 +47,7 @@ class Machine:
     """A machine with a copy of the project and nothing else but Python 3.11, in a folder of its own."""
 
     def __init__(self, folder):
-        self.folder, self.root, self.log = folder, folder / "copy", folder / "log"
-        self.root.mkdir()
-        for name in ("run_all.sh", "pyproject.toml", "environment.yml"):
-            shutil.copy(ROOT / name, self.root)
-        shutil.copytree(ROOT / "stkvlm_lib", self.root / "stkvlm_lib", ignore=shutil.ignore_patterns("__pycache__"))
+        self.folder, self.root, self.log = folder, copy_checkout(folder / "copy"), folder / "log"
         self.python = self.program("bin/python3.11", PYTHON)
         for name in ("python3", "python"):
             (folder / "bin" / name).symlink_to(self.python)
@@ -169,6 +165,17 @@ def test_without_a_working_conda_or_beside_an_active_environment_venv_serves(mac
     assert installed == ["conda env create -n stkvlm", "venv", *INSTALLED]
     shutil.rmtree(machine.root / ".venv")
     assert machine.call(CONDA_DEFAULT_ENV="mine")[1] == ["venv", *INSTALLED]
+
+
+def test_the_library_that_runs_is_that_of_the_script_whatever_lies_around(machine):
+    machine.call()
+    pinned = machine.root / "pyproject.toml"
+    pinned.write_text(pinned.read_text().replace(INSTALLED[0], "torch==9.9"))
+    other = copy_checkout(machine.folder / "other")
+    (machine.folder / "stkvlm_lib").mkdir()
+    (machine.folder / "stkvlm_lib" / "__init__.py").write_text("raise SystemExit('the one of the caller')")
+    shown, said = machine.start(PYTHONPATH=str(other)).communicate(timeout=60)
+    assert shown.startswith("torch==9.9\n") and said == ""
 
 
 def test_without_venv_its_package_is_named(machine):

@@ -10,6 +10,7 @@ import tomllib
 
 import pytest
 import yaml
+from checkout import copy_checkout
 
 from stkvlm_lib import installation
 from stkvlm_lib.commands import command_line
@@ -21,12 +22,7 @@ SCRIPT = ROOT / "run_all.sh"
 
 def run_all(*arguments, cwd, path=None):
     """Call the script with a HOME and a folder of its own, so that an installation by mistake is seen and harmless."""
-    copy = cwd / "copy"
-    copy.mkdir(exist_ok=True)
-    for name in ("run_all.sh", "pyproject.toml", "environment.yml"):
-        shutil.copy(ROOT / name, copy)
-    if not (copy / "stkvlm_lib").exists():
-        shutil.copytree(ROOT / "stkvlm_lib", copy / "stkvlm_lib", ignore=shutil.ignore_patterns("__pycache__"))
+    copy = cwd / "copy" if (cwd / "copy").exists() else copy_checkout(cwd / "copy")
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
     environment |= {"PATH": path} if path else {}
     done = subprocess.run(

@@ -3,5 +3,8 @@
 The module's name is the command's; the first line of its docstring stands in the help, all of it in `COMMAND --help`.
 `add_arguments(parser)` says what it takes, `call(options)` does it and may return an exit status. `check(options)`,
 where there is one, comes first and refuses what can be refused before anything is installed: like everything that a
-module imports at its top, it needs the standard library alone.
+module imports at its top, it needs the standard library alone. `EPILOG` stands at the end of a command's help; the
+words of one with `PASSES_ON` are not read but handed on.
+
+For another command: write its module, name it in `COMMANDS`, add a test.
 """

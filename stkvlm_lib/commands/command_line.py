@@ -117,4 +117,4 @@ def _overview(prog: str) -> str:
     """The commands, the profiles, and what happens at first and in the end."""
     lines = [f"  {name_of(command):<9} {command.__doc__.splitlines()[0].rstrip('.')}" for command in COMMANDS]
     listed = "\n".join([f"commands ({prog} COMMAND --help tells more; `run` may be left out):", *lines])
-    return "\n\n".join([listed, run.PROFILES_TEXT, INSTALLING, EXIT_STATUSES])
+    return "\n\n".join([listed, run.EPILOG, INSTALLING, EXIT_STATUSES])

@@ -13,10 +13,7 @@ _PROFILE_IS = {
     "cpu": "embedded base, bundled frames; the default without a GPU",
     "gpu": f"{PROFILES['gpu']['BASE_MODEL'].rpartition('/')[2]} from the hub; the default with a CUDA device",
 }
-PROFILES_TEXT = "profiles:\n" + "\n".join(
-    f"  {name:<9} {EXPECTED_TIME[name]}: {_PROFILE_IS[name]}" for name in PROFILES
-)
-EPILOG = PROFILES_TEXT
+EPILOG = "profiles:\n" + "\n".join(f"  {name:<9} {EXPECTED_TIME[name]}: {_PROFILE_IS[name]}" for name in PROFILES)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
