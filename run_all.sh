@@ -17,6 +17,7 @@ Fine-tune a small vision-language model on questions about SuperTuxKart frames, 
   ./run_all.sh explore [RUN]                                                look at a run in the browser
   ./run_all.sh report [RUN]                                                 write the report of a run again
   ./run_all.sh compare RUN RUN                                              two runs on the questions that both answered
+  ./run_all.sh export RUN_OR_ADAPTER DIR [--merge]                          write adapter and base for plain Transformers and PEFT
   ./run_all.sh push ADAPTER_DIR OWNER/NAME [--private]                      upload an adapter with its card to the hub
   ./run_all.sh render OUT [--images N] [--seed N] [--recipe FILE]           render frames from the game (assets: once before)
   ./run_all.sh fetch [ZIP OR URL]                                           download and unpack the course's data
@@ -217,6 +218,13 @@ compare)
     for run in "$1" "$2"; do
         case "$run" in -*) ;; *) check_run "$run" ;; esac
     done
+    ;;
+export)
+    COMMAND=export
+    shift
+    help_if_asked "$@"
+    [ $# -ge 2 ] || wrong_usage "export takes RUN_OR_ADAPTER DIR [--merge]"
+    case "$1" in -*) ;; *) check_run "$1" ;; esac
     ;;
 push)
     COMMAND=push

@@ -161,6 +161,12 @@ def _add_looking_back(commands: argparse._SubParsersAction) -> None:
     push.add_argument("name", metavar="OWNER/NAME")
     push.add_argument("--private", action="store_true", help="where the repository has to be made: not public")
     push.set_defaults(call=_push)
+    export = commands.add_parser("export", help="write an adapter with its base for plain Transformers and PEFT")
+    export.add_argument("adapter", metavar="RUN_OR_ADAPTER", help="a run, or the folder of an adapter")
+    export.add_argument("folder", type=Path, metavar="DIR", help="a new folder")
+    export.add_argument("--merge", action="store_true", help="one model, instead of adapter/ beside base/")
+    export.add_argument("--base", help="base model, where the adapter's own is a local folder")
+    export.set_defaults(call=_export)
 
 
 def _add_render(commands: argparse._SubParsersAction) -> None:
@@ -249,6 +255,15 @@ def _push(options: argparse.Namespace) -> None:
     from stkvlm_lib.vlm.hub import push_adapter
 
     print(push_adapter(options.folder, options.name, private=options.private))
+
+
+def _export(options: argparse.Namespace) -> None:
+    set_up_hub(options.base or EMBEDDED)  # a base that only the adapter names is not fetched
+
+    from stkvlm_lib.vlm.export import adapter_folder, export_adapter
+
+    adapter = adapter_folder(options.adapter, OUTPUTS)
+    print(export_adapter(adapter, options.folder, merge=options.merge, base_model=options.base))
 
 
 def _fetch(options: argparse.Namespace) -> None:

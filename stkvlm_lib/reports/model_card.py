@@ -22,6 +22,7 @@ from stkvlm_lib.reports.report_text import (
     settings_of,
 )
 from stkvlm_lib.scores.score_tables import family_rows
+from stkvlm_lib.vlm.plain_use import lines_of_adapter
 
 RECORD = "stkvlm.json"
 NO_SETTING = ("skip_broken", "eval_batch_size")
@@ -64,7 +65,7 @@ def model_card(found: Artefacts) -> str:
         f"---\n{front_matter(found).to_yaml()}\n---",
         "# LoRA adapter: questions about SuperTuxKart frames",
         headline(found.metrics),
-        f"## Load it and ask\n\n```bash\n{_ask()}\n```\n\nIn Python:\n\n```python\n{PYTHON}```",
+        f"## Load it and ask\n\n```bash\n{_ask()}\n```\n\nIn Python:\n\n```python\n{PYTHON}```\n\n{_plain(found)}",
         f"## Base and adapter\n\n{_rows(model(found))}",
         f"## Data\n\n{_rows(data(found))}\n\n{_data_text(found)}",
         _settings(found),
@@ -117,6 +118,15 @@ def _base(found: Artefacts) -> dict:
 
 def _ask() -> str:
     return './run_all.sh ask picture.jpg "What kart is the ego car?" --adapter ADAPTER_DIR'
+
+
+def _plain(found: Artefacts) -> str:
+    """How it is asked without this library."""
+    base = _base(found)
+    lines = lines_of_adapter(base["name"] if base.get("revision") else "BASE_DIR", "ADAPTER_DIR")
+    where = "" if base.get("revision") else f", where BASE_DIR is the folder of the base `{base['name']}`"
+    export = "`./run_all.sh export ADAPTER_DIR FOLDER` writes both, with `--merge` as one model"
+    return f"With Transformers and PEFT alone{where} ({export}):\n\n```python\n{lines}```"
 
 
 def _rows(rows) -> str:
