@@ -1,9 +1,11 @@
 """What a training computes against what the machine could: FLOPs counted by torch, and the peak of matrix products."""
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
 
+import bitsandbytes  # noqa: F401 - registers the operators that are counted below
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
@@ -30,17 +32,22 @@ def _backward_flops(grad_out, query, key, value, *args, out_shape=None, **kwargs
     return sdpa_backward_flop_count(grad_out, query, key, value)
 
 
-CPU_ATTENTION = {
+def _four_bit_flops(left, weights, shape, *args, out_shape=None, **kwargs) -> int:
+    return 2 * math.prod(left) * shape[0]
+
+
+UNKNOWN_TO_TORCH = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _forward_flops,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _backward_flops,
+    torch.ops.bitsandbytes.gemm_4bit: _four_bit_flops,
 }
-"""What torch's counter does not know yet."""
+"""Operators that torch's counter would take for free: attention on a CPU, products with 4-bit weights (N, K)."""
 
 
 def counted_flops(answerer: AnswerModel, call: Callable[[], Any]) -> int:
     """FLOPs of a call, padding and masked attention included, what the answerer encodes meanwhile left out."""
     encode, encoded = answerer.encode, 0
-    with FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
+    with FlopCounterMode(display=False, custom_mapping=UNKNOWN_TO_TORCH) as counter:
 
         def counted(images):
             nonlocal encoded

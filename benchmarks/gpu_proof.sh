@@ -112,11 +112,12 @@ do_heart() {
 straight() {
     local size=()
     [ -z "$DRY" ] || size=(--views 1 --batch-size 1 --rounds 1)
-    "$PYTHON" benchmarks/straight_loop.py --out "$OUT/$1.json" "${size[@]}" "${@:2}"
+    "$PYTHON" benchmarks/straight_loop.py --out "$OUT/$1.json" "${@:2}" "${size[@]}"
 }
 do_straight() { straight straight; }
-do_straight256() {
-    if [ -n "$DRY" ]; then straight straight256 --base "$(stand_in)"; else straight straight256 --base random --views 32; fi
+do_straight256() { # its answers are noise that seldom stops, so few are asked for
+    local base
+    base="$(stand_in)" && straight straight256 --views 32 --answer-views 4 --base "$base"
 }
 
 # stand_in: prints the folder of the random base that large_base has made, or makes

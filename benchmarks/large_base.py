@@ -141,7 +141,8 @@ def answer(answerer: AnswerModel, folder: FrameSet, n: int) -> tuple[int, float,
     names = list(groups)[:n]
     images = [folder.by_image_file[name].image() for name in names]
     questions = [[record.question for record in groups[name]] for name in names]
-    features, encoding = timed(lambda: answerer.encode(images))
+    parts = [images[start : start + 32] for start in range(0, n, 32)]
+    features, encoding = timed(lambda: torch.cat([answerer.encode(part) for part in parts if part]))
     _, answering = timed(lambda: answerer.answer_encoded(features, questions))
     return sum(map(len, questions)), encoding, answering
 
