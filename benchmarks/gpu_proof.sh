@@ -16,7 +16,7 @@
 #
 # A part that fails or takes too long is noted and the next begins; parts not begun when time is up are said. Called
 # again with the names of parts it does those and keeps the others' results. Logs, summary.json and summary.md (for
-# RESULTS.md) lie in DIR, by default outputs/gpu-proof. --cpu-run: a run folder of the same profile from a CPU, whose
+# RESULTS.md) lie in DIR, by default outputs/gpu-proof; runs in outputs/ (`latest` then is one of them). --cpu-run: a run folder of the same profile from a CPU, whose
 # score then stands beside. --dry: everything tiny, on whatever device there is, to see that this script is not broken.
 # PYTHON names the interpreter (default .venv/bin/python, else python3), LIMIT the seconds in all (default 870).
 set -uo pipefail

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
+from safetensors.torch import load_file, save_file
 from tiny import fresh, make_base, pictures
 
 from stkvlm_lib import __main__ as cli
@@ -199,6 +200,17 @@ def test_another_base_and_broken_weights_are_refused_before_anything_is_written(
     with pytest.raises(ModelError, match="weights cannot be read"):
         export_adapter(broken, tmp_path / "made", merge=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["broken", "other"]
+
+
+@pytest.mark.parametrize("merge", [True, False])
+def test_weights_that_are_no_numbers_are_not_exported(small, base_folder, tmp_path, merge):
+    broken = shutil.copytree(small, tmp_path / "broken")
+    weights = load_file(broken / "adapter_model.safetensors")
+    next(iter(weights.values())).fill_(float("nan"))
+    save_file(weights, broken / "adapter_model.safetensors")
+    with pytest.raises(ModelError, match="no finite numbers"):
+        export_adapter(broken, tmp_path / "made", merge=merge, base_model=str(base_folder))
+    assert [path.name for path in tmp_path.iterdir()] == ["broken"]
 
 
 def test_an_adapter_is_found_by_its_folder_its_run_and_its_runs_name(small, tmp_path):

@@ -99,6 +99,7 @@ def _save_adapter(files: AdapterFiles, processor, model: nn.Module, folder: Path
     """The adapter with what PEFT needs to find its base by itself: the folder that it will lie in, and its class."""
     folder.mkdir(parents=True)
     kind = {"base_model_class": type(model).__name__, "parent_library": type(model).__module__}
+    put_adapter(model, files)  # refuses weights that do not fit
     config = read_json(files.folder / ADAPTER_CONFIG)
     config |= {"base_model_name_or_path": str(base), "revision": None, "task_type": None, "auto_mapping": kind}
     write_json(folder / ADAPTER_CONFIG, config)
