@@ -17,16 +17,16 @@ def modules():
     """The benchmark and those beside it, as when it is started from its folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT / "benchmarks"))
-        for name in ("flops", "large_base", "straight_loop"):
+        for name in ("flops", "large_base", "plain_loop", "straight_loop"):
             spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
             module = importlib.util.module_from_spec(spec)
             patch.setitem(sys.modules, name, module)
             spec.loader.exec_module(module)
-        yield sys.modules["straight_loop"], sys.modules["flops"]
+        yield sys.modules["straight_loop"], sys.modules["plain_loop"], sys.modules["flops"]
 
 
 def test_the_straightforward_loop_learns_the_answers_and_their_stop_tokens_alone(modules, base_folder):
-    loop, _ = modules
+    _, loop, _ = modules
     processor = fresh(base_folder).processor
     (image,) = pictures(1)
     items = [(image, "What kart is the ego car?", "sara_the_wizard"), (image, "What track is this?", "abyss")]
@@ -40,7 +40,7 @@ def test_the_straightforward_loop_learns_the_answers_and_their_stop_tokens_alone
 
 
 def test_products_with_4_bit_weights_and_attention_on_a_cpu_are_counted(modules, base_folder):
-    _, flops = modules
+    _, _, flops = modules
     answerer = fresh(base_folder)
     layer = answerer.core.model.text_model.layers[0].mlp.up_proj.base_layer
     states = torch.randn(50, layer.in_features, requires_grad=True, device=answerer.device)
@@ -54,7 +54,7 @@ def test_products_with_4_bit_weights_and_attention_on_a_cpu_are_counted(modules,
 
 
 def test_both_sides_do_the_same_work_and_give_the_same_answers(modules, base_folder, tmp_path):
-    loop, _ = modules
+    loop, _, _ = modules
     options = argparse.Namespace(
         base=str(base_folder), views=2, answer_views=1, batch_size=2, rounds=1, profile=0, cpu_time=False
     )
