@@ -24,6 +24,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from stkvlm_lib.scores.comparison import PREDICTIONS, Shared, compare, read_answers, share
+from stkvlm_lib.scores.metrics import mean, score
+from stkvlm_lib.scores.score_tables import comparison_rows
+from stkvlm_lib.scores.scoring import Prediction, predict_plain, records_to_score, write_predictions
+
 from stkvlm_lib import markdown, runs
 from stkvlm_lib.config import PROFILES, ROOT, ConfigError, FinetuneConfig, QaConfig, RunConfig, ScoreConfig
 from stkvlm_lib.data.frame_sets import FrameSet, read_frames
@@ -34,10 +39,6 @@ from stkvlm_lib.pipeline import step_configs
 from stkvlm_lib.qa.generate import Plan, frames_by_split, write_qa_sets
 from stkvlm_lib.qa.qa_sets import COURSE, TRAIN, stream_records
 from stkvlm_lib.qa.training_draw import draw_calibration, read_questions
-from stkvlm_lib.scores.comparison import PREDICTIONS, Shared, compare, read_answers, share
-from stkvlm_lib.scores.metrics import mean, score
-from stkvlm_lib.scores.score_tables import comparison_rows
-from stkvlm_lib.scores.scoring import Prediction, predict_plain, records_to_score, write_predictions
 from stkvlm_lib.vlm.adapter import load_answerer
 from stkvlm_lib.vlm.answering import AnswerModel
 from stkvlm_lib.vlm.base_vlm import Base, find_base

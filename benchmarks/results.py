@@ -58,7 +58,7 @@ DETAILS: dict[str, type[Analysis]] = {
 
 def keep(name: str, to: str, note: str) -> Path:
     """Keep a run's figures under a name. Raises FileNotFoundError without the run, ValueError without a score."""
-    run = ScoredRun(runs.find_run(name, runs.OUTPUTS))
+    run = ScoredRun(runs.find_run(name))
     if "exact" not in run.metrics:
         raise ValueError(f"{run.folder}: it has no metrics.json with a score; run notebook 04_evaluate")
     steps = run.manifest.get("steps", {})

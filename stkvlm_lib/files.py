@@ -60,6 +60,14 @@ def errors_naming(path: Path) -> Iterator[None]:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
+def give_usual_mode(paths: Iterable[Path]) -> None:
+    """The permissions that new files get by the umask; safetensors writes its own with 0600."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    for path in paths:
+        path.chmod(0o666 & ~mask)
+
+
 def explain(error: OSError) -> str:
     """An error of the system in one line: the path, the reason, and what to do."""
     named = isinstance(error.filename, str | bytes | os.PathLike)

@@ -17,6 +17,7 @@ from stkvlm_lib.files import read_object, sha256
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 RECORD_FILE = "stkvlm.json"
+EXPORT_RECORD = "export.json"
 MEAN_IMAGE_FILE = "mean_image.png"
 LORA_TARGETS = r".*text_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl")

@@ -101,6 +101,14 @@ def test_only_what_has_not_stopped_is_written_on(answerer, images, monkeypatch):
     assert [a.confidence for a in together] == pytest.approx([a.confidence for a in alone], rel=1e-4)
 
 
+def test_pictures_encoded_a_few_at_once_keep_their_order(answerer, monkeypatch):
+    five = pictures(5)
+    parts = answerer.encode(five)
+    monkeypatch.setattr(answering, "CPU_PICTURES_AT_ONCE", 5)
+    assert torch.allclose(parts, answerer.encode(five), atol=1e-4)
+    assert len({round(float(tokens.sum()), 3) for tokens in parts}) == 5
+
+
 def test_one_picture_of_any_size_is_answered(answerer, images):
     tall = ImageOps.exif_transpose(images[0].resize((90, 333)))
     answer = answerer.answer(tall, "What track is this?")

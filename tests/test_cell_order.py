@@ -20,7 +20,19 @@ def run(*cells):
     return failed, "".join(o.get("text", "") for o in outputs), [o.get("ename") for o in outputs]
 
 
-START = f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom stkvlm_lib.cell_order import hint_at_order\nhint_at_order()"
+START = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+from stkvlm_lib.cell_order import hint_at_order
+hint_at_order()
+"""
+DEEP = """
+def deep():
+    return there_is_none
+def deeper():
+    return deep()
+deeper()
+"""
 
 
 def test_a_name_of_a_cell_above_is_said_to_be_one_and_the_cell_fails_as_before():
@@ -30,7 +42,7 @@ def test_a_name_of_a_cell_above_is_said_to_be_one_and_the_cell_fails_as_before()
 
 
 def test_other_errors_and_faults_of_the_library_get_no_hint():
-    failed, said, names = run(START, "def deep():\n    return there_is_none\ndef deeper():\n    return deep()\ndeeper()")
+    failed, said, names = run(START, DEEP)
     assert failed and "NameError" in names and "cell above" not in said
     failed, said, names = run(START, "1 / 0")
     assert failed and "ZeroDivisionError" in names and "cell above" not in said

@@ -5,13 +5,13 @@ import statistics
 import sys
 
 import pytest
+from stkvlm_lib.scores.metrics import score
+from stkvlm_lib.scores.scoring import write_predictions
 from tiny import copy_frames, prediction
 
 from stkvlm_lib.config import ROOT, ConfigError
 from stkvlm_lib.data.frame_sets import read_frames
 from stkvlm_lib.files import read_json, write_json
-from stkvlm_lib.scores.metrics import score
-from stkvlm_lib.scores.scoring import write_predictions
 
 RACES = "abcdefgh"
 

@@ -6,8 +6,10 @@ import huggingface_hub
 import pytest
 
 from stkvlm_lib import __main__ as cli
+from stkvlm_lib.config import ROOT
 from stkvlm_lib.files import write_json
 from stkvlm_lib.vlm.base_vlm import ModelError
+from stkvlm_lib.vlm.export import export_adapter
 from stkvlm_lib.vlm.hub import NEEDED, push_adapter
 
 PROCESSOR = ("chat_template.jinja", "processor_config.json", "tokenizer.json", "tokenizer_config.json")
@@ -55,6 +57,32 @@ def test_the_adapter_its_processor_and_its_card_go_up_and_nothing_else(adapter, 
     assert (made, name, repository) == ("create", "owner/name", "owner/name")
     assert options == {"private": False, "exist_ok": True}
     assert sent == sorted((*NEEDED, *PROCESSOR))
+
+
+def test_of_an_adapter_whose_base_is_on_no_hub_it_is_said_how_others_get_it(adapter, capsys):
+    push_adapter(adapter, "owner/name")
+    assert "embedded is on no hub" in (said := capsys.readouterr().err) and "--merge" in said
+    write_json(adapter / "stkvlm.json", {"base": {"name": "owner/base", "revision": "abc", "sha256": "0"}})
+    push_adapter(adapter, "owner/name")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_merged_model_goes_up_and_nothing_else(hub, tmp_path):
+    folder = export_adapter(ROOT / "models" / "course_adapter", tmp_path / "merged", merge=True)
+    written = sorted(path.name for path in folder.iterdir())
+    (folder / "notes.md").write_text("mine")
+    assert push_adapter(folder, "owner/name") == "https://huggingface.co/owner/name"
+    assert hub.calls[1][2] == written and "model.safetensors" in written
+    (folder / "model.safetensors").write_bytes(b"cut")
+    with pytest.raises(ModelError, match="weights cannot be read"):
+        push_adapter(folder, "owner/name")
+
+
+def test_an_adapter_exported_beside_its_base_is_not_pushed(hub, tmp_path):
+    folder = export_adapter(ROOT / "models" / "course_adapter", tmp_path / "beside", merge=False)
+    with pytest.raises(ModelError, match="export it with --merge"):
+        push_adapter(folder, "owner/name")
+    assert hub.calls == []
 
 
 @pytest.mark.parametrize("name", ["owner", "owner/name/more", "../name x", ""])

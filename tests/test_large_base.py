@@ -38,6 +38,12 @@ def test_the_configuration_is_the_published_one():
     assert model.lm_head.out_features == 49280 and not model.config.tie_word_embeddings
 
 
+def test_the_larger_one_has_as_many_weights_as_published():
+    with torch.device("meta"):
+        model = random_smolvlm.build_model(random_smolvlm.build_processor(), random_smolvlm.TEXT_500M)
+    assert sum(p.numel() for p in model.parameters()) == random_smolvlm.PARAMETERS_500M
+
+
 @pytest.mark.parametrize("rank", ADAPTER_MB)
 def test_an_adapter_has_the_size_that_is_said(rank):
     with torch.device("meta"):

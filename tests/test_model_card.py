@@ -64,7 +64,8 @@ def test_the_text_says_base_data_settings_figures_limits_and_how_to_ask(run):
     assert "trained on: 480 pictures, 4,881 questions" in text and "| learning_rate | 0.002 |" in text
     assert "kept step 45" in text and "`qa/train_drawn.jsonl` has the SHA-256 `0123abcd`" in text
     assert "multiple choice, chance 20 %: 75.0% of 40 (70.0% to 80.0%)" in text and "commit: abc1234" in text
-    ast.parse(re.search(r"```python\n(.+?)```", text, re.S)[1])
+    ours, plain = re.findall(r"```python\n(.+?)```", text, re.S)
+    assert ast.parse(ours) and ast.parse(plain) and "stkvlm_lib" not in plain and '"ADAPTER_DIR")' in plain
     assert text.count("```") % 2 == 0
     tables = re.findall(r"(?:^\|.*\n)+", text, re.M)
     assert all(len({line.replace(r"\|", "").count("|") for line in table.splitlines()}) == 1 for table in tables)

@@ -7,6 +7,8 @@ from typing import Any, ClassVar, Self, get_args, get_origin, get_type_hints
 
 Interval = tuple[float, float]
 """The ends of a 95 % interval."""
+_ENDLESS = 1e300
+"""Numbers of this size are no figures, and larger whole ones no floating point number."""
 
 
 class MeasuredError(ValueError):
@@ -81,7 +83,7 @@ def _read(kind: Any, value: Any, where: str) -> Any:
         return [_read(inner[0], row, f"{where}[{number}]") for number, row in enumerate(value)]
     if origin is tuple and isinstance(value, list) and len(value) == len(inner):
         return tuple(_read(part, row, where) for part, row in zip(inner, value, strict=True))
-    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _ENDLESS:
         return float(value)
     if kind in (int, str) and isinstance(value, kind) and not isinstance(value, bool):
         return value

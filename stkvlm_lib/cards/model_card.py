@@ -27,6 +27,7 @@ from stkvlm_lib.analysis.wordings import HeldOutWordings
 from stkvlm_lib.config import EMBEDDED
 from stkvlm_lib.files import read_json, write_text
 from stkvlm_lib.number_text import count, interval, is_number, percent
+from stkvlm_lib.vlm.plain_use import lines_of_adapter
 
 RECORD = "stkvlm.json"
 NO_SETTING = ("skip_broken", "eval_batch_size")
@@ -68,7 +69,7 @@ def model_card(run: ScoredRun) -> str:
         f"---\n{front_matter(run).to_yaml()}\n---",
         "# LoRA adapter: questions about SuperTuxKart frames",
         headline(run),
-        f"## Load it and ask\n\n```bash\n{_ask()}\n```\n\nIn Python:\n\n```python\n{PYTHON}```",
+        f"## Load it and ask\n\n```bash\n{_ask()}\n```\n\nIn Python:\n\n```python\n{PYTHON}```\n\n{_plain(run)}",
         f"## Base and adapter\n\n{_rows(model(run))}",
         f"## Data\n\n{_rows(data(run))}\n\n{_data_text(run)}",
         _settings(run),
@@ -127,6 +128,15 @@ def _base(run: ScoredRun) -> dict:
 
 def _ask() -> str:
     return './run_all.sh ask picture.jpg "What kart is the ego car?" --adapter ADAPTER_DIR'
+
+
+def _plain(run: ScoredRun) -> str:
+    """How it is asked without this library."""
+    base = _base(run)
+    lines = lines_of_adapter(base["name"] if base.get("revision") else "BASE_DIR", "ADAPTER_DIR")
+    where = "" if base.get("revision") else f", where BASE_DIR is the folder of the base `{base['name']}`"
+    export = "`./run_all.sh export ADAPTER_DIR FOLDER` writes both, with `--merge` as one model"
+    return f"With Transformers and PEFT alone{where} ({export}):\n\n```python\n{lines}```"
 
 
 def _rows(rows) -> str:

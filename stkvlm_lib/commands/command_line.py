@@ -6,13 +6,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-from stkvlm_lib.commands import ask, assets, card, compare, explore, fetch, pins, push, render, report, run, test
+from stkvlm_lib.commands import (
+    ask,
+    assets,
+    card,
+    compare,
+    explore,
+    export,
+    fetch,
+    pins,
+    push,
+    render,
+    report,
+    run,
+    test,
+)
 from stkvlm_lib.commands.endings import EXIT_STATUSES, USAGE_ERROR, ended
 from stkvlm_lib.config import PROFILES, ConfigError, check_checkout
 from stkvlm_lib.installation import lead_to_this_library
 from stkvlm_lib.runs import quiet_libraries
 
-COMMANDS = (run, test, ask, explore, report, compare, push, render, assets, fetch, card)
+COMMANDS = (run, test, ask, explore, report, compare, export, push, render, assets, fetch, card)
 """In the order in which the help lists them."""
 UNLISTED = (pins,)
 GO_ON = 10

@@ -1,4 +1,4 @@
-"""SmolVLM-256M-Instruct as published, but with random weights and the embedded base's small tokenizer.
+"""SmolVLM-256M-Instruct and 500M as published, but with random weights and the embedded base's small tokenizer.
 
 It stands in for the real one where no hub is at hand: what it costs, and that the code runs on it, are the same; what
 it answers is noise.
@@ -40,12 +40,23 @@ TEXT = {
     "tie_word_embeddings": False,
 }
 
+TEXT_500M = TEXT | {
+    "hidden_size": 960,
+    "intermediate_size": 2560,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 15,
+    "num_key_value_heads": 5,
+}
+PARAMETERS_500M = 507_482_304
+"""Its tower is that of 256M; embeddings and head counted apart."""
 
-def write_random_smolvlm(folder: Path, seed: int = 0) -> Path:
-    """Weights (fp16, 0.5 GB), configuration and processor in the Hugging Face layout, as a base to load from."""
+
+def write_random_smolvlm(folder: Path, seed: int = 0, text: dict | None = None) -> Path:
+    """Weights (fp16, 0.5 GB), configuration and processor in the Hugging Face layout, as a base to load from. text: of
+    another text model than that of 256M."""
     processor = build_processor()
     torch.manual_seed(seed)
-    build_model(processor).half().save_pretrained(folder)
+    build_model(processor, text).half().save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
 
@@ -65,13 +76,13 @@ def build_processor() -> Idefics3Processor:
     )
 
 
-def build_model(processor: Idefics3Processor) -> Idefics3ForConditionalGeneration:
+def build_model(processor: Idefics3Processor, text: dict | None = None) -> Idefics3ForConditionalGeneration:
     """The untrained model; seed torch before calling. Its vocabulary is larger than the tokenizer uses."""
     tokenizer = processor.tokenizer
     special = embedded.special_ids(tokenizer)
     config = Idefics3Config(
         vision_config=VISION,
-        text_config={**TEXT, **special},
+        text_config={**(text or TEXT), **special},
         scale_factor=4,
         image_token_id=processor.image_token_id,
         tie_word_embeddings=False,

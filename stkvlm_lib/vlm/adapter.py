@@ -1,6 +1,9 @@
 """The LoRA adapter on a base: made, saved with all that answering needs, and loaded again."""
 
+import copy
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -11,7 +14,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from stkvlm_lib.config import EMBEDDED
-from stkvlm_lib.files import errors_naming, write_json, write_text
+from stkvlm_lib.files import errors_naming, give_usual_mode, write_json, write_text
 from stkvlm_lib.model_files import (
     ADAPTER_WEIGHTS,
     LORA_TARGETS,
@@ -24,6 +27,7 @@ from stkvlm_lib.model_files import (
 )
 from stkvlm_lib.vlm.answering import AnswerModel
 from stkvlm_lib.vlm.base_vlm import Base, find_base, load_base, load_processor
+from stkvlm_lib.vlm.plain_use import lines_of_adapter, plain_template
 
 MAX_ADAPTER_MB = 50
 
@@ -84,11 +88,9 @@ def save_adapter(answerer: AnswerModel, folder: Path, mean_image: Image.Image, *
         config.revision = answerer.base.revision or None
     with errors_naming(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        try:
+        with writing_weights(folder):
             model.save_pretrained(folder, save_embedding_layers=False)
-        except SafetensorError as error:  # how safetensors tells of a full disk
-            raise OSError(f"{folder}: the adapter could not be written ({error}); make room there") from error
-        answerer.processor.save_pretrained(folder)
+        save_processor(answerer.processor, folder)
         write_text(folder / "README.md", _adapter_card(answerer.base))  # PEFT's own card would hold the base's path
         mean_image.save(folder / MEAN_IMAGE_FILE)
     versions = {"python": platform.python_version(), "torch": torch.__version__}
@@ -100,9 +102,29 @@ def save_adapter(answerer: AnswerModel, folder: Path, mean_image: Image.Image, *
     return size
 
 
+@contextmanager
+def writing_weights(folder: Path) -> Iterator[None]:
+    """Weights written to a folder are readable as the umask says. Raises OSError where they could not be written."""
+    try:
+        yield
+    except SafetensorError as error:  # how safetensors tells of a full disk
+        raise OSError(f"{folder}: the weights could not be written ({error}); make room there") from error
+    give_usual_mode(folder.glob("*.safetensors"))
+
+
+def save_processor(processor, folder: Path) -> None:
+    """The processor, its chat template putting what is asked into its plain form, as others know of none."""
+    processor = copy.copy(processor)
+    processor.chat_template = plain_template(processor.chat_template)
+    for how_it_was_read in ("is_local", "local_files_only"):
+        processor.tokenizer.init_kwargs.pop(how_it_was_read, None)
+    processor.save_pretrained(folder)
+
+
 def _adapter_card(base: Base) -> str:
     source = f"the hub model `{base.name}`, revision `{base.revision}`" if base.revision else f"`{base.name}`"
     hub = f"base_model: {base.name}\n" if base.revision else ""
+    lines = lines_of_adapter(base.name if base.revision else "BASE_DIR", "ADAPTER_DIR")
     return f"""---
 {hub}library_name: peft
 tags: [lora, visual-question-answering, supertuxkart]
@@ -111,9 +133,12 @@ tags: [lora, visual-question-answering, supertuxkart]
 # LoRA adapter: questions about SuperTuxKart frames
 
 Trained with stkvlm (QLoRA) on {source}, whose weights have the SHA-256 `{base.sha256}`. It loads with
-`stkvlm_lib.vlm.adapter.load_answerer`, or with `PeftModel.from_pretrained` on that base and the processor settings
-beside this file. `{RECORD_FILE}` records base, settings and versions, `{MEAN_IMAGE_FILE}` is the picture for the blind
-score.
+`stkvlm_lib.vlm.adapter.load_answerer`, or without that library on the base's folder:
+
+```python
+{lines}```
+
+`{RECORD_FILE}` records base, settings and versions, `{MEAN_IMAGE_FILE}` is the picture for the blind score.
 """
 
 
@@ -139,14 +164,7 @@ def load_answerer(
     another base than the one given.
     """
     files = read_adapter(adapter_dir) if adapter_dir else None
-    made_on = files.record["base"] if files else {}
-    fetch = base_model is not None or not files
-    if base_model is None:
-        base_model = made_on.get("name", EMBEDDED)
-        revision = made_on.get("revision", revision)
-    base = find_base(base_model, revision, fetch=fetch)
-    if files and made_on["sha256"] != base.sha256:
-        raise _other_base(files, base)
+    base = base_of(files, base_model, revision) if files else find_base(base_model or EMBEDDED, revision)
     processor = load_processor(base)
     model = load_base(base, quantization)
     if not files:
@@ -154,6 +172,21 @@ def load_answerer(
     answerer = AnswerModel(base, put_adapter(model, files, trainable=trainable), processor)
     answerer.temperature = files.record.get("temperature", 1.0)
     return answerer
+
+
+def base_of(files: AdapterFiles, base_model: str | None = None, revision: str = "") -> Base:
+    """The base that an adapter was made on, by the name given (None: the one that it records, never fetched).
+
+    Raises ModelError where it cannot be had, or is another.
+    """
+    made_on = files.record["base"]
+    if base_model is None:
+        base = find_base(made_on["name"], made_on["revision"], fetch=False)
+    else:
+        base = find_base(base_model, revision)
+    if made_on["sha256"] != base.sha256:
+        raise _other_base(files, base)
+    return base
 
 
 def _other_base(files: AdapterFiles, base: Base) -> ModelError:

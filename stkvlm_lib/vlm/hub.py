@@ -1,15 +1,20 @@
-"""An adapter with its card on the Hugging Face hub: the one call that sends anything anywhere, and only when asked."""
+"""An adapter or a merged model with its card on the Hugging Face hub: the one call that sends anything anywhere, and
+only when asked."""
 
 import os
 import re
+import sys
 from pathlib import Path
 
+from stkvlm_lib.files import read_object
 from stkvlm_lib.model_files import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
+    EXPORT_RECORD,
     MEAN_IMAGE_FILE,
     RECORD_FILE,
     ModelError,
+    check_base,
     read_adapter_record,
 )
 
@@ -26,18 +31,19 @@ PROCESSOR = (
     "merges.txt",
 )
 """Files of the processor; which of them there are depends on the base."""
+MODEL = ("config.json", "generation_config.json", "*.safetensors", "model.safetensors.index.json")
+"""Files of a merged model."""
 _NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def push_adapter(folder: Path, name: str, *, private: bool = False) -> str:
-    """Upload an adapter to the repository owner/name, which is made where it is not there; -> its address.
+    """Upload an adapter, or a model that `export` has merged, to the repository owner/name, which is made where it is
+    not there; -> its address.
 
     Raises ModelError, naming the remedy, before anything is sent for an incomplete folder, an impossible name or a
     missing token, and afterwards for what the hub refuses.
     """
-    read_adapter_record(folder)
-    if missing := [file for file in NEEDED if not (folder / file).is_file()]:
-        raise ModelError(f"{folder}: no {', '.join(missing)}; give an adapter made by notebook 03")
+    sent = _merged_files(folder) if (folder / EXPORT_RECORD).is_file() else _adapter_files(folder)
     if not _NAME.fullmatch(name):
         raise ModelError(f"{name!r} is not a name on the hub; give it as owner/name")
     if os.environ.get("HF_HUB_OFFLINE", "0").lower() in ("1", "true", "yes", "on"):
@@ -53,12 +59,33 @@ def push_adapter(folder: Path, name: str, *, private: bool = False) -> str:
         api.upload_folder(
             repo_id=name,
             folder_path=folder,
-            allow_patterns=[*NEEDED, *PROCESSOR],
+            allow_patterns=[*sent, *PROCESSOR],
             ignore_patterns=["*/*"],
-            commit_message="Upload adapter and card",
+            commit_message="Upload weights and card",
         )
     except (OSError, ValueError) as error:  # HfHubHTTPError and connection errors are OSErrors
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         remedy = "check the name and the token's right to write"
         raise ModelError(f"the hub did not take {name}: {reason}; {remedy}") from error
+    if sent is NEEDED and not (base := read_adapter_record(folder)["base"])["revision"]:
+        remedy = f"for people without it push what `./run_all.sh export {folder} DIR --merge` writes"
+        print(f"note: the adapter's base {base['name']} is on no hub; {remedy}", file=sys.stderr)
     return f"https://huggingface.co/{name}"
+
+
+def _adapter_files(folder: Path) -> tuple[str, ...]:
+    """What of an adapter's folder is sent."""
+    read_adapter_record(folder)
+    if missing := [file for file in NEEDED if not (folder / file).is_file()]:
+        raise ModelError(f"{folder}: no {', '.join(missing)}; give an adapter made by notebook 03")
+    return NEEDED
+
+
+def _merged_files(folder: Path) -> tuple[str, ...]:
+    """What of an exported folder is sent."""
+    if read_object(folder / EXPORT_RECORD).get("merged") is not True:
+        raise ModelError(f"{folder}: an adapter beside its base is no one model; export it with --merge, and push that")
+    check_base(folder)
+    if not (folder / CARD).is_file():
+        raise ModelError(f"{folder}: no {CARD}; export it again")
+    return (EXPORT_RECORD, CARD, *MODEL)

@@ -1,0 +1,24 @@
+"""Write an adapter with its base for those who have plain Transformers and PEFT alone."""
+
+import argparse
+from pathlib import Path
+
+from stkvlm_lib.commands.arguments import A_RUN
+from stkvlm_lib.config import EMBEDDED
+from stkvlm_lib.runs import set_up_hub
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("adapter", metavar="RUN_OR_ADAPTER", help=f"a run ({A_RUN}), or the folder of an adapter")
+    parser.add_argument("folder", type=Path, metavar="DIR", help="a new folder")
+    parser.add_argument("--merge", action="store_true", help="one model, instead of adapter/ beside base/")
+    parser.add_argument("--base", help="base model, where the adapter's own is a local folder")
+
+
+def call(options: argparse.Namespace) -> None:
+    set_up_hub(options.base or EMBEDDED)  # a base that only the adapter names is not fetched
+
+    from stkvlm_lib.vlm.export import adapter_folder, export_adapter
+
+    adapter = adapter_folder(options.adapter)
+    print(export_adapter(adapter, options.folder, merge=options.merge, base_model=options.base))
