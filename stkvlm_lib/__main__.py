@@ -204,7 +204,8 @@ def _ask(options: argparse.Namespace) -> None:
     set_up_hub(options.base or EMBEDDED)  # a base that only the adapter names is not fetched
 
     from stkvlm_lib.data.frames import load_image
-    from stkvlm_lib.explore.asking import in_lines, put
+    from stkvlm_lib.explore.asking import in_lines
+    from stkvlm_lib.explore.models import put
     from stkvlm_lib.runs import set_up_torch
     from stkvlm_lib.vlm.adapter import load_answerer  # only now: these imports take seconds
 

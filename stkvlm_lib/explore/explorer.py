@@ -28,6 +28,7 @@ from stkvlm_lib.explore.explorer_html import detections_html, legend_html, messa
 from stkvlm_lib.explore.explorer_panels import AskPanel, LabelPanel, choose, field
 from stkvlm_lib.explore.explorer_state import AS_FILTERED, NOTHING_LEFT, SORTS, ExplorerState, Row, row_json
 from stkvlm_lib.explore.links import Place, query
+from stkvlm_lib.explore.models import OwnModel, SharedModel
 from stkvlm_lib.explore.occlusion import OcclusionMap, draw_occlusion
 from stkvlm_lib.explore.own_picture import own_view
 from stkvlm_lib.figures.drawing import BLACK, GREEN, GREY, VERMILLION, draw_overlay
@@ -55,7 +56,7 @@ def explore(
     frames: FrameSet,
     qa: Iterable[Record] | Mapping[str, Iterable[Record]],
     predictions: Iterable["Prediction | Given"] | None = None,
-    model: "AnswerModel | Callable[[], AnswerModel] | None" = None,
+    model: "AnswerModel | Callable[[], AnswerModel] | SharedModel | None" = None,
     marks: str | Path | None = None,
     seed: int = 0,
     start: str = "",
@@ -74,10 +75,15 @@ def explore(
     home = frames.by_image_file.get(predictions[0].image_file) if predictions else None
     if home and home.frame.split in state.options("split"):
         state.begin_at(split=home.frame.split)
-    explorer = Explorer(state, Asker(model), Path(marks) if marks else None)
+    explorer = Explorer(state, Asker(as_model(model)), Path(marks) if marks else None)
     if start:
         explorer.go_to(start, question)
     return explorer
+
+
+def as_model(model: "AnswerModel | Callable[[], AnswerModel] | SharedModel | None") -> OwnModel | SharedModel | None:
+    """What a caller gives as its model, as something to ask."""
+    return model if model is None or isinstance(model, SharedModel) else OwnModel(model)
 
 
 def picture_png(

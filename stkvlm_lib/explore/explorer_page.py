@@ -3,6 +3,7 @@
 import os
 import secrets
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 import nbformat
@@ -11,6 +12,7 @@ from papermill.parameterize import parameterize_notebook
 
 from stkvlm_lib.config import ROOT, ConfigError
 from stkvlm_lib.explore.links import ADDRESS, LAST_PORT, PORT, Place
+from stkvlm_lib.explore.models import ADDRESS_VARIABLE
 
 NOTEBOOK = ROOT / "notebooks" / "05_explore.ipynb"
 NOTEBOOK_ONLY = "notebook-only"
@@ -51,11 +53,16 @@ def serve(run: Path, parameters: dict[str, str], port: int = PORT, place: Place 
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     os.environ["JUPYTER_PATH"] = os.pathsep.join([str(TEMPLATES), *filter(None, [os.environ.get("JUPYTER_PATH")])])
     from stkvlm_lib.explore.explorer_server import ExplorerServer  # only now: Voila reads the paths just set
+    from stkvlm_lib.explore.model_host import ModelHost
 
-    with tempfile.TemporaryDirectory(prefix="explorer-") as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="explorer-", dir=sockets) as folder,
+        closing(ModelHost(Path(folder))) as host,
+    ):
+        os.environ[ADDRESS_VARIABLE] = str(host.address)
         token = secrets.token_urlsafe(24)
         server = ExplorerServer(token=token, ip=ADDRESS, port=port, open_browser=False, log_level="ERROR")
-        server.place = place or Place()
+        server.place, server.model_host = place or Place(), host
         path = write_page(Path(folder), run, parameters)
         server.initialize([str(path), "--template=explorer", "--theme=light", "--show_tracebacks=True"])
         server.set_up(sockets)

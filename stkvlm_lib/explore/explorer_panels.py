@@ -12,7 +12,8 @@ from stkvlm_lib.data.frames import View
 from stkvlm_lib.explore.asking import Asker, AskError, Reply, suggestions
 from stkvlm_lib.explore.explorer_html import mark_html, message, reply_html
 from stkvlm_lib.explore.explorer_state import Row
-from stkvlm_lib.explore.occlusion import COLUMNS, ROWS, OcclusionMap, describe, occlude
+from stkvlm_lib.explore.occlusion import OcclusionMap, describe, occlude
+from stkvlm_lib.explore.patches import GRID
 from stkvlm_lib.explore.understanding import understand
 from stkvlm_lib.grammar.questions import FAMILIES
 from stkvlm_lib.qa.label_check import RIGHT, WITHDRAWN, WRONG, Mark, add_mark, key_of, label_error, mark, read_marks
@@ -62,7 +63,7 @@ class AskPanel(widgets.VBox):
         self.explain = widgets.Button(description="Which parts decide?", tooltip="cover one patch after another")
         self.cancel = widgets.Button(description="Cancel", tooltip="stop covering patches")
         self.hide = widgets.Button(description="Remove the map", tooltip="show the picture as it was")
-        self.progress = widgets.IntProgress(max=ROWS * COLUMNS)
+        self.progress = widgets.IntProgress(max=len(GRID))
         self.kind.observe(lambda _: self._do(self._pick_kind), "value")
         self.about.observe(lambda _: self._do(self._pick_question), "value")
         self.before.observe(lambda _: self._do(self._pick_before), "value")

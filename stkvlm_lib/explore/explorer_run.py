@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import astuple
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from stkvlm_lib.data.frame_sets import FrameSet, read_frames
 from stkvlm_lib.explore.explorer import Explorer, explore
 from stkvlm_lib.explore.explorer_filters import Given
 from stkvlm_lib.explore.links import Place, read_query
+from stkvlm_lib.explore.models import SharedModel, load_model, shared_address
 from stkvlm_lib.files import read_json, read_rows
 from stkvlm_lib.qa.label_check import MARKS_FILE
 from stkvlm_lib.qa.qa_sets import Record, make_records, question_files, read_records
@@ -80,21 +82,14 @@ def read_answers(run: Path) -> list[Given]:
     return [given for path in written for given in read_rows(path, Given, "score again with notebook 04")]
 
 
-def model_of(config: ExplorerConfig) -> "Callable[[], AnswerModel] | None":
-    """A function that loads the run's adapter with its base; None where there is no adapter."""
+def model_of(config: ExplorerConfig) -> "SharedModel | Callable[[], AnswerModel] | None":
+    """The run's adapter with its base: in a page the one that all pages share, else a function that loads it; None
+    where there is no adapter."""
     adapter = config.adapter_path
     if config.adapter_dir and not adapter.is_dir():
         raise ConfigError(f"ADAPTER_DIR: there is no adapter {adapter}; give a folder made by notebook 03, or none")
     if not adapter.is_dir():
         return None
-
-    def load() -> "AnswerModel":
-        from stkvlm_lib.model_files import read_adapter_record
-        from stkvlm_lib.runs import set_up_hub, set_up_torch
-        from stkvlm_lib.vlm.adapter import load_answerer
-
-        set_up_hub(config.base_model or read_adapter_record(adapter)["base"]["name"])
-        set_up_torch()
-        return load_answerer(adapter, config.base_model or None)
-
-    return load
+    if address := shared_address():
+        return SharedModel(address, adapter, config.base_model)
+    return partial(load_model, adapter, config.base_model)

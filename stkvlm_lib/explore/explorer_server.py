@@ -16,6 +16,7 @@ from voila.static_file_handler import AllowListFileHandler
 from voila.tornado.handler import TornadoVoilaHandler
 
 from stkvlm_lib.explore.links import ADDRESS, LAST_PORT, Place, query
+from stkvlm_lib.explore.model_host import ModelHost
 
 GONE_AFTER, LOOK_EVERY = 60, 20
 """Seconds without a page and without work after which a kernel ends; seconds between two looks."""
@@ -75,9 +76,11 @@ class WithoutToken(logging.Filter):
 
 
 class ExplorerServer(Voila):
-    """Voila with the explorer's handlers. place: what the printed address opens."""
+    """Voila with the explorer's handlers. place: what the printed address opens. model_host: of the model that pages
+    share."""
 
     place = Place()
+    model_host: ModelHost
 
     def set_up(self, socket_folder: str) -> None:
         """Settings that hold for every page; call it once, between `initialize` and `start`.
@@ -116,5 +119,6 @@ class ExplorerServer(Voila):
         super().listen()
 
     def announce(self) -> None:
+        self.model_host.watch()
         print(f"explorer     http://{ADDRESS}:{self.port}/?{query(self.place, token=self.token)}")
         print("stop         Ctrl+C", flush=True)
