@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import tempfile
 
 import nbformat
@@ -129,6 +130,25 @@ def test_a_wrong_argument_is_one_line_and_status_2(arguments, tmp_path, monkeypa
     assert status == 2
     message = capsys.readouterr().err
     assert message.count("\n") == 1 and arguments[-1].removeprefix("--port=") in message
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("config.json", "[]", "config.json: "),
+        ("config.json", '{"02": []}', "config.json: a step in it is not an object"),
+        ("config.json", '{"02": {"FRAMES_DIR": ["a"]}}', "no folder|no such|not there|no frames"),
+        ("predictions.jsonl", "1\n", "predictions.jsonl: line 1 is not an object"),
+        ("qa/test.jsonl", "{}\n", "test.jsonl"),
+    ],
+)
+def test_a_broken_run_is_refused_in_one_line(file, text, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "OUTPUTS", tmp_path)
+    (tmp_path / "a-run" / "qa").mkdir(parents=True)
+    (tmp_path / "a-run" / file).write_text(text)
+    assert cli.main(["explore", "a-run"]) in (1, 2)
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1 and message.startswith("error: ") and re.search(said, message)
 
 
 def test_sockets_lie_where_their_paths_are_short_enough(tmp_path, monkeypatch):

@@ -13,9 +13,10 @@ from stkvlm_lib.explore.explorer import Explorer, explore
 from stkvlm_lib.explore.explorer_filters import Given
 from stkvlm_lib.explore.links import Place, read_query
 from stkvlm_lib.explore.models import SharedModel, load_model, shared_address
-from stkvlm_lib.files import read_json, read_rows
+from stkvlm_lib.files import read_rows
 from stkvlm_lib.qa.label_check import MARKS_FILE
 from stkvlm_lib.qa.qa_sets import Record, make_records, question_files, read_records
+from stkvlm_lib.runs import recorded_steps
 
 if TYPE_CHECKING:
     from stkvlm_lib.vlm.answering import AnswerModel
@@ -30,15 +31,22 @@ def explore_run(config: ExplorerConfig | None = None) -> Explorer:
     Raises ConfigError when the run or the picture that was named does not exist.
     """
     config = config or ExplorerConfig()
+    run, data = config.run_path, read_run(config)
+    marks = run / "qa" / MARKS_FILE if run.is_dir() else None
+    explorer = explore(*data, model_of(config), marks, config.seed)
+    open_place(explorer, config)
+    return explorer
+
+
+def read_run(config: ExplorerConfig) -> tuple[FrameSet, list[Record], list[Given]]:
+    """Frames, questions and answers of a run, as far as they are there. Raises ValueError (a ConfigError is one) for
+    what is not there or broken."""
     run = config.run_path
     if config.run_dir and not run.is_dir():
         raise ConfigError(f"RUN_DIR: there is no run {run}; name a folder in outputs/, or none for the newest")
     frames = read_frames(frames_of(config), skip_broken=config.skip_broken)
     records = [r for path in question_files(run / "qa") for r in read_records(path)] or list(made_anew(frames))
-    marks = run / "qa" / MARKS_FILE if run.is_dir() else None
-    explorer = explore(frames, records, read_answers(run), model_of(config), marks, config.seed)
-    open_place(explorer, config)
-    return explorer
+    return frames, records, read_answers(run)
 
 
 def open_place(explorer: Explorer, config: ExplorerConfig) -> None:
@@ -62,12 +70,11 @@ def page_place() -> Place:
 
 def frames_of(config: RunConfig) -> tuple[Path, ...]:
     """The frames that are named; else those that the run was made of; else the bundled ones."""
-    recorded = config.run_path / "config.json"
-    if config.frames_dir or not recorded.exists():
+    if config.frames_dir:
         return config.frames_paths
-    steps = read_json(recorded)
+    steps = recorded_steps(config.run_path)
     named = next((values["FRAMES_DIR"] for _, values in sorted(steps.items()) if values.get("FRAMES_DIR")), "")
-    return RunConfig(frames_dir=named).frames_paths
+    return RunConfig(frames_dir=str(named)).frames_paths
 
 
 def made_anew(frames: FrameSet) -> Iterator[Record]:

@@ -10,7 +10,9 @@ from stkvlm_lib.model_files import (
     MEAN_IMAGE_FILE,
     RECORD_FILE,
     ModelError,
+    read_adapter,
     read_adapter_record,
+    read_weights,
 )
 
 CARD = "README.md"
@@ -33,11 +35,12 @@ def push_adapter(folder: Path, name: str, *, private: bool = False) -> str:
     """Upload an adapter to the repository owner/name, which is made where it is not there; -> its address.
 
     Raises ModelError, naming the remedy, before anything is sent for an incomplete folder, an impossible name or a
-    missing token, and afterwards for what the hub refuses.
+    missing token, for weights that are broken, and afterwards for what the hub refuses.
     """
     read_adapter_record(folder)
     if missing := [file for file in NEEDED if not (folder / file).is_file()]:
         raise ModelError(f"{folder}: no {', '.join(missing)}; give an adapter made by notebook 03")
+    read_weights(read_adapter(folder))
     if not _NAME.fullmatch(name):
         raise ModelError(f"{name!r} is not a name on the hub; give it as owner/name")
     if os.environ.get("HF_HUB_OFFLINE", "0").lower() in ("1", "true", "yes", "on"):
