@@ -14,7 +14,7 @@ Fine-tune a small vision-language model on questions about SuperTuxKart frames, 
   ./run_all.sh [PROFILE] [-p NAME VALUE ...] [--from STEP] [--run-id ID]    run the notebooks
   ./run_all.sh test [PYTEST ARGUMENTS]                                      run the tests
   ./run_all.sh ask IMAGE "QUESTION" [--adapter DIR]                         answer a question about a picture
-  ./run_all.sh explore [RUN]                                                look at a run in the browser
+  ./run_all.sh explore [RUN [RUN2]]                                         look at a run in the browser, or at two
   ./run_all.sh report [RUN]                                                 write the report of a run again
   ./run_all.sh compare RUN RUN                                              two runs on the questions that both answered
   ./run_all.sh push ADAPTER_DIR OWNER/NAME [--private]                      upload an adapter with its card to the hub
@@ -36,6 +36,7 @@ PROFILE
   RUN             a name in outputs/ or a folder, instead of the newest run; the page is served on this machine alone, at
                   an address with a token that is printed; --port N and --frames DIR change where and of what,
                   --picture FILE and --question TEXT where it opens
+  RUN2            the run whose answers stand beside those of RUN; or `base`: those of the base without the adapter
 
 The first call installs what is needed (into the conda environment `stkvlm` where conda or mamba is present and no other
 environment is active, otherwise into .venv); an active environment that has everything is used as it is.

@@ -117,6 +117,8 @@ def build_parser() -> argparse.ArgumentParser:
     ask.set_defaults(call=_ask)
     explorer = commands.add_parser("explore", help="serve the explorer of a run as a page on this machine")
     explorer.add_argument("run", nargs="?", metavar="RUN", help="a name in outputs/ or a folder; default: the newest")
+    beside = "another run, whose answers stand beside; or `base`: the base without the adapter"
+    explorer.add_argument("beside", nargs="?", default="", metavar="RUN2", help=beside)
     explorer.add_argument("--frames", default="", metavar="DIR", help="default: the frames that the run was made of")
     explorer.add_argument("--adapter", default="", metavar="DIR", help="default: the run's own")
     explorer.add_argument("--picture", default="", metavar="FILE", help="open at it, e.g. test/800000_00_im.jpg")
@@ -216,6 +218,7 @@ def _ask(options: argparse.Namespace) -> None:
 
 
 def _explore(options: argparse.Namespace) -> None:
+    from stkvlm_lib.explore.beside import BASE
     from stkvlm_lib.explore.explorer_page import serve
     from stkvlm_lib.explore.links import Place
 
@@ -224,6 +227,8 @@ def _explore(options: argparse.Namespace) -> None:
     for name, folder in parameters.items():
         if not Path(folder).is_dir():
             raise FileNotFoundError(f"{folder}: no such folder for {name}; give one that is there")
+    if options.beside:
+        parameters["COMPARE_RUN"] = options.beside if options.beside == BASE else str(find_run(options.beside, OUTPUTS))
     serve(find_run(options.run, OUTPUTS), parameters, options.port, Place(options.picture, options.question))
 
 

@@ -159,9 +159,10 @@ class ScoreConfig(ModelConfig):
 
 @dataclass(frozen=True)
 class ExplorerConfig(RunConfig):
-    """Notebook 05, which looks at a run and is no step of one."""
+    """Notebook 05, which looks at a run and is no step of one. compare_run: a run, or `base`."""
 
     adapter_dir: str = ""
+    compare_run: str = ""
     base_model: str = ""
     picture: str = ""
     question: str = ""

@@ -14,6 +14,7 @@ from stkvlm_lib.config import ROOT, ConfigError, ExplorerConfig, upper
 from stkvlm_lib.explore.explorer_page import NOTEBOOK, TEMPLATES, find_socket_folder, write_page
 from stkvlm_lib.explore.explorer_run import explore_run, frames_of, model_of, read_answers
 from stkvlm_lib.explore.links import Place, explorer_link, query, read_query
+from stkvlm_lib.explore.models import AskError, OwnModel
 from stkvlm_lib.qa.label_check import MARKS_FILE
 from stkvlm_lib.qa.qa_sets import read_records
 
@@ -35,9 +36,10 @@ def test_a_run_is_opened_with_its_own_frames_questions_answers_and_marks(run):
 def test_the_adapter_of_a_run_is_loaded_when_it_is_needed(run, tmp_path):
     assert model_of(ExplorerConfig(run_dir=str(run))) is None
     (tmp_path / "adapter").mkdir()
-    load = model_of(ExplorerConfig(run_dir=str(run), adapter_dir=str(tmp_path / "adapter")))
-    with pytest.raises(ValueError, match="no adapter there"):
-        load()
+    model = model_of(ExplorerConfig(run_dir=str(run), adapter_dir=str(tmp_path / "adapter")))
+    assert isinstance(model, OwnModel) and not model.is_loaded
+    with pytest.raises(AskError, match="no adapter there"):
+        model.put(tmp_path / "a.png", "?")
     with pytest.raises(ConfigError, match="ADAPTER_DIR: there is no adapter"):
         model_of(ExplorerConfig(adapter_dir=str(tmp_path / "absent")))
 

@@ -3,9 +3,11 @@
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from stkvlm_lib.data.frames import View
-from stkvlm_lib.explore.models import AskError, OwnModel, SharedModel
+from stkvlm_lib.explore.beside import BASE_ALONE, Beside
+from stkvlm_lib.explore.models import Askable, AskError
 from stkvlm_lib.explore.own_picture import is_own
 from stkvlm_lib.explore.understanding import UNKNOWN_MEANS, Understood, is_unknown
 from stkvlm_lib.grammar.families import COURSE
@@ -32,6 +34,14 @@ class Label:
     reason: str = ""
 
 
+class Aside(NamedTuple):
+    """What the model of that name answers too, or why it does not."""
+
+    name: str
+    answer: Answer | None = None
+    reason: str = ""
+
+
 @dataclass(frozen=True)
 class Reply:
     """A model's answer to a question, and how that was understood.
@@ -47,13 +57,22 @@ class Reply:
     label: Label
     seconds: float
     encoding: float
+    beside: Aside | None = None
 
 
 class Asker:
-    """Asks a model about views. model: None: every question is refused."""
+    """Asks a model about views. model: None: every question is refused.
 
-    def __init__(self, model: OwnModel | SharedModel | None):
+    beside: what is asked beside it, unless its reader says otherwise; its base alone can be asked too.
+    """
+
+    def __init__(self, model: Askable | None, beside: Beside | None = None):
         self._model = model
+        alone = [Beside(BASE_ALONE, model=model, alone=True)] if model else []
+        others = [*alone, *([beside] if beside and beside.model else [])]
+        self.others = {other.name: other for other in others}
+        self.usual = others[-1].name if beside and beside.model else ""
+        """Whom of the others to ask, empty for nobody."""
 
     @property
     def has_model(self) -> bool:
@@ -64,18 +83,28 @@ class Asker:
         return self.has_model and self._model.is_loaded
 
     @property
-    def model(self) -> OwnModel | SharedModel:
+    def model(self) -> Askable:
         """Raises AskError where there is none."""
         if self._model is None:
             raise AskError(NO_MODEL)
         return self._model
 
-    def ask(self, view: View, question: str) -> Reply:
-        """Answer a question about a view. Raises AskError where there is no model, no question or no end of it."""
+    def ask(self, view: View, question: str, beside: str = "") -> Reply:
+        """Answer a question about a view. beside: which of the others to ask too.
+
+        Raises AskError where there is no model, no question or no end of it.
+        """
         question, begin = checked(question), time.perf_counter()
         said = self.model.put(view.image_path, question)
         label, seconds = label_of(view, said.understood), time.perf_counter() - begin
-        return Reply(question, said.understood, said.answer, said.rivals, label, seconds, said.encoding)
+        other = self._ask_beside(view, question, beside) if beside else None
+        return Reply(question, said.understood, said.answer, said.rivals, label, seconds, said.encoding, other)
+
+    def _ask_beside(self, view: View, question: str, name: str) -> Aside:
+        try:
+            return Aside(name, self.others[name].ask(view.image_path, question))
+        except AskError as error:
+            return Aside(name, reason=str(error))
 
 
 def checked(question: str) -> str:

@@ -23,12 +23,13 @@ from matplotlib.figure import Figure
 
 from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.explore.asking import Asker
+from stkvlm_lib.explore.beside import Beside
 from stkvlm_lib.explore.explorer_filters import FILTERS, ORDERS, Given
 from stkvlm_lib.explore.explorer_html import detections_html, legend_html, message, place_html, questions_html
 from stkvlm_lib.explore.explorer_panels import AskPanel, LabelPanel, choose, field
 from stkvlm_lib.explore.explorer_state import AS_FILTERED, NOTHING_LEFT, SORTS, ExplorerState, Row, row_json
 from stkvlm_lib.explore.links import Place, query
-from stkvlm_lib.explore.models import OwnModel, SharedModel
+from stkvlm_lib.explore.models import Askable, askable
 from stkvlm_lib.explore.occlusion import OcclusionMap, draw_occlusion
 from stkvlm_lib.explore.own_picture import own_view
 from stkvlm_lib.figures.drawing import BLACK, GREEN, GREY, VERMILLION, draw_overlay
@@ -45,7 +46,10 @@ PICTURE_WIDTH = 1200
 """Width in px of the picture sent, or nearly: more than is shown, so that it is crisp on fine screens too."""
 QUESTIONS_FILE = "questions.jsonl"
 """The name under which the questions that pass the filters are saved."""
-FILTER_NAMES = {"outcome": "Answer", "kart": "Kart in view", "family": "Kind of question", "size": "Box size"}
+FILTER_NAMES = {
+    **{"outcome": "Answer", "kart": "Kart in view", "family": "Kind of question", "size": "Box size"},
+    "beside": "Both answers",
+}
 """Names of the filters that are not their ids."""
 KEYS = "Keys, after a click on the picture: ← → step, R random, O overlay, Z large picture, / ask."
 DETAILS = {"zones": "Zones", "shares": "Visible share", "limit": "5 px limit"}
@@ -56,34 +60,30 @@ def explore(
     frames: FrameSet,
     qa: Iterable[Record] | Mapping[str, Iterable[Record]],
     predictions: Iterable["Prediction | Given"] | None = None,
-    model: "AnswerModel | Callable[[], AnswerModel] | SharedModel | None" = None,
+    model: "AnswerModel | Callable[[], AnswerModel] | Askable | None" = None,
     marks: str | Path | None = None,
     seed: int = 0,
     start: str = "",
     question: str = "",
+    beside: Beside | None = None,
 ) -> "Explorer":
     """The explorer, to be displayed by a notebook. With predictions it starts at the split they are about.
 
     qa: records, or records by split. model: answers live; a function that loads one is called at the first question.
     marks: the file for marks on labels. seed: of the random steps. start: the picture to begin with, by its
-    `image_file` or a part of it, with a question to ask about it. Raises ValueError when no record is about `frames`
-    or `start`.
+    `image_file` or a part of it, with a question to ask about it. beside: whose answers stand beside these. Raises
+    ValueError when no record is about `frames` or `start`.
     """
     records = [record for rows in qa.values() for record in rows] if isinstance(qa, Mapping) else list(qa)
     predictions = list(predictions or ())
-    state = ExplorerState(frames, records, predictions, seed)
+    state = ExplorerState(frames, records, predictions, seed, beside)
     home = frames.by_image_file.get(predictions[0].image_file) if predictions else None
     if home and home.frame.split in state.options("split"):
         state.begin_at(split=home.frame.split)
-    explorer = Explorer(state, Asker(as_model(model)), Path(marks) if marks else None)
+    explorer = Explorer(state, Asker(askable(model), beside), Path(marks) if marks else None)
     if start:
         explorer.go_to(start, question)
     return explorer
-
-
-def as_model(model: "AnswerModel | Callable[[], AnswerModel] | SharedModel | None") -> OwnModel | SharedModel | None:
-    """What a caller gives as its model, as something to ask."""
-    return model if model is None or isinstance(model, SharedModel) else OwnModel(model)
 
 
 def picture_png(

@@ -59,6 +59,8 @@ class AskPanel(widgets.VBox):
         self.question = field(widgets.Text(description="Question", placeholder="Type any question"))
         self.ask_button = widgets.Button(description="Ask", button_style="primary", tooltip="ask the model (Enter)")
         self.before = field(widgets.Dropdown(options=[], description="Asked before"))
+        besides = [("nothing", ""), *((name, name) for name in asker.others)]
+        self.beside = field(widgets.Dropdown(options=besides, value=asker.usual, description="Beside the answer"))
         self.answer, self.told = widgets.HTML(), widgets.HTML()
         self.explain = widgets.Button(description="Which parts decide?", tooltip="cover one patch after another")
         self.cancel = widgets.Button(description="Cancel", tooltip="stop covering patches")
@@ -70,10 +72,12 @@ class AskPanel(widgets.VBox):
         self.explain.on_click(lambda _: self.start_map())
         self.cancel.on_click(lambda _: self.stop_map())
         self.hide.on_click(lambda _: self.remove_map())
+        self.beside.observe(lambda _: self.reply and self.ask(self.reply.question), "value")
         row = {"children": [self.kind, self.about]}, {"children": [self.question, self.ask_button]}
         buttons = widgets.HBox([self.explain, self.cancel, self.hide, self.progress])
-        super().__init__([*(widgets.HBox(**line) for line in row), self.answer, buttons, self.told, self.before])
-        for line in (*self.children[:2], buttons):
+        more = widgets.HBox([self.beside, self.before])
+        super().__init__([*(widgets.HBox(**line) for line in row), self.answer, buttons, self.told, more])
+        for line in (*self.children[:2], buttons, more):
             line.add_class("stk-row")
         self.question.add_class("stk-question")
         self.ask_button.add_class("stk-ask")
@@ -118,7 +122,7 @@ class AskPanel(widgets.VBox):
         if self.asker.has_model and not self.asker.is_loaded:
             self.answer.value = message("Loading the model; the first answer takes some seconds …")
         try:
-            self.reply = self.asker.ask(self._view, question)
+            self.reply = self.asker.ask(self._view, question, self.beside.value)
             self.answer.value = reply_html(self.reply)
             self._remember(self.reply.question)
         except AskError as error:
@@ -224,6 +228,7 @@ class AskPanel(widgets.VBox):
             (self.progress, at_work),
             (self.hide, mapped),
             (self.before, bool(self.before.options)),
+            (self.beside, bool(self.asker.others)),
         ):
             widget.layout.display = None if shown else "none"
 

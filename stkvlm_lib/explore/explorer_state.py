@@ -9,9 +9,19 @@ import numpy as np
 
 from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.data.frames import KART_CLASS, View
-from stkvlm_lib.explore.explorer_filters import FILTERS, IN_FILE_ORDER, ORDERS, Filters, Given, make_facets, urgency
+from stkvlm_lib.explore.beside import Beside
+from stkvlm_lib.explore.explorer_filters import (
+    FILTERS,
+    IN_FILE_ORDER,
+    ORDERS,
+    Asked,
+    Filters,
+    Given,
+    make_facets,
+    urgency,
+)
 from stkvlm_lib.figures.drawing import TOO_SMALL, role
-from stkvlm_lib.grammar.scene import Kart, Scene, depth, is_kept, read_scene, scale_box, side
+from stkvlm_lib.grammar.scene import Kart, depth, is_kept, read_scene, scale_box, side
 from stkvlm_lib.qa.qa_sets import Record, by_picture
 
 if TYPE_CHECKING:
@@ -35,7 +45,8 @@ CLASSES = {
 
 @dataclass(frozen=True)
 class Row:
-    """One question of the view on show. matches: whether it passes the filters; chosen: whether it is looked at."""
+    """One question of the view on show. matches: whether it passes the filters; chosen: whether it is looked at; other:
+    the answer that stands beside its own."""
 
     record: Record
     prediction: str | None
@@ -43,6 +54,7 @@ class Row:
     confidence: float | None
     matches: bool
     chosen: bool = False
+    other: "Prediction | Given | None" = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +84,7 @@ class ExplorerState:
         records: Iterable[Record],
         predictions: Iterable["Prediction | Given"] | None = None,
         seed: int = 0,
+        beside: Beside | None = None,
     ):
         self._frames = frames
         records = list(records)
@@ -79,6 +92,7 @@ class ExplorerState:
         if records and not self._groups:
             raise ValueError(f"{frames.root}: holds none of the records' pictures; give the folder they were made of")
         self._predictions = {(p.image_file, p.question): p for p in predictions or ()}
+        self.beside = beside
         self._rng = random.Random(seed)
         self._records = [record for rows in self._groups.values() for record in rows]
         self._number = {name: number for number, name in enumerate(self._groups)}
@@ -99,13 +113,16 @@ class ExplorerState:
     def has_predictions(self) -> bool:
         return bool(self._predictions)
 
-    def _asked(self) -> Iterator[tuple[Record, Scene, "Prediction | Given | None"]]:
+    def _asked(self) -> Iterator[Asked]:
         for name, rows in self._groups.items():
             scene = read_scene(self._frames.by_image_file[name])
-            yield from ((record, scene, self._prediction(record)) for record in rows)
+            yield from ((record, scene, self._prediction(record), self._other(record)) for record in rows)
 
     def _prediction(self, record: Record) -> "Prediction | Given | None":
         return self._predictions.get((record.image_file, record.question))
+
+    def _other(self, record: Record) -> "Prediction | Given | None":
+        return self.beside and self.beside.answers.get((record.image_file, record.question))
 
     def options(self, name: str) -> list[str]:
         """The values a filter can take, as they occur in the records."""
@@ -249,7 +266,7 @@ class ExplorerState:
     def _row(self, record: Record, matches: bool) -> Row:
         p = self._prediction(record)
         given = (p.prediction, p.correct, p.confidence) if p else (None, None, None)
-        return Row(record, *given, matches, record.question == self.chosen)
+        return Row(record, *given, matches, record.question == self.chosen, self._other(record))
 
     def detected(self) -> list[Detected]:
         """All detections of the view on show, in the order of its file."""
@@ -300,19 +317,23 @@ class ExplorerState:
 
 def row_json(row: Row) -> dict:
     """A question as a line of a file: the record with what was answered, where it was."""
-    asked = asdict(row.record)
-    given = {"prediction": row.prediction, "correct": row.correct, "confidence": row.confidence}
-    return asked if row.prediction is None else asked | given
+    line = asdict(row.record)
+    if row.prediction is not None:
+        line |= {"prediction": row.prediction, "correct": row.correct, "confidence": row.confidence}
+    if row.other:
+        line |= {"other_prediction": row.other.prediction, "other_correct": row.other.correct}
+    return line
 
 
 def find_rows(rows: Iterable[Row], text: str) -> list[Row]:
     """Those whose question, label or answer holds a text, in upper or lower case."""
     wanted = text.strip().casefold()
-    return [
-        row
-        for row in rows
-        if any(wanted in said.casefold() for said in (row.record.question, row.record.answer, row.prediction or ""))
-    ]
+    return [row for row in rows if any(wanted in said.casefold() for said in _texts(row))]
+
+
+def _texts(row: Row) -> tuple[str, ...]:
+    other = row.other.prediction if row.other else ""
+    return row.record.question, row.record.answer, row.prediction or "", other
 
 
 def sorted_rows(rows: Sequence[Row], sort: str) -> list[Row]:

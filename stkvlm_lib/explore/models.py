@@ -166,6 +166,14 @@ class SharedModel:
         return reply["value"]
 
 
+Askable = OwnModel | SharedModel
+
+
+def askable(model: "AnswerModel | Callable[[], AnswerModel] | Askable | None") -> Askable | None:
+    """What a caller gives as a model, as one to ask."""
+    return model if model is None or isinstance(model, Askable) else OwnModel(model)
+
+
 def put(model: "AnswerModel", features: "torch.Tensor", question: str) -> tuple[Understood, Answer, tuple[Answer, ...]]:
     """How a model understands a question, what it answers, and the answers of the family's set, likeliest first (none
     where the question is of no known kind). features: (1, tokens, D) of the picture."""
