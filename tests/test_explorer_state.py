@@ -209,7 +209,7 @@ def test_the_surest_mistakes_come_first_where_that_is_asked_for(bundled, records
     assert all(row.correct is not False for row in state.rows()), "views without a mistake come last"
     state.set_order(LEAST_SURE)
     assert state.rows()[0].confidence == min(p.confidence for p in given)
-    with pytest.raises(ValueError, match="no order 'by size'; there are as in the files"):
+    with pytest.raises(ValueError, match="no order 'by size'; there are in file order"):
         state.set_order("by size")
 
 

@@ -58,7 +58,7 @@ class Filters:
 
 
 FILTERS = tuple(field.name for field in fields(Filters))
-IN_FILE_ORDER, SUREST_MISTAKES, LEAST_SURE = "as in the files", "surest mistakes first", "least sure first"
+IN_FILE_ORDER, SUREST_MISTAKES, LEAST_SURE = "in file order", "surest mistakes first", "least sure first"
 ORDERS = (IN_FILE_ORDER, SUREST_MISTAKES, LEAST_SURE)
 """In which order the views come: the mistakes of which the model was surest tell most about what it learnt."""
 

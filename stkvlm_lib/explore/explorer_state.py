@@ -1,7 +1,7 @@
 """What the explorer shows, without a widget: which views pass the filters, which is on show, what is known of it."""
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from stkvlm_lib.explore.explorer_filters import (
     make_facets,
     urgency,
 )
+from stkvlm_lib.explore.rows import Row
 from stkvlm_lib.figures.drawing import TOO_SMALL, role
 from stkvlm_lib.grammar.scene import Kart, depth, is_kept, read_scene, scale_box, side
 from stkvlm_lib.qa.qa_sets import Record, by_picture
@@ -28,33 +29,11 @@ if TYPE_CHECKING:
     from stkvlm_lib.scores.scoring import Prediction
 
 NOTHING_LEFT = "No question passes all of these filters. Set one of them back to “all”, or clear them."
-AS_FILTERED = "as filtered"
-SORTS: dict[str, Callable[["Row"], object]] = {
-    "by question": lambda row: row.record.question,
-    "by label": lambda row: (row.record.answer, row.record.question),
-    "surest first": lambda row: -(row.confidence or 0.0),
-    "least sure first": lambda row: 2.0 if row.confidence is None else row.confidence,
-}
-"""How the table of a view's questions can be sorted, beside the order that filters and order of the views give."""
 CLASSES = {
     **{1: "kart", 2: "track", 3: "background", 4: "pickup", 5: "nitro", 6: "bomb", 7: "object", 8: "projectile"},
     9: "unknown",
 }
 """What the class numbers of detections stand for."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One question of the view on show. matches: whether it passes the filters; chosen: whether it is looked at; other:
-    the answer that stands beside its own."""
-
-    record: Record
-    prediction: str | None
-    correct: bool | None
-    confidence: float | None
-    matches: bool
-    chosen: bool = False
-    other: "Prediction | Given | None" = None
 
 
 @dataclass(frozen=True)
@@ -313,32 +292,6 @@ class ExplorerState:
         small = ", ".join(d.what for d in self.detected() if d.role == TOO_SMALL)
         said = [f"Track {scene.track}. The ego kart is {scene.ego.name}.", f"{others or 'No other kart counts'}."]
         return " ".join([*said, f"Too small to count: {small}."] if small else said)
-
-
-def row_json(row: Row) -> dict:
-    """A question as a line of a file: the record with what was answered, where it was."""
-    line = asdict(row.record)
-    if row.prediction is not None:
-        line |= {"prediction": row.prediction, "correct": row.correct, "confidence": row.confidence}
-    if row.other:
-        line |= {"other_prediction": row.other.prediction, "other_correct": row.other.correct}
-    return line
-
-
-def find_rows(rows: Iterable[Row], text: str) -> list[Row]:
-    """Those whose question, label or answer holds a text, in upper or lower case."""
-    wanted = text.strip().casefold()
-    return [row for row in rows if any(wanted in said.casefold() for said in _texts(row))]
-
-
-def _texts(row: Row) -> tuple[str, ...]:
-    other = row.other.prediction if row.other else ""
-    return row.record.question, row.record.answer, row.prediction or "", other
-
-
-def sorted_rows(rows: Sequence[Row], sort: str) -> list[Row]:
-    """Rows by one of SORTS, or as they are."""
-    return sorted(rows, key=SORTS[sort]) if sort in SORTS else list(rows)
 
 
 def _whereabouts(kart: Kart, ego: Kart) -> str:
