@@ -26,7 +26,7 @@ import psutil
 from playwright.async_api import Page, async_playwright
 
 from stkvlm_lib.config import ROOT, ExplorerConfig
-from stkvlm_lib.explore.explorer_run import explore_run
+from stkvlm_lib.explore.run import explore_run
 
 PATIENCE = 600_000
 """Milliseconds to wait for any one thing."""

@@ -14,7 +14,7 @@ from explorer import PATIENCE, find_chromium, served
 from playwright.sync_api import Page, sync_playwright
 
 from stkvlm_lib.config import ROOT
-from stkvlm_lib.explore.explorer_run import read_answers
+from stkvlm_lib.explore.run import read_answers
 
 SIZE = {"width": 1200, "height": 900}
 LIMIT = 150_000

@@ -219,8 +219,8 @@ def _ask(options: argparse.Namespace) -> None:
 
 def _explore(options: argparse.Namespace) -> None:
     from stkvlm_lib.explore.beside import BASE
-    from stkvlm_lib.explore.explorer_page import serve
     from stkvlm_lib.explore.links import Place
+    from stkvlm_lib.explore.page import serve
 
     given = {"FRAMES_DIR": options.frames, "ADAPTER_DIR": options.adapter}
     parameters = {name: str(Path(folder).absolute()) for name, folder in given.items() if folder}

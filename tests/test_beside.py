@@ -9,14 +9,14 @@ from stub_model import StubModel
 
 from stkvlm_lib import __main__ as cli
 from stkvlm_lib.config import ConfigError, ExplorerConfig
-from stkvlm_lib.explore import explorer_page
+from stkvlm_lib.explore import page
 from stkvlm_lib.explore.asking import Asker
 from stkvlm_lib.explore.beside import BASE, BASE_ALONE, Beside, base_alone, by_question
 from stkvlm_lib.explore.explorer import explore
-from stkvlm_lib.explore.explorer_filters import DIFFERENT, ONLY_FIRST, ONLY_SECOND, SAME, Given, compared
-from stkvlm_lib.explore.explorer_html import reply_html
-from stkvlm_lib.explore.explorer_run import explore_run
+from stkvlm_lib.explore.filters import DIFFERENT, ONLY_FIRST, ONLY_SECOND, SAME, Given, compared
+from stkvlm_lib.explore.markup import reply_html
 from stkvlm_lib.explore.models import AskError, OwnModel
+from stkvlm_lib.explore.run import explore_run
 
 QUESTION = "What track is this?"
 
@@ -90,7 +90,7 @@ def test_another_run_must_be_there_and_another(pair, name, said):
 def test_the_command_line_takes_two_runs(pair, monkeypatch):
     served = []
     monkeypatch.setattr(cli, "OUTPUTS", pair[0].parent)
-    monkeypatch.setattr(explorer_page, "serve", lambda *given: served.append(given))
+    monkeypatch.setattr(page, "serve", lambda *given: served.append(given))
     assert cli.main(["explore", "a-run", "b-run"]) == cli.main(["explore", "a-run", "base"]) == 0
     assert [given[:2] for given in served] == [
         (pair[0], {"COMPARE_RUN": str(pair[1])}),

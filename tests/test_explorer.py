@@ -14,12 +14,12 @@ from stub_model import StubModel
 from stkvlm_lib.explore import ask_panel
 from stkvlm_lib.explore.asking import NO_MODEL
 from stkvlm_lib.explore.explorer import explore
-from stkvlm_lib.explore.explorer_filters import IN_FILE_ORDER, SUREST_MISTAKES, Given
-from stkvlm_lib.explore.explorer_html import questions_html, reply_html, share
-from stkvlm_lib.explore.explorer_state import NOTHING_LEFT, ExplorerState
+from stkvlm_lib.explore.filters import IN_FILE_ORDER, SUREST_MISTAKES, Given
 from stkvlm_lib.explore.label_panel import NO_MARKS
 from stkvlm_lib.explore.links import Place, read_query
+from stkvlm_lib.explore.markup import questions_html, reply_html, share
 from stkvlm_lib.explore.pictures import PICTURE_WIDTH, picture_png, static_picture
+from stkvlm_lib.explore.state import NOTHING_LEFT, ExplorerState
 from stkvlm_lib.explore.understanding import UNKNOWN_MEANS
 from stkvlm_lib.figures.drawing import enlarged
 from stkvlm_lib.grammar.names import KARTS

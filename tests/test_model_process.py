@@ -18,11 +18,11 @@ from tornado.ioloop import IOLoop
 from stkvlm_lib.config import ROOT, ExplorerConfig
 from stkvlm_lib.explore import model_process
 from stkvlm_lib.explore.asking import Asker, AskError
-from stkvlm_lib.explore.explorer_run import model_of
 from stkvlm_lib.explore.model_host import ModelHost
 from stkvlm_lib.explore.models import ADDRESS_VARIABLE, OwnModel, SharedModel
 from stkvlm_lib.explore.occlusion import occlude
 from stkvlm_lib.explore.patches import BATCH, GRID
+from stkvlm_lib.explore.run import model_of
 from stkvlm_lib.model_files import ModelError
 
 QUESTION = "What track is this?"
@@ -198,7 +198,7 @@ def test_a_page_needs_nothing_of_what_answering_needs(tmp_path, monkeypatch, fol
     code = f"""
 import sys
 from stkvlm_lib.config import ExplorerConfig
-from stkvlm_lib.explore.explorer_run import explore_run
+from stkvlm_lib.explore.run import explore_run
 widget = explore_run(ExplorerConfig(run_dir={str(run)!r}))
 widget.ask.put("What track is this?")
 print(widget.ask.answer.value)

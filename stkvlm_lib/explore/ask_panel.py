@@ -8,8 +8,8 @@ import ipywidgets as widgets
 
 from stkvlm_lib.data.frames import View
 from stkvlm_lib.explore.asking import Asker, AskError, Reply, suggestions
-from stkvlm_lib.explore.explorer_html import message, reply_html
 from stkvlm_lib.explore.fields import choose, field
+from stkvlm_lib.explore.markup import message, reply_html
 from stkvlm_lib.explore.occlusion import OcclusionMap, describe, occlude
 from stkvlm_lib.explore.patches import GRID
 from stkvlm_lib.explore.understanding import understand

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from stkvlm_lib.explore.explorer_filters import Given
+from stkvlm_lib.explore.filters import Given
 from stkvlm_lib.explore.models import Askable
 from stkvlm_lib.vlm.answers import Answer
 

@@ -3,7 +3,7 @@
     from stkvlm_lib.explore.explorer import explore
     explore(frames, qa, predictions, model)
 
-What is shown is worked out in `explorer_state`, `asking` and `occlusion`; this module only puts widgets on it.
+What is shown is worked out in `state`, `asking` and `occlusion`; this module only puts widgets on it.
 """
 
 import json
@@ -21,17 +21,17 @@ from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.explore.ask_panel import AskPanel
 from stkvlm_lib.explore.asking import Asker
 from stkvlm_lib.explore.beside import Beside
-from stkvlm_lib.explore.explorer_filters import FILTERS, ORDERS, Given
-from stkvlm_lib.explore.explorer_html import detections_html, legend_html, message, place_html, questions_html
-from stkvlm_lib.explore.explorer_state import ExplorerState
 from stkvlm_lib.explore.fields import choose, field
+from stkvlm_lib.explore.filters import FILTERS, ORDERS, Given
 from stkvlm_lib.explore.keyboard import Keys
 from stkvlm_lib.explore.label_panel import LabelPanel
 from stkvlm_lib.explore.links import Place, query
+from stkvlm_lib.explore.markup import detections_html, legend_html, message, place_html, questions_html
 from stkvlm_lib.explore.models import Askable, askable
 from stkvlm_lib.explore.own_picture import own_view
 from stkvlm_lib.explore.pictures import DETAILS, picture_png, static_picture
 from stkvlm_lib.explore.rows import AS_FILTERED, SORTS, row_json
+from stkvlm_lib.explore.state import ExplorerState
 from stkvlm_lib.qa.label_check import MARKS_FILE
 from stkvlm_lib.qa.qa_sets import Record
 

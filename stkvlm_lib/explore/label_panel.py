@@ -6,8 +6,8 @@ from pathlib import Path
 import ipywidgets as widgets
 
 from stkvlm_lib.config import ROOT
-from stkvlm_lib.explore.explorer_html import mark_html, message
 from stkvlm_lib.explore.fields import choose, field
+from stkvlm_lib.explore.markup import mark_html, message
 from stkvlm_lib.explore.rows import Row
 from stkvlm_lib.qa.label_check import RIGHT, WITHDRAWN, WRONG, Mark, add_mark, key_of, label_error, mark, read_marks
 

@@ -5,9 +5,9 @@ from collections.abc import Iterable
 
 from matplotlib.figure import Figure
 
-from stkvlm_lib.explore.explorer_state import NOTHING_LEFT, ExplorerState
 from stkvlm_lib.explore.occlusion import OcclusionMap, draw_occlusion
 from stkvlm_lib.explore.rows import Row
+from stkvlm_lib.explore.state import NOTHING_LEFT, ExplorerState
 from stkvlm_lib.figures.drawing import BLACK, GREEN, GREY, VERMILLION, draw_overlay
 from stkvlm_lib.figures.plots import Chart
 from stkvlm_lib.figures.plots import message as message_figure

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from stkvlm_lib.explore.explorer_filters import Given
+from stkvlm_lib.explore.filters import Given
 from stkvlm_lib.qa.qa_sets import Record
 
 if TYPE_CHECKING:

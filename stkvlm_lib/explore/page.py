@@ -11,9 +11,9 @@ from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
 from stkvlm_lib.config import ROOT, ConfigError, ExplorerConfig, make_config
-from stkvlm_lib.explore.explorer_run import read_run
 from stkvlm_lib.explore.links import ADDRESS, LAST_PORT, PORT, Place
 from stkvlm_lib.explore.models import ADDRESS_VARIABLE
+from stkvlm_lib.explore.run import read_run
 
 NOTEBOOK = ROOT / "notebooks" / "05_explore.ipynb"
 NOTEBOOK_ONLY = "notebook-only"
@@ -57,8 +57,8 @@ def serve(run: Path, parameters: dict[str, str], port: int = PORT, place: Place 
     read_run(make_config(given(run, parameters), ExplorerConfig))
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     os.environ["JUPYTER_PATH"] = os.pathsep.join([str(TEMPLATES), *filter(None, [os.environ.get("JUPYTER_PATH")])])
-    from stkvlm_lib.explore.explorer_server import ExplorerServer  # only now: Voila reads the paths just set
     from stkvlm_lib.explore.model_host import ModelHost
+    from stkvlm_lib.explore.server import ExplorerServer  # only now: Voila reads the paths just set
 
     with (
         tempfile.TemporaryDirectory(prefix="explorer-", dir=sockets) as folder,

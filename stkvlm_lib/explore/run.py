@@ -10,7 +10,7 @@ from stkvlm_lib.config import ConfigError, ExplorerConfig, RunConfig
 from stkvlm_lib.data.frame_sets import FrameSet, read_frames
 from stkvlm_lib.explore.beside import BASE, Beside, base_alone, by_question
 from stkvlm_lib.explore.explorer import Explorer, explore
-from stkvlm_lib.explore.explorer_filters import Given
+from stkvlm_lib.explore.filters import Given
 from stkvlm_lib.explore.links import Place, read_query
 from stkvlm_lib.explore.models import Askable, OwnModel, SharedModel, load_model, shared_address
 from stkvlm_lib.files import read_rows

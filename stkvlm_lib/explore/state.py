@@ -10,7 +10,7 @@ import numpy as np
 from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.data.frames import KART_CLASS, View
 from stkvlm_lib.explore.beside import Beside
-from stkvlm_lib.explore.explorer_filters import (
+from stkvlm_lib.explore.filters import (
     FILTERS,
     IN_FILE_ORDER,
     ORDERS,

@@ -9,14 +9,14 @@ from urllib.parse import urlsplit
 import pytest
 from serving import PATIENCE_S, own_environment, served
 
-from stkvlm_lib.explore.explorer_server import (
+from stkvlm_lib.explore.links import LAST_PORT
+from stkvlm_lib.explore.server import (
     GONE_AFTER,
     LOOK_EVERY,
     ExplorerServer,
     WithoutToken,
     is_opened_by_someone,
 )
-from stkvlm_lib.explore.links import LAST_PORT
 
 NO_KERNEL = "00000000-0000-0000-0000-000000000000"
 UPGRADE = {

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 from stkvlm_lib.explore.asking import Label, Reply
-from stkvlm_lib.explore.explorer_state import NOTHING_LEFT, Detected, ExplorerState
 from stkvlm_lib.explore.rows import AS_FILTERED, Row, find_rows, sorted_rows
+from stkvlm_lib.explore.state import NOTHING_LEFT, Detected, ExplorerState
 from stkvlm_lib.explore.understanding import UNKNOWN_MEANS, is_known_answer, is_unknown
 from stkvlm_lib.figures.drawing import ROLE_COLOURS, TOO_SMALL, VERMILLION
 from stkvlm_lib.grammar.questions import FAMILIES, normalise

@@ -111,7 +111,7 @@ class ExplorerServer(Voila):
     def set_up(self, socket_folder: str) -> None:
         """Settings that hold for every page; call it once, between `initialize` and `start`.
 
-        socket_folder: where the kernels' sockets lie, see `explorer_page.find_socket_folder`.
+        socket_folder: where the kernels' sockets lie, see `page.find_socket_folder`.
         """
         self.connection_dir_root = socket_folder
         self.config.KernelManager.transport = "ipc"  # the kernel listens to this user alone
