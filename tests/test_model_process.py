@@ -4,14 +4,16 @@ import json
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import threading
 import time
 from contextlib import closing, suppress
 
+import psutil
 import pytest
-from serving import PATIENCE_S
+from serving import PATIENCE_S, free_port, own_environment
 from stub_model import StubModel
 from tornado.ioloop import IOLoop
 
@@ -188,6 +190,31 @@ def test_it_ends_with_a_server_that_is_killed(folder, listener):
         SharedModel(folder / "model", folder / "nothing").put(folder / "a.png", QUESTION)
     process.stdin.close()
     assert process.wait(PATIENCE_S) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL])
+def test_it_ends_with_the_server_and_nobody_else_gets_at_it(folder, tmp_path_factory, number):
+    """Of a server as `explore` starts it, however that is ended; the socket's folder is for this user alone."""
+    environment = own_environment(tmp_path_factory.mktemp("jupyter") / "home") | {"TMPDIR": str(folder)}
+    command = [sys.executable, "-P", "-m", "stkvlm_lib", "explore", str(folder), "--port", str(free_port())]
+    server = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    try:
+        assert any("token=" in line for line in server.stdout)
+        (address,) = folder.glob("explorer-*/model")
+        assert stat.S_IMODE(address.parent.stat().st_mode) == 0o700
+        with pytest.raises(AskError, match="no adapter there"):
+            SharedModel(address, folder / "nothing").put(folder / "a.png", QUESTION)
+        (process,) = psutil.Process(server.pid).children()
+        assert "stkvlm_lib.explore.model_process" in process.cmdline()
+        server.send_signal(number)
+        server.wait(PATIENCE_S)
+        with suppress(psutil.NoSuchProcess):
+            process.wait(PATIENCE_S)
+        assert not process.is_running()
+        assert number == signal.SIGKILL or not list(folder.glob("explorer-*")), "nothing is left"
+    finally:
+        server.kill()
+        server.wait()
 
 
 def test_a_page_needs_nothing_of_what_answering_needs(tmp_path, monkeypatch, folder):
