@@ -83,6 +83,12 @@ def test_a_model_is_loaded_at_the_first_question_and_its_failure_told(view):
             broken.ask(view, "What track is this?")
 
 
+def test_a_picture_that_is_gone_is_told(tmp_path):
+    gone = View(Frame(tmp_path, "all", "00000", "abyss", (), "r"), 0, ())
+    with pytest.raises(AskError, match="The model could not answer. .*00000_00_im.jpg"):
+        Asker(OwnModel(StubModel())).ask(gone, "What track is this?")
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_suggestion_is_a_question_of_its_kind_with_a_label_or_a_reason(views, family):
     asked = 0

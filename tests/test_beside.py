@@ -75,7 +75,8 @@ def test_the_base_stands_beside_the_run_whose_answers_were_recorded(pair):
     beside = base_alone(answers, None)
     assert beside.name == BASE_ALONE and list(beside.answers) == [("a", "q")]
     assert (beside.answers["a", "q"].prediction, beside.answers["a", "q"].correct) == ("gnu", False)
-    assert "beside" not in explore_run(ExplorerConfig(run_dir=str(pair[0]), compare_run=BASE)).filters, "none recorded"
+    widget = explore_run(ExplorerConfig(run_dir=str(pair[0]), compare_run=BASE))
+    assert "beside" not in widget.filters and BASE_ALONE not in widget.questions.value, "none recorded"
 
 
 @pytest.mark.parametrize(

@@ -79,14 +79,14 @@ def _breakable(text: str) -> str:
 
 
 def _answer_heads(state: ExplorerState) -> list[str]:
-    return ["answer", escape(state.beside.name), "sure"] if state.beside else ["answer", "", "sure"]
+    return ["answer", escape(state.beside.name) if state.shows_beside else "", "sure"]
 
 
 def _answer_cells(row: Row, state: ExplorerState) -> list[str]:
     """Answer, verdict and how sure it is; with another beside it, each verdict stands below its answer."""
     sure = "" if row.prediction is None else f"{row.confidence:.0%}"
     given = _given_text(row.prediction)
-    if not state.beside:
+    if not state.shows_beside:
         return [given, _VERDICTS[row.correct], sure]
     other = (row.other.prediction, row.other.correct) if row.other else (None, None)
     return [f"{given}<br>{_VERDICTS[row.correct]}", f"{_given_text(other[0])}<br>{_VERDICTS[other[1]]}", sure]

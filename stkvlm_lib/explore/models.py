@@ -60,7 +60,7 @@ class OwnModel:
     """A model of this process; the last pictures stay encoded between questions.
 
     model: an answering model, or a function that loads it at the first question. Every call raises AskError where it
-    cannot be loaded.
+    cannot be loaded or cannot answer.
     """
 
     def __init__(self, model: "AnswerModel | Callable[[], AnswerModel]"):
@@ -105,7 +105,10 @@ class OwnModel:
                     self._model = self._model()
                 except (ValueError, OSError) as error:
                     raise AskError(f"The model cannot be loaded. {error}") from error
-            yield self._model
+            try:
+                yield self._model
+            except (ValueError, OSError) as error:  # a picture that is gone or broken, a model that computes NaN
+                raise AskError(f"The model could not answer. {error}") from error
 
     def _encode(self, model: "AnswerModel", picture: Path) -> tuple["torch.Tensor", float]:
         """Image tokens (1, tokens, D) of a picture file, and the seconds that took: 0 where they were still there."""

@@ -92,6 +92,11 @@ class ExplorerState:
     def has_predictions(self) -> bool:
         return bool(self._predictions)
 
+    @property
+    def shows_beside(self) -> bool:
+        """Whether there are answers beside the run's own."""
+        return bool(self.beside and self.beside.answers)
+
     def _asked(self) -> Iterator[Asked]:
         for name, rows in self._groups.items():
             scene = read_scene(self._frames.by_image_file[name])
