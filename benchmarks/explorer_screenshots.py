@@ -7,23 +7,18 @@ of right answers is nearest to that of all, so that it is neither a good nor a b
 """
 
 import argparse
-import re
-import shutil
-import subprocess
-import sys
 from collections import defaultdict
 from pathlib import Path
 
+from explorer import PATIENCE, find_chromium, served
 from playwright.sync_api import Page, sync_playwright
 
 from stkvlm_lib.config import ROOT
-from stkvlm_lib.explore.explorer_run import read_answers
+from stkvlm_lib.explore.run import read_answers
 
 SIZE = {"width": 1200, "height": 900}
 LIMIT = 150_000
 """Bytes of a picture."""
-PATIENCE = 600_000
-"""Milliseconds to wait for any one thing."""
 
 
 def main() -> None:
@@ -34,21 +29,13 @@ def main() -> None:
     options = parser.parse_args()
     picture = options.picture or typical_picture(options.run)
     options.out.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-P", "-m", "stkvlm_lib", "explore", str(options.run.resolve()), "--picture", picture]
-    server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    try:
-        address = next(filter(None, (re.search(r"http\S+", line) for line in server.stdout))).group()
-        with sync_playwright() as playwright:
-            chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
-            browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-            page = browser.new_page(viewport=SIZE)
-            page.set_default_timeout(PATIENCE)
-            page.goto(address)
-            take(page, options.out)
-            browser.close()
-    finally:
-        server.terminate()
-        server.wait()
+    with served(options.run, None, "--picture", picture) as (address, _), sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
+        page = browser.new_page(viewport=SIZE)
+        page.set_default_timeout(PATIENCE)
+        page.goto(address)
+        take(page, options.out)
+        browser.close()
 
 
 def typical_picture(run: Path) -> str:

@@ -15,6 +15,8 @@ ROOT = Path(__file__).resolve().parent.parent
 """The repository: relative paths in parameters count from here, whatever folder a command is started in."""
 EMBEDDED = "embedded"
 """The name under which adapters record the base that ships in models/embedded."""
+BASE = "base"
+"""What COMPARE_RUN of the explorer says for the base without the adapter."""
 MOST_SEED = 2**32 - 1
 """What numpy takes."""
 
@@ -167,9 +169,10 @@ class ErrorConfig(RunConfig):
 
 @dataclass(frozen=True)
 class ExplorerConfig(RunConfig):
-    """Notebook 06, which looks at a run and is no step of one."""
+    """Notebook 06, which looks at a run and is no step of one. compare_run: a run, or `base`."""
 
     adapter_dir: str = ""
+    compare_run: str = ""
     base_model: str = ""
     picture: str = ""
     question: str = ""

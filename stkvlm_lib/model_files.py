@@ -9,10 +9,13 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from stkvlm_lib.config import ConfigError, FinetuneConfig
+from stkvlm_lib.config import ConfigError, FinetuneConfig, RunConfig, resolve
 from stkvlm_lib.files import read_object, sha256
+
+if TYPE_CHECKING:
+    import torch
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -89,7 +92,7 @@ class AdapterFiles:
 def read_adapter(folder: Path) -> AdapterFiles:
     """Check an adapter's files against each other. Raises ModelError naming the file that is missing or does not fit.
 
-    Whether the weights are finite and are those of a base's layers is seen only where they are loaded.
+    Whether the weights are finite is seen by `read_weights`, whether they are those of a base's layers only there.
     """
     record = read_adapter_record(folder)
     lora = _read_lora(folder / ADAPTER_CONFIG)
@@ -97,6 +100,23 @@ def read_adapter(folder: Path) -> AdapterFiles:
     shapes = read_shapes(weights, _REMAKE)
     _check_parts(weights, shapes, lora.rank)
     return AdapterFiles(folder, record, lora, shapes)
+
+
+def read_weights(files: AdapterFiles) -> "dict[str, torch.Tensor]":
+    """The weights of a checked adapter. Raises ModelError where they cannot be read, or hold NaN or infinities."""
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = files.folder / ADAPTER_WEIGHTS
+    try:
+        weights = load_file(path)
+    except (ValueError, SafetensorError) as error:
+        raise ModelError(f"{path}: cannot be read ({error!s:.200}); {_REMAKE}") from None
+    for name, tensor in weights.items():
+        if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
+            raise ModelError(f"{path}: {name} holds values that are no finite numbers; {_REMAKE}")
+    return weights
 
 
 def read_adapter_record(folder: Path) -> dict:
@@ -182,6 +202,18 @@ def check_start(config: FinetuneConfig, lora: LoraSettings) -> None:
                 f"{name}={value}: START_ADAPTER {config.start_adapter} has {has[name]}, which training cannot change; "
                 f"leave {name} out, or start a new adapter"
             )
+
+
+def start_form(config: RunConfig) -> dict[str, Any]:
+    """LORA_RANK and LORA_ALPHA of a step that goes on from START_ADAPTER, which are the adapter's; empty for others.
+
+    Raises ModelError for an adapter that cannot be used.
+    """
+    start = getattr(config, "start_adapter", "")
+    if not start:
+        return {}
+    lora = read_adapter(resolve(start)).lora
+    return {"LORA_RANK": lora.rank, "LORA_ALPHA": lora.alpha}
 
 
 def check_base(folder: Path) -> None:

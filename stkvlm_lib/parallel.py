@@ -12,6 +12,10 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
+REACHED_WITHIN = 15
+"""Seconds that a cluster is given to answer."""
+
+
 class ClusterError(RuntimeError):
     """A cluster that cannot be used; the message says why and what to do."""
 
@@ -61,7 +65,7 @@ def cluster(address: str) -> Iterator[None]:
     except ImportError:
         raise ClusterError('a cluster needs an optional install: pip install -e ".[cluster]"') from None
     try:
-        client = Client(address)
+        client = Client(address, timeout=REACHED_WITHIN)
     except (OSError, ValueError) as error:
         raise ClusterError(f"no Dask scheduler at {address} ({error}); start one, or leave out the cluster") from None
     with client, parallel_config(backend="dask", n_jobs=-1):

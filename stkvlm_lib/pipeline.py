@@ -29,6 +29,7 @@ from stkvlm_lib.installation import lead_to_this_library
 from stkvlm_lib.model_files import ModelError, check_base, check_start, hash_weights, read_adapter
 from stkvlm_lib.notebook_kernel import CONNECTION_FILE, Kernel
 from stkvlm_lib.number_text import interval, percent
+from stkvlm_lib.parallel import ClusterError, cluster
 
 NOTEBOOKS = ROOT / "notebooks"
 EXPECTED_TIME = {
@@ -188,6 +189,15 @@ def check_start_adapter(config: FinetuneConfig) -> None:
         )
 
 
+def check_cluster(address: str) -> None:
+    """Raises ConfigError where CLUSTER names a Dask scheduler that cannot be reached."""
+    try:
+        with cluster(address):
+            pass
+    except ClusterError as error:
+        raise ConfigError(f"CLUSTER: {error}") from None
+
+
 def check_questions(config: ScoreConfig) -> None:
     """Raises ConfigError where QA_FILE, MC_FILE or OWN_WORDS_FILE cannot be read, or the first two ask about pictures
     that are not in FRAMES_DIR."""
@@ -218,6 +228,7 @@ def preflight(profile: str, name: str, configs: dict[str, RunConfig]) -> None:
     config = configs["04"]
     check_places(config)
     check_start_adapter(configs["03"])
+    check_cluster(configs["02"].cluster)
     check_questions(config)
     frames = config.frames_paths
     if configs["05"].compare_run:

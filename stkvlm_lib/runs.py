@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from stkvlm_lib import __version__, run_lock
 from stkvlm_lib.config import EMBEDDED, ROOT, STEPS, ConfigError, RunConfig, resolve, upper
 from stkvlm_lib.files import drop_parts, read_object, sha256, write_json
+from stkvlm_lib.model_files import start_form
 from stkvlm_lib.notebook_kernel import CONNECTION_FILE
 
 if TYPE_CHECKING:
@@ -226,8 +227,10 @@ def set_seeds(seed: int) -> None:
 
 
 def recorded_parameters(config: RunConfig) -> dict[str, Any]:
-    """A step's parameters as config.json keeps them: all but RUN_DIR, which says only where they are kept."""
-    return {name: value for name, value in upper(config).items() if name != "RUN_DIR"}
+    """A step's parameters as config.json keeps them: all but RUN_DIR, which says only where they are kept, and with the
+    rank and alpha that training has. Raises ModelError for a START_ADAPTER that cannot be used."""
+    given = {name: value for name, value in upper(config).items() if name != "RUN_DIR"}
+    return given | start_form(config)
 
 
 def changed_parameters(folder: Path, step: str, config: RunConfig) -> list[str]:
@@ -340,6 +343,11 @@ def hash_of(path: Path) -> str:
 
 def _git(*arguments: str) -> str:
     return subprocess.run(["git", "-C", ROOT, *arguments], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def recorded_steps(folder: Path) -> dict[str, dict[str, Any]]:
+    """The parameters of each step that a run has begun. Raises ValueError for a config.json that is broken."""
+    return _read_or_empty(folder / "config.json")
 
 
 def _read_or_empty(path: Path) -> dict[str, Any]:

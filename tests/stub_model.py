@@ -1,6 +1,8 @@
-"""A model that can be seen through: it answers `seen` to a picture with white in it, `unseen` to any other."""
+"""A model that can be seen through: it answers `seen` to a picture with white in it, `unseen` to any other, and without
+its adapter `base` to all."""
 
 import math
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -16,6 +18,13 @@ class StubModel:
         self.encoded = 0
         self.device = torch.device("cpu")
         self.reads = {}
+        self.alone = False
+
+    @contextmanager
+    def without_adapter(self):
+        self.alone = True
+        yield
+        self.alone = False
 
     def encode(self, images):
         self.encoded += len(images)
@@ -26,6 +35,8 @@ class StubModel:
 
     def answer_encoded(self, features, questions):
         given = [Answer("seen", 0.9) if f.item() else Answer("unseen", 0.8) for f in features]
+        if self.alone:
+            given = [Answer("base", 0.7)] * len(features)
         return [[answer] * len(asked) for answer, asked in zip(given, questions, strict=True)]
 
     def likelihoods(self, features, asked):

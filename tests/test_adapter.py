@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from tiny import fresh, make_base, pictures
 
@@ -203,6 +204,14 @@ def test_a_base_that_only_the_adapter_names_is_not_fetched(saved, tmp_path, monk
     with pytest.raises(ModelError, match="cannot be had"):
         load_answerer(folder, "owner/name")
     assert asked == [True, False]
+
+
+def test_a_mean_picture_is_read_as_every_other(tmp_path):
+    turned = Image.new("RGB", (30, 20))
+    exif = turned.getexif()
+    exif[0x0112] = 6  # to be shown upright
+    turned.save(tmp_path / "mean_image.png", exif=exif)
+    assert mean_image(tmp_path).size == (20, 30)
 
 
 def test_a_mean_picture_that_is_none_is_named(tmp_path):

@@ -4,7 +4,8 @@ import pytest
 from stub_model import StubModel
 
 from stkvlm_lib.data.frames import Detection, Frame, View
-from stkvlm_lib.explore.asking import ENCODED_PICTURES, Asker, AskError, in_lines, label_of, suggestions
+from stkvlm_lib.explore.asking import Asker, AskError, in_lines, label_of, suggestions
+from stkvlm_lib.explore.models import ENCODED_PICTURES, OwnModel
 from stkvlm_lib.explore.understanding import UNKNOWN_MEANS, Understood, is_known_answer, is_unknown, understand
 from stkvlm_lib.grammar.questions import FAMILIES, OTHER
 from stkvlm_lib.grammar.scene import Reason, read_scene
@@ -22,7 +23,7 @@ def view(views):
 
 
 def test_an_answer_comes_with_its_rivals_likeliest_first(view):
-    reply = Asker(StubModel()).ask(view, "  What kart is   the ego car? ")
+    reply = Asker(OwnModel(StubModel())).ask(view, "  What kart is   the ego car? ")
     assert reply.question == "What kart is the ego car?"
     assert reply.understood == Understood("ego") and reply.answer.text in ("seen", "unseen")
     assert {rival.text for rival in reply.rivals} == set(FAMILIES["ego"].answers)
@@ -33,14 +34,14 @@ def test_an_answer_comes_with_its_rivals_likeliest_first(view):
 def test_the_rivals_of_a_real_model_are_ranked(view, base_folder):
     from tiny import fresh
 
-    rivals = Asker(fresh(base_folder)).ask(view, "What track is this?").rivals
+    rivals = Asker(OwnModel(fresh(base_folder))).ask(view, "What track is this?").rivals
     chances = [rival.confidence for rival in rivals]
     assert chances == sorted(chances, reverse=True) and 0 < chances[0] <= 1
 
 
 def test_a_picture_stays_encoded_between_questions(views):
     model = StubModel()
-    asker = Asker(model)
+    asker = Asker(OwnModel(model))
     assert asker.ask(views[0], "What track is this?").encoding > 0
     assert asker.ask(views[0], "What kart is the ego car?").encoding == 0
     assert model.encoded == 1
@@ -51,7 +52,7 @@ def test_a_picture_stays_encoded_between_questions(views):
 
 
 def test_a_wording_of_no_known_kind_is_answered_without_rivals(view):
-    reply = Asker(StubModel()).ask(view, "Who will win?")
+    reply = Asker(OwnModel(StubModel())).ask(view, "Who will win?")
     assert (reply.understood, reply.rivals, reply.label.answer) == (Understood(OTHER), (), "")
     assert "no known kind" in reply.label.reason
 
@@ -60,14 +61,14 @@ def test_what_cannot_be_asked_says_what_to_do(view):
     with pytest.raises(AskError, match="No model is loaded.*run_all.sh explore"):
         Asker(None).ask(view, "What track is this?")
     with pytest.raises(AskError, match="There is no question yet"):
-        Asker(StubModel()).ask(view, " \n")
+        Asker(OwnModel(StubModel())).ask(view, " \n")
     with pytest.raises(AskError, match="has 1,003 characters; shorten it to at most 1,000"):
-        Asker(StubModel()).ask(view, "x y " * 250 + "end")
+        Asker(OwnModel(StubModel())).ask(view, "x y " * 250 + "end")
 
 
 def test_a_model_is_loaded_at_the_first_question_and_its_failure_told(view):
     loaded = []
-    asker = Asker(lambda: loaded.append(1) or StubModel())
+    asker = Asker(OwnModel(lambda: loaded.append(1) or StubModel()))
     assert asker.has_model and not asker.is_loaded and not loaded
     asker.ask(view, "What track is this?")
     asker.ask(view, "What track is this?")
@@ -76,10 +77,16 @@ def test_a_model_is_loaded_at_the_first_question_and_its_failure_told(view):
     def fail():
         raise ValueError("adapter/: made on another base")
 
-    broken = Asker(fail)
+    broken = Asker(OwnModel(fail))
     for _ in range(2):
         with pytest.raises(AskError, match="cannot be loaded. adapter/: made on another base"):
             broken.ask(view, "What track is this?")
+
+
+def test_a_picture_that_is_gone_is_told(tmp_path):
+    gone = View(Frame(tmp_path, "all", "00000", "abyss", (), "r"), 0, ())
+    with pytest.raises(AskError, match="The model could not answer. .*00000_00_im.jpg"):
+        Asker(OwnModel(StubModel())).ask(gone, "What track is this?")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -124,10 +131,10 @@ def test_answers_of_any_kind_and_unknown_are_known():
 def test_other_words_are_understood_as_the_model_reads_them(view):
     model, ego = StubModel(), read_scene(view).ego.name
     model.reads["whom does the picture follow"] = ("ego", ())
-    reply = Asker(model).ask(view, "whom does the picture follow")
+    reply = Asker(OwnModel(model)).ask(view, "whom does the picture follow")
     assert reply.understood == Understood("ego", by_model=True) and reply.label.answer == ego
     assert {rival.text for rival in reply.rivals} == set(FAMILIES["ego"].answers)
-    assert Asker(model).ask(view, "Who will win?").understood == Understood(OTHER)
+    assert Asker(OwnModel(model)).ask(view, "Who will win?").understood == Understood(OTHER)
 
 
 KNOWN = Understood("left_right", ("tux",), by_model=True)

@@ -11,14 +11,15 @@ import pytest
 from PIL import Image
 from stub_model import StubModel
 
-from stkvlm_lib.explore import explorer_panels
+from stkvlm_lib.explore import ask_panel
 from stkvlm_lib.explore.asking import NO_MODEL
-from stkvlm_lib.explore.explorer import PICTURE_WIDTH, explore, picture_png, static_picture
-from stkvlm_lib.explore.explorer_filters import IN_FILE_ORDER, SUREST_MISTAKES, Given
-from stkvlm_lib.explore.explorer_html import questions_html, reply_html, share
-from stkvlm_lib.explore.explorer_panels import NO_MARKS
-from stkvlm_lib.explore.explorer_state import NOTHING_LEFT, ExplorerState
+from stkvlm_lib.explore.explorer import explore
+from stkvlm_lib.explore.filters import IN_FILE_ORDER, SUREST_MISTAKES, Given
+from stkvlm_lib.explore.label_panel import NO_MARKS
 from stkvlm_lib.explore.links import Place, read_query
+from stkvlm_lib.explore.markup import questions_html, reply_html, share
+from stkvlm_lib.explore.pictures import PICTURE_WIDTH, picture_png, static_picture
+from stkvlm_lib.explore.state import NOTHING_LEFT, ExplorerState
 from stkvlm_lib.explore.understanding import UNKNOWN_MEANS
 from stkvlm_lib.figures.drawing import enlarged
 from stkvlm_lib.grammar.names import KARTS
@@ -331,7 +332,7 @@ def test_a_map_can_be_cancelled_and_a_step_cancels_it(widget, monkeypatch):
         go_on.wait(30)
         assert cancelled()
 
-    monkeypatch.setattr(explorer_panels, "occlude", slow)
+    monkeypatch.setattr(ask_panel, "occlude", slow)
     for end, said in ((widget.ask.cancel.click, "Cancelled."), (widget.buttons["next"].click, "")):
         widget.ask.put("What track is this?")
         begun.clear(), go_on.clear()
@@ -346,7 +347,7 @@ def test_a_map_can_be_cancelled_and_a_step_cancels_it(widget, monkeypatch):
 
 
 def test_a_map_that_fails_says_so(widget, monkeypatch):
-    monkeypatch.setattr(explorer_panels, "occlude", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(ask_panel, "occlude", lambda *_, **__: 1 / 0)
     widget.ask.put("What track is this?")
     widget.ask.explain.click()
     widget.ask.job and widget.ask.job.join(30)

@@ -20,9 +20,9 @@ from run_folder import make_run
 from serving import PATIENCE_S, end, free_port, own_environment, served
 
 from stkvlm_lib.config import ROOT
-from stkvlm_lib.explore.explorer_page import NOTEBOOK
-from stkvlm_lib.explore.explorer_state import NOTHING_LEFT
 from stkvlm_lib.explore.links import explorer_link
+from stkvlm_lib.explore.page import NOTEBOOK
+from stkvlm_lib.explore.state import NOTHING_LEFT
 from stkvlm_lib.qa.label_check import MARKS_FILE, read_marks
 from stkvlm_lib.qa.qa_sets import read_records
 

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from tiny import fresh, make_base, pictures
 
 from stkvlm_lib import __main__ as cli
+from stkvlm_lib import runs
 from stkvlm_lib.config import ROOT
 from stkvlm_lib.data.pictures import load_image
 from stkvlm_lib.files import write_json
@@ -213,14 +214,15 @@ def test_weights_that_are_no_numbers_are_not_exported(small, base_folder, tmp_pa
     assert [path.name for path in tmp_path.iterdir()] == ["broken"]
 
 
-def test_an_adapter_is_found_by_its_folder_its_run_and_its_runs_name(small, tmp_path):
+def test_an_adapter_is_found_by_its_folder_its_run_and_its_runs_name(small, tmp_path, monkeypatch):
     run = small.parent
-    assert adapter_folder(str(small), tmp_path) == small
-    assert adapter_folder(str(run), tmp_path) == adapter_folder(run.name, run.parent) == run / "adapter"
+    monkeypatch.setattr(runs, "OUTPUTS", run.parent)
+    assert adapter_folder(str(small)) == small
+    assert adapter_folder(str(run)) == adapter_folder(run.name) == run / "adapter"
     with pytest.raises(FileNotFoundError, match="nothing: no such run"):
-        adapter_folder("nothing", tmp_path)
+        adapter_folder("nothing")
     with pytest.raises(ModelError, match="no adapter there; do its step 03"):
-        adapter_folder(str(tmp_path), tmp_path)
+        adapter_folder(str(tmp_path))
 
 
 def test_the_command_exports_and_says_in_one_line_what_it_refuses(tmp_path, capfd):

@@ -1,9 +1,12 @@
 """Uploading an adapter: what goes up, and what is refused before anything does. Nothing here reaches a network."""
 
+import math
+import shutil
 from fnmatch import fnmatchcase
 
 import huggingface_hub
 import pytest
+from safetensors.torch import load_file, save_file
 
 from stkvlm_lib import __main__ as cli
 from stkvlm_lib.config import ROOT
@@ -19,11 +22,10 @@ PRIVATE = (".env", "optimizer.pt", "adapter_model.bin", "notes.md", "x/adapter_m
 @pytest.fixture
 def adapter(tmp_path):
     """An adapter folder with files that have no business on a hub."""
-    folder = tmp_path / "adapter"
-    for name in (*NEEDED, *PROCESSOR, *PRIVATE):
+    folder = shutil.copytree(ROOT / "models" / "course_adapter", tmp_path / "adapter")
+    for name in (*PROCESSOR, *PRIVATE):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(name)
-    write_json(folder / "stkvlm.json", {"base": {"name": "embedded", "revision": "", "sha256": "0"}})
     return folder
 
 
@@ -89,6 +91,21 @@ def test_an_adapter_exported_beside_its_base_is_not_pushed(hub, tmp_path):
 def test_an_impossible_name_is_refused(adapter, hub, name):
     with pytest.raises(ModelError, match="owner/name"):
         push_adapter(adapter, name)
+    assert hub.calls == []
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_no_numbers_do_not_go_up(adapter, hub, value):
+    path = adapter / "adapter_model.safetensors"
+    weights = load_file(path)
+    name = sorted(weights)[3]
+    weights[name][1, 2] = value
+    save_file(weights, path)
+    with pytest.raises(ModelError, match=f"{name} holds values that are no finite numbers"):
+        push_adapter(adapter, "owner/name")
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(ModelError, match="weights cannot be read"):
+        push_adapter(adapter, "owner/name")
     assert hub.calls == []
 
 

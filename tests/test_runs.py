@@ -6,15 +6,17 @@ import random
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import nbformat
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny import copy_frames
 
-from stkvlm_lib import pipeline, runs
+from stkvlm_lib import parallel, pipeline, runs
 from stkvlm_lib.config import (
     ROOT,
     STEPS,
@@ -26,7 +28,7 @@ from stkvlm_lib.config import (
     make_config,
 )
 from stkvlm_lib.files import read_json, write_json
-from stkvlm_lib.pipeline import Request, StepFailed, run_pipeline
+from stkvlm_lib.pipeline import Request, StepFailed, preflight, run_pipeline, step_configs
 
 METRICS = {"split": "test", "n": 9, "exact": 0.75, "exact_ci95": [0.7, 0.8], "majority": 0.3, "base_exact": 0.1}
 START = """\
@@ -421,6 +423,27 @@ def test_questions_about_pictures_that_are_not_there_are_seen_before_the_run(tmp
         given = {name: str(tmp_path / "file.json"), "FRAMES_DIR": str(frames)}
         with pytest.raises(ConfigError, match=f"{name}: .*item 0: no picture 'test/absent_00_im.jpg'"):
             pipeline.preflight("cpu", "a", pipeline.step_configs("cpu", given))
+
+
+def test_the_form_of_a_start_adapter_is_recorded(tmp_path):
+    """A rank that is left out is the adapter's, and a run is gone on with whether it was given or not."""
+    adapter = shutil.copytree(ROOT / "models" / "course_adapter", tmp_path / "adapter")
+    weights = load_file(adapter / "adapter_model.safetensors")
+    cut = {name: (part[:4] if "lora_A" in name else part[:, :4]).clone() for name, part in weights.items()}
+    save_file(cut, adapter / "adapter_model.safetensors")
+    write_json(adapter / "adapter_config.json", read_json(adapter / "adapter_config.json") | {"r": 4, "lora_alpha": 8})
+    config = FinetuneConfig(run_dir=str(tmp_path), start_adapter=str(adapter))
+    recorded = runs.recorded_parameters(config)
+    assert (recorded["LORA_RANK"], recorded["LORA_ALPHA"]) == (4, 8) != (config.lora_rank, config.lora_alpha)
+    assert runs.recorded_parameters(replace(config, lora_rank=4, lora_alpha=8)) == recorded
+    assert runs.recorded_parameters(replace(config, start_adapter=""))["LORA_RANK"] == config.lora_rank
+
+
+def test_a_cluster_that_is_not_there_is_refused_before_the_first_step(monkeypatch):
+    pytest.importorskip("distributed", reason="needs the extra `cluster`")
+    monkeypatch.setattr(parallel, "REACHED_WITHIN", 1)
+    with pytest.raises(ConfigError, match="CLUSTER: no Dask scheduler at tcp://127.0.0.1:1"):
+        preflight("smoke", "a-run", step_configs("smoke", {"CLUSTER": "tcp://127.0.0.1:1"}))
 
 
 def test_a_start_adapter_is_checked_before_anything_is_installed_or_made(tmp_path):

@@ -32,7 +32,8 @@ def call(options: argparse.Namespace) -> None:
     runs.set_up_hub(options.base or EMBEDDED)  # a base that only the adapter names is not fetched
 
     from stkvlm_lib.data.frames import load_image
-    from stkvlm_lib.explore.asking import in_lines, put
+    from stkvlm_lib.explore.asking import in_lines
+    from stkvlm_lib.explore.models import put
     from stkvlm_lib.vlm.adapter import load_answerer  # only now: these imports take seconds
 
     image = load_image(options.image)

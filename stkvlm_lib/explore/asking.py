@@ -1,27 +1,20 @@
 """Questions put to a model by hand: what a view can be asked, the live answer with its rivals, and the label."""
 
-import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-from cachetools import LRUCache
+from typing import NamedTuple
 
 from stkvlm_lib.data.frames import View
+from stkvlm_lib.explore.beside import BASE_ALONE, Beside
+from stkvlm_lib.explore.models import Askable, AskError
 from stkvlm_lib.explore.own_picture import is_own
-from stkvlm_lib.explore.understanding import UNKNOWN_MEANS, Understood, is_unknown, understand
+from stkvlm_lib.explore.understanding import UNKNOWN_MEANS, Understood, is_unknown
 from stkvlm_lib.grammar.families import COURSE
 from stkvlm_lib.grammar.questions import FAMILIES, answer, normalise
 from stkvlm_lib.grammar.scene import STRICT_RULES, Reason, read_scene
+from stkvlm_lib.vlm.answers import Answer
 
-if TYPE_CHECKING:  # importing these takes seconds, which looking at pictures need not wait for
-    import torch
-
-    from stkvlm_lib.vlm.answering import Answer, AnswerModel
-
-ENCODED_PICTURES = 16
-"""How many pictures stay encoded, those asked about last."""
 LONGEST_QUESTION = 1000
 """Characters; a longer text is no question, and would keep the model busy for minutes."""
 LEAST_SHOWN = 0.005
@@ -32,16 +25,20 @@ NO_MODEL = (
 )
 
 
-class AskError(ValueError):
-    """A question that cannot be answered here; the message says why and what to do."""
-
-
 @dataclass(frozen=True)
 class Label:
     """What the labels say of a question: an answer under a set of rules, or why there is none."""
 
     answer: str = ""
     rules: str = ""
+    reason: str = ""
+
+
+class Aside(NamedTuple):
+    """What the model of that name answers too, or why it does not."""
+
+    name: str
+    answer: Answer | None = None
     reason: str = ""
 
 
@@ -55,24 +52,27 @@ class Reply:
 
     question: str
     understood: Understood
-    answer: "Answer"
-    rivals: tuple["Answer", ...]
+    answer: Answer
+    rivals: tuple[Answer, ...]
     label: Label
     seconds: float
     encoding: float
+    beside: Aside | None = None
 
 
 class Asker:
-    """Asks a model about views. The last pictures stay encoded between questions.
+    """Asks a model about views. model: None: every question is refused.
 
-    model: an answering model, or a function that loads it at the first question; None: every question is refused.
+    beside: what is asked beside it, unless its reader says otherwise; its base alone can be asked too.
     """
 
-    def __init__(self, model: "AnswerModel | Callable[[], AnswerModel] | None"):
+    def __init__(self, model: Askable | None, beside: Beside | None = None):
         self._model = model
-        self._encoded: LRUCache[str, torch.Tensor] = LRUCache(ENCODED_PICTURES)
-        self.lock = threading.RLock()
-        """Held while the model computes: an occlusion map may be in the making in another thread."""
+        alone = [Beside(BASE_ALONE, model=model, alone=True)] if model else []
+        others = [*alone, *([beside] if beside and beside.model else [])]
+        self.others = {other.name: other for other in others}
+        self.usual = others[-1].name if beside and beside.model else ""
+        """Whom of the others to ask, empty for nobody."""
 
     @property
     def has_model(self) -> bool:
@@ -80,63 +80,44 @@ class Asker:
 
     @property
     def is_loaded(self) -> bool:
-        return self._model is not None and not callable(self._model)
+        return self.has_model and self._model.is_loaded
 
     @property
-    def model(self) -> "AnswerModel":
-        """The model, loaded now if it is not yet. Raises AskError."""
-        with self.lock:
-            if self._model is None:
-                raise AskError(NO_MODEL)
-            if not self.is_loaded:
-                try:
-                    self._model = self._model()
-                except (ValueError, OSError) as error:
-                    raise AskError(f"The model cannot be loaded. {error}") from error
-            return self._model
+    def model(self) -> Askable:
+        """Raises AskError where there is none."""
+        if self._model is None:
+            raise AskError(NO_MODEL)
+        return self._model
 
-    def ask(self, view: View, question: str) -> Reply:
-        """Answer a question about a view. Raises AskError where there is no model, no question or no end of it."""
-        question = " ".join(question.split())
-        if not question:
-            raise AskError("There is no question yet. Type one, or choose a kind of question above.")
-        if len(question) > LONGEST_QUESTION:
-            raise AskError(
-                f"The question has {len(question):,} characters; shorten it to at most {LONGEST_QUESTION:,}."
-            )
-        model, begin = self.model, time.perf_counter()
-        with self.lock:
-            features, encoding = self.encode(view)
-            understood, given, rivals = put(model, features, question)
-        seconds = time.perf_counter() - begin
-        return Reply(question, understood, given, rivals, label_of(view, understood), seconds, encoding)
+    def ask(self, view: View, question: str, beside: str = "") -> Reply:
+        """Answer a question about a view. beside: which of the others to ask too.
 
-    def encode(self, view: View) -> tuple["torch.Tensor", float]:
-        """Image tokens (1, tokens, D) of a view, and the seconds that took: 0 where they were still there."""
-        with self.lock:
-            if view.image_file in self._encoded:
-                return self._encoded[view.image_file], 0.0
-            begin = time.perf_counter()
-            features = self._encoded[view.image_file] = self.model.encode([view.image()])
-            return features, time.perf_counter() - begin
+        Raises AskError where there is no model, no question or no end of it.
+        """
+        question, begin = checked(question), time.perf_counter()
+        said = self.model.put(view.image_path, question)
+        label, seconds = label_of(view, said.understood), time.perf_counter() - begin
+        other = self._ask_beside(view, question, beside) if beside else None
+        return Reply(question, said.understood, said.answer, said.rivals, label, seconds, said.encoding, other)
+
+    def _ask_beside(self, view: View, question: str, name: str) -> Aside:
+        try:
+            return Aside(name, self.others[name].ask(view.image_path, question))
+        except AskError as error:
+            return Aside(name, reason=str(error))
 
 
-def put(
-    model: "AnswerModel", features: "torch.Tensor", question: str
-) -> tuple[Understood, "Answer", tuple["Answer", ...]]:
-    """How a model understands a question, what it answers, and the answers of the family's set, likeliest first (none
-    where the question is of no known kind). features: (1, tokens, D) of the picture."""
-    from stkvlm_lib.vlm.answering import ranked
-
-    given = model.answer_encoded(features, [[question]])[0][0]
-    understood = understand(question, lambda words: model.understood(features, words))
-    if not understood.is_known:
-        return understood, given, ()
-    asked = [[(question, FAMILIES[understood.family].answers)]]
-    return understood, given, tuple(ranked(model.likelihoods(features, asked)[0][0]))
+def checked(question: str) -> str:
+    """A question in one line. Raises AskError where there is none, or no end of it."""
+    question = " ".join(question.split())
+    if not question:
+        raise AskError("There is no question yet. Type one, or choose a kind of question above.")
+    if len(question) > LONGEST_QUESTION:
+        raise AskError(f"The question has {len(question):,} characters; shorten it to at most {LONGEST_QUESTION:,}.")
+    return question
 
 
-def in_lines(understood: Understood, given: "Answer", rivals: Iterable["Answer"]) -> list[str]:
+def in_lines(understood: Understood, given: Answer, rivals: Iterable[Answer]) -> list[str]:
     """An answer as a terminal shows it: with a percentage only where it means something, what was understood, and the
     likeliest other answers."""
     if is_unknown(given.text):

@@ -3,10 +3,9 @@
     from stkvlm_lib.explore.explorer import explore
     explore(frames, qa, predictions, model)
 
-What is shown is worked out in `explorer_state`, `asking` and `occlusion`; this module only puts widgets on it.
+What is shown is worked out in `state`, `asking` and `occlusion`; this module only puts widgets on it.
 """
 
-import io
 import json
 import tempfile
 import threading
@@ -16,23 +15,23 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import anywidget
 import ipywidgets as widgets
-import traitlets
-from matplotlib.figure import Figure
 
 from stkvlm_lib.data.frame_sets import FrameSet
+from stkvlm_lib.explore.ask_panel import AskPanel
 from stkvlm_lib.explore.asking import Asker
-from stkvlm_lib.explore.explorer_filters import FILTERS, ORDERS, Given
-from stkvlm_lib.explore.explorer_html import detections_html, legend_html, message, place_html, questions_html
-from stkvlm_lib.explore.explorer_panels import AskPanel, LabelPanel, choose, field
-from stkvlm_lib.explore.explorer_state import AS_FILTERED, NOTHING_LEFT, SORTS, ExplorerState, Row, row_json
+from stkvlm_lib.explore.beside import Beside
+from stkvlm_lib.explore.fields import choose, field
+from stkvlm_lib.explore.filters import FILTERS, ORDERS, Given
+from stkvlm_lib.explore.keyboard import Keys
+from stkvlm_lib.explore.label_panel import LabelPanel
 from stkvlm_lib.explore.links import Place, query
-from stkvlm_lib.explore.occlusion import OcclusionMap, draw_occlusion
+from stkvlm_lib.explore.markup import detections_html, legend_html, message, place_html, questions_html
+from stkvlm_lib.explore.models import Askable, askable
 from stkvlm_lib.explore.own_picture import own_view
-from stkvlm_lib.figures.drawing import draw_overlay
-from stkvlm_lib.figures.style import BLACK, GREEN, GREY, VERMILLION, Chart
-from stkvlm_lib.figures.style import message as message_figure
+from stkvlm_lib.explore.pictures import DETAILS, picture_png, static_picture
+from stkvlm_lib.explore.rows import AS_FILTERED, SORTS, row_json
+from stkvlm_lib.explore.state import ExplorerState
 from stkvlm_lib.qa.label_check import MARKS_FILE
 from stkvlm_lib.qa.qa_sets import Record
 
@@ -40,78 +39,49 @@ if TYPE_CHECKING:
     from stkvlm_lib.evaluation.predictions import Prediction
     from stkvlm_lib.vlm.answering import AnswerModel
 
-PICTURE_WIDTH = 1200
-"""Width in px of the picture sent, or nearly: more than is shown, so that it is crisp on fine screens too."""
+__all__ = ["Explorer", "ExplorerState", "explore", "static_picture"]
+
 QUESTIONS_FILE = "questions.jsonl"
 """The name under which the questions that pass the filters are saved."""
-FILTER_NAMES = {"outcome": "Answer", "kart": "Kart in view", "family": "Kind of question", "size": "Box size"}
+FILTER_NAMES = {
+    "outcome": "Answer",
+    "kart": "Kart in view",
+    "family": "Kind of question",
+    "size": "Box size",
+    "beside": "Both answers",
+}
 """Names of the filters that are not their ids."""
 KEYS = "Keys, after a click on the picture: ← → step, R random, O overlay, Z large picture, / ask."
-DETAILS = {"zones": "Zones", "shares": "Visible share", "limit": "5 px limit"}
-"""Parts of the overlay with a switch of their own, beside boxes and names."""
 
 
 def explore(
     frames: FrameSet,
     qa: Iterable[Record] | Mapping[str, Iterable[Record]],
     predictions: Iterable["Prediction | Given"] | None = None,
-    model: "AnswerModel | Callable[[], AnswerModel] | None" = None,
+    model: "AnswerModel | Callable[[], AnswerModel] | Askable | None" = None,
     marks: str | Path | None = None,
     seed: int = 0,
     start: str = "",
     question: str = "",
+    beside: Beside | None = None,
 ) -> "Explorer":
     """The explorer, to be displayed by a notebook. With predictions it starts at the split they are about.
 
     qa: records, or records by split. model: answers live; a function that loads one is called at the first question.
     marks: the file for marks on labels. seed: of the random steps. start: the picture to begin with, by its
-    `image_file` or a part of it, with a question to ask about it. Raises ValueError when no record is about `frames`
-    or `start`.
+    `image_file` or a part of it, with a question to ask about it. beside: whose answers stand beside these. Raises
+    ValueError when no record is about `frames` or `start`.
     """
     records = [record for rows in qa.values() for record in rows] if isinstance(qa, Mapping) else list(qa)
     predictions = list(predictions or ())
-    state = ExplorerState(frames, records, predictions, seed)
+    state = ExplorerState(frames, records, predictions, seed, beside)
     home = frames.by_image_file.get(predictions[0].image_file) if predictions else None
     if home and home.frame.split in state.options("split"):
         state.begin_at(split=home.frame.split)
-    explorer = Explorer(state, Asker(model), Path(marks) if marks else None)
+    explorer = Explorer(state, Asker(askable(model), beside), Path(marks) if marks else None)
     if start:
         explorer.go_to(start, question)
     return explorer
-
-
-def picture_png(
-    state: ExplorerState, overlay: bool = True, details: Iterable[str] = (), found: OcclusionMap | None = None
-) -> bytes:
-    """The picture on show, enlarged, as PNG; empty when there is none.
-
-    overlay: mark the karts; details: with these parts of DETAILS. found: a map to draw over the boxes.
-    """
-    if not state.view:
-        return b""
-    on = {name: name in details for name in DETAILS} | {"zone_names": "zones" in details}
-    if found:  # names and lines would hide it
-        on = dict.fromkeys(on, False) | {"names": set()}
-    image = draw_overlay(state.view, PICTURE_WIDTH, karts=overlay, **on)
-    buffer = io.BytesIO()
-    (draw_occlusion(image, found) if found else image).save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
-
-
-class Keys(anywidget.AnyWidget):
-    """Arrow keys and letters for the whole explorer, clicks on questions, and the picture's alternative text.
-
-    Sends {"action": ..}: `previous`, `next`, `random`, `overlay`, `large`, `ask`; `choose` and `submit` with a
-    "question"; `open` with a "picture" and a "question"; `own` with a "name" and the bytes of a picture's file. Takes
-    {"file": name} with the bytes of a file to save. done: how many actions were done, so that a key held down waits for
-    the picture. query: of the page's address, to come back to.
-    """
-
-    _esm = Path(__file__).with_name("explorer.js")
-    _css = Path(__file__).with_name("explorer.css")
-    alt = traitlets.Unicode().tag(sync=True)
-    query = traitlets.Unicode().tag(sync=True)
-    done = traitlets.Int().tag(sync=True)
 
 
 class Explorer(widgets.VBox):
@@ -120,20 +90,53 @@ class Explorer(widgets.VBox):
     def __init__(self, state: ExplorerState, asker: Asker, marks: Path | None = None):
         self.state = state
         self._lock, self._busy, self._filtered = threading.RLock(), False, None
-        self.filters = {name: self._filter(name) for name in FILTERS if state.options(name)}
+        self.ask = AskPanel(asker, changed=self.show_picture)
+        self.labels = LabelPanel(marks, changed=self._show_questions)
+        self.keyboard = Keys()
+        self.keyboard.on_msg(lambda _, content, buffers: self._hear(content, buffers))
+        super().__init__([*self._filtering(), self._stepping(), self._main(), self.keyboard])
+        self.keyboard.add_class("stk-keys")
+        self.add_class("stk-explorer")
+        self.refresh()
+
+    def _filtering(self) -> tuple[widgets.Widget, widgets.Widget]:
+        """The filters, and the switch that shows them where there is little room."""
+        self.filters = {name: self._filter(name) for name in FILTERS if self.state.options(name)}
         self.order = field(widgets.Dropdown(options=ORDERS, description="Order"))
-        self.order.observe(lambda change: self._do(partial(state.set_order, change.new)), "value")
-        self.reset = self._button("Reset filters", state.reset, "filters and order as at the beginning")
-        self.filtering = widgets.ToggleButton(False, description="Filters", tooltip="show or hide the filters")
-        self.filtering.observe(lambda change: self._switch_class("stk-filtering", change.new), "value")
+        self.order.observe(lambda change: self._do(partial(self.state.set_order, change.new)), "value")
+        self.reset = self._button("Reset filters", self.state.reset, "filters and order as at the beginning")
+        switch = widgets.ToggleButton(False, description="Filters", tooltip="show or hide the filters")
+        switch.observe(lambda change: self._switch_class("stk-filtering", change.new), "value")
+        switch.add_class("stk-filtering-switch")
+        orders = [self.order] if self.state.has_predictions else []
+        return switch, _box("stk-filters", *self.filters.values(), *orders, self.reset)
+
+    def _stepping(self) -> widgets.Widget:
+        """From one view to another, and where we are."""
         self.buttons = {
-            "previous": self._button("← Previous", state.previous, "the view before (key ←)"),
-            "next": self._button("Next →", state.next, "the next view (key →)"),
-            "random": self._button("Random", state.random, "any other view (key R)"),
+            "previous": self._button("← Previous", self.state.previous, "the view before (key ←)"),
+            "next": self._button("Next →", self.state.next, "the next view (key →)"),
+            "random": self._button("Random", self.state.random, "any other view (key R)"),
         }
         self.goto = widgets.Text(description="Go to", placeholder="number or picture", continuous_update=False)
         self.goto.observe(lambda change: change.new and self._go(change.new), "value")
-        self.own = widgets.Button(description="Own picture …", tooltip="a file of yours to ask about; or drop it here")
+        own = widgets.Button(description="Own picture …", tooltip="a file of yours to ask about; or drop it here")
+        self.place = widgets.HTML()
+        for widget, name in ((self.goto, "stk-goto"), (own, "stk-own"), (self.place, "stk-place")):
+            widget.add_class(name)
+        return _box("stk-steps", *self.buttons.values(), self.goto, own, self.place)
+
+    def _main(self) -> widgets.Widget:
+        """The picture beside what is known of it."""
+        panes = {"Questions": self._listing(), "Ask": self.ask, "Labels": self.labels}
+        self.detections = panes["Detections"] = widgets.HTML()
+        self.detections.add_class("stk-scroll")
+        self.tabs = widgets.Tab(list(panes.values()), titles=list(panes), selected_index=0)
+        self.tabs.add_class("stk-tabs")
+        return _box("stk-main", self._pictured(), self.tabs)
+
+    def _pictured(self) -> widgets.Widget:
+        """The picture, its switches, and what it shows in words."""
         self.overlay = widgets.Checkbox(True, description="Overlay", indent=False)
         self.details = {
             name: widgets.Checkbox(name == "zones", description=text, indent=False) for name, text in DETAILS.items()
@@ -142,11 +145,17 @@ class Explorer(widgets.VBox):
             box.observe(lambda _: self.show_picture(), "value")
         self.large = widgets.Checkbox(False, description="Large picture", indent=False)
         self.large.observe(lambda change: self._switch_class("stk-large", change.new), "value")
-        self.place, self.description, self.legend = (widgets.HTML() for _ in range(3))
-        self.picture = widgets.Image(format="png")
-        self.questions, self.detections = widgets.HTML(), widgets.HTML()
-        self.ask = AskPanel(asker, changed=self.show_picture)
-        self.labels = LabelPanel(marks, changed=self._show_questions)
+        self.picture, keys = widgets.Image(format="png"), widgets.HTML(f"<small>{KEYS}</small>")
+        self.picture.add_class("stk-picture")
+        self.description, self.legend = widgets.HTML(), widgets.HTML()
+        switches = _box("stk-switches", self.overlay, *self.details.values(), self.large)
+        self.left = _box("stk-left", self.picture, switches, self.legend, self.description, keys)
+        return self.left
+
+    def _listing(self) -> widgets.Widget:
+        """The table of questions, searched and sorted, and what can be saved."""
+        self.questions = widgets.HTML()
+        self.questions.add_class("stk-scroll")
         self.search = field(widgets.Text(description="Search", placeholder="in question, label, answer"))
         self.sort = field(widgets.Dropdown(options=(AS_FILTERED, *SORTS), description="Sort"))
         for box in (self.search, self.sort):
@@ -157,37 +166,10 @@ class Explorer(widgets.VBox):
         }
         for name, button in self.exports.items():
             button.on_click(lambda _, name=name: self._download(name))
-        lines = _box("stk-row", self.search, self.sort), self.questions, _box("stk-row", *self.exports.values())
-        listed = widgets.VBox(lines)
+        rows = _box("stk-row", self.search, self.sort), self.questions, _box("stk-row", *self.exports.values())
+        listed = widgets.VBox(rows)
         listed.add_class("stk-pane")
-        panes = {"Questions": listed, "Ask": self.ask, "Labels": self.labels, "Detections": self.detections}
-        self.tabs = widgets.Tab(list(panes.values()), titles=list(panes), selected_index=0)
-        self.keyboard = Keys()
-        self.keyboard.on_msg(lambda _, content, buffers: self._hear(content, buffers))
-        super().__init__(self._laid_out())
-        self.add_class("stk-explorer")
-        self.refresh()
-
-    def _laid_out(self) -> list[widgets.Widget]:
-        orders = [self.order] if self.state.has_predictions else []
-        filters = _box("stk-filters", *self.filters.values(), *orders, self.reset)
-        steps = _box("stk-steps", *self.buttons.values(), self.goto, self.own, self.place)
-        switches = _box("stk-switches", self.overlay, *self.details.values(), self.large)
-        keys = widgets.HTML(f"<small>{KEYS}</small>")
-        self.left = _box("stk-left", self.picture, switches, self.legend, self.description, keys)
-        for widget, name in (
-            (self.filtering, "stk-filtering-switch"),
-            (self.goto, "stk-goto"),
-            (self.own, "stk-own"),
-            (self.place, "stk-place"),
-            (self.picture, "stk-picture"),
-            (self.questions, "stk-scroll"),
-            (self.detections, "stk-scroll"),
-            (self.tabs, "stk-tabs"),
-            (self.keyboard, "stk-keys"),
-        ):
-            widget.add_class(name)
-        return [self.filtering, filters, steps, _box("stk-main", self.left, self.tabs), self.keyboard]
+        return listed
 
     def _filter(self, name: str) -> widgets.Dropdown:
         box = field(widgets.Dropdown(options=[], description=FILTER_NAMES.get(name, name.capitalize())))
@@ -345,34 +327,3 @@ def _box(name: str, *children: widgets.Widget) -> widgets.Box:
     box = widgets.Box(children)
     box.add_class(name)
     return box
-
-
-def static_picture(state: ExplorerState) -> Figure:
-    """The view on show and its questions as a figure, for readers of the executed notebook."""
-    if not state.view:
-        return message_figure(NOTHING_LEFT)
-    rows = state.rows()
-    picture = draw_overlay(state.view, 1280, text=0.03)
-    width, line, wide = 9.6, 0.2, 4.4  # inches: figure, line of text, picture
-    high = wide * picture.height / picture.width
-    height = max(high + 0.3, line * (len(rows) + 2))
-    chart = Chart(figsize=(width, height))
-    axes = chart.add_axes((0, 1 - (0.3 + high) / height, wide / width, high / height))
-    axes.imshow(picture, interpolation="antialiased")
-    axes.set_axis_off()
-    chart.text(0, 1, f"{state.position()} · {state.place()}", va="top", fontsize=9)
-    for number, row in enumerate(rows):
-        _static_row(chart, wide / width + 0.015, 1 - (0.42 + number * line) / height, row)
-    return chart
-
-
-def _static_row(chart: Figure, x: float, y: float, row: Row) -> None:
-    ink = BLACK if row.matches else GREY
-    mark, colour = {True: ("✓", GREEN), False: ("✗", VERMILLION), None: ("", ink)}[row.correct]
-    truth = row.record.answer
-    answer = truth if row.prediction is None else f"{row.prediction or '(nothing)'} ({row.confidence:.0%})"
-    if row.correct is False:
-        answer += f", label: {truth}"
-    chart.text(x, y, row.record.question, va="center", fontsize=7.5, color=ink)
-    chart.text(0.775, y, mark, va="center", fontsize=8, color=colour, fontweight="bold")
-    chart.text(0.795, y, answer, va="center", fontsize=7.5, color=ink)

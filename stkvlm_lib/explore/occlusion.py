@@ -1,30 +1,18 @@
 """Which parts of a picture an answer hangs on: cover one patch after another and ask again."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from math import exp
-from typing import TYPE_CHECKING
 
-import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from stkvlm_lib.data.frames import View
 from stkvlm_lib.explore.asking import Asker
+from stkvlm_lib.explore.patches import GRID, Grid
 from stkvlm_lib.figures.drawing import font_of
 from stkvlm_lib.figures.style import BLACK, VERMILLION
 from stkvlm_lib.grammar.questions import normalise
 from stkvlm_lib.grammar.scene import IMAGE_SIZE, read_scene
-
-if TYPE_CHECKING:
-    import torch
-
-    from stkvlm_lib.vlm.answering import AnswerModel
-
-ROWS, COLUMNS = 8, 12
-"""The grid of patches: squares in a picture of 3 to 2."""
-BATCH = 12
-"""Pictures answered at once; between batches one can cancel."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +34,7 @@ class OcclusionMap:
     answer: str
     probability: float
     patches: tuple[Patch, ...]
-    rows: int = ROWS
-    columns: int = COLUMNS
+    grid: Grid = GRID
 
     @property
     def changing(self) -> tuple[Patch, ...]:
@@ -68,8 +55,7 @@ def occlude(
     view: View,
     question: str,
     *,
-    rows: int = ROWS,
-    columns: int = COLUMNS,
+    grid: Grid = GRID,
     progress: Callable[[int, int], None] = lambda done, total: None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> OcclusionMap | None:
@@ -77,61 +63,17 @@ def occlude(
 
     None when cancelled. Raises AskError without a model.
     """
-    features, _ = asker.encode(view)
-    with asker.lock:
-        whole = asker.model.answer_encoded(features, [[question]])[0][0].text
-        probability = _probabilities(asker.model, features, question, whole)[0]
-    covered, patches = list(_covered(view.image(), rows, columns)), []
-    progress(0, len(covered))
-    for start in range(0, len(covered), BATCH):
+    model, picture = asker.model, view.image_path
+    whole, probability = model.whole(picture, question)
+    patches: list[Patch] = []
+    progress(0, len(grid))
+    while len(patches) < len(grid):
         if cancelled():
             return None
-        with asker.lock:
-            outcomes = _ask_again(asker.model, covered[start : start + BATCH], question, whole)
-        for number, (answer, probability) in enumerate(outcomes, start):
-            patches.append(Patch(*divmod(number, columns), answer, probability))
-        progress(len(patches), len(covered))
-    return OcclusionMap(view.image_file, question, whole, probability, tuple(patches), rows, columns)
-
-
-def _covered(image: Image.Image, rows: int, columns: int) -> Iterator[Image.Image]:
-    """The picture with one patch after the other in its mean colour."""
-    mean = tuple(np.asarray(image).mean((0, 1)).round().astype(int).tolist())
-    for row in range(rows):
-        for column in range(columns):
-            copy = image.copy()
-            copy.paste(mean, patch_box(row, column, rows, columns, image.size))
-            yield copy
-
-
-def patch_box(row: int, column: int, rows: int, columns: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Corners of a patch in px of a picture of `size`; patches tile it without gaps."""
-    (width, height) = size
-    left, right = (round(width * x / columns) for x in (column, column + 1))
-    top, bottom = (round(height * y / rows) for y in (row, row + 1))
-    return left, top, right, bottom
-
-
-def _ask_again(
-    model: "AnswerModel", images: list[Image.Image], question: str, first: str
-) -> Iterable[tuple[str, float]]:
-    """(answer, probability of the first answer) of each picture.
-
-    Where that probability is above a half no other answer can be written, so only the others are written out.
-    """
-    features = model.encode(images)
-    chances = _probabilities(model, features, question, first)
-    unsure = [number for number, chance in enumerate(chances) if chance <= 0.5]
-    answers = [first] * len(images)
-    for number, given in zip(unsure, model.answer_encoded(features[unsure], [[question]] * len(unsure)), strict=True):
-        answers[number] = given[0].text
-    return zip(answers, chances, strict=True)
-
-
-def _probabilities(model: "AnswerModel", features: "torch.Tensor", question: str, answer: str) -> list[float]:
-    """How likely an answer is to each encoded picture."""
-    found = model.likelihoods(features, [[(question, (answer,))]] * len(features))
-    return [exp(candidates[0][0].log_probability) for candidates in found]
+        outcomes = model.cover(picture, question, whole, grid, len(patches))
+        patches += [Patch(*divmod(n, grid.columns), *outcome) for n, outcome in enumerate(outcomes, len(patches))]
+        progress(len(patches), len(grid))
+    return OcclusionMap(view.image_file, question, whole, probability, tuple(patches), grid)
 
 
 def describe(found: OcclusionMap, view: View) -> str:
@@ -150,7 +92,7 @@ def describe(found: OcclusionMap, view: View) -> str:
 
 def _place(patch: Patch, found: OcclusionMap, view: View) -> str:
     """E.g. `row 3, column 5 (on gnu and tux)`, rows from the top, columns from the left."""
-    left, top, right, bottom = patch_box(patch.row, patch.column, found.rows, found.columns, IMAGE_SIZE)
+    left, top, right, bottom = found.grid.box(patch.row, patch.column, IMAGE_SIZE)
     on = [
         kart.name
         for kart in read_scene(view).karts
@@ -163,7 +105,7 @@ def _place(patch: Patch, found: OcclusionMap, view: View) -> str:
 def draw_occlusion(image: Image.Image, found: OcclusionMap) -> Image.Image:
     """A map over an enlarged picture: the redder a patch the more probability it takes, with how much from a tenth on;
     framed where it changes the answer, with the answer given then."""
-    boxes = {p: patch_box(p.row, p.column, found.rows, found.columns, image.size) for p in found.patches}
+    boxes = {p: found.grid.box(p.row, p.column, image.size) for p in found.patches}
     tint = Image.new("L", image.size)
     for patch, box in boxes.items():
         tint.paste(round(170 * found.drop(patch)), box)

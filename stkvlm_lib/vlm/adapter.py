@@ -10,10 +10,10 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from PIL import Image
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from stkvlm_lib.config import EMBEDDED
+from stkvlm_lib.data.pictures import BrokenFile, load_image
 from stkvlm_lib.files import errors_naming, give_usual_mode, write_json, write_text
 from stkvlm_lib.model_files import (
     ADAPTER_WEIGHTS,
@@ -24,6 +24,7 @@ from stkvlm_lib.model_files import (
     LoraSettings,
     ModelError,
     read_adapter,
+    read_weights,
 )
 from stkvlm_lib.vlm.answering import AnswerModel
 from stkvlm_lib.vlm.base_vlm import Base, find_base, load_base, load_processor
@@ -55,11 +56,10 @@ def put_adapter(model: nn.Module, files: AdapterFiles, *, trainable: bool = Fals
 
     Raises ModelError where its weights are not, one for one, those of the base's layers, or hold NaN or infinities.
     """
-    path = files.folder / ADAPTER_WEIGHTS
+    path, weights = files.folder / ADAPTER_WEIGHTS, read_weights(files)
     try:
         model = _with_lora(model, files.lora, trainable=trainable)
-        weights = load_file(path)
-    except (ValueError, SafetensorError) as error:
+    except ValueError as error:
         raise ModelError(f"{files.folder}: does not fit the base ({error!s:.200}); {_REMAKE}") from None
     wanted = {name: tuple(tensor.shape) for name, tensor in get_peft_model_state_dict(model).items()}
     if missing := sorted(set(wanted) - set(weights)):
@@ -71,8 +71,6 @@ def put_adapter(model: nn.Module, files: AdapterFiles, *, trainable: bool = Fals
             raise ModelError(
                 f"{path}: {name} has shape {tuple(tensor.shape)}, the base needs {wanted[name]}; {_REMAKE}"
             )
-        if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
-            raise ModelError(f"{path}: {name} holds values that are no finite numbers; {_REMAKE}")
     set_peft_model_state_dict(model, weights)
     return model.eval()
 
@@ -207,7 +205,6 @@ def mean_image(folder: Path) -> Image.Image:
     if not path.is_file():
         raise ModelError(f"{path}: missing; {remedy}")
     try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ModelError(f"{path}: no picture that can be read ({error!s:.200}); {remedy}") from None
+        return load_image(path)
+    except BrokenFile:
+        raise ModelError(f"{path}: no picture that can be read; {remedy}") from None

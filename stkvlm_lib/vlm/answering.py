@@ -18,6 +18,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from stkvlm_lib.grammar.questions import OTHER, is_of_course, read_question
 from stkvlm_lib.grammar.wordings import TASK_OF, UNKNOWN, read_task
 from stkvlm_lib.model_files import ModelError
+from stkvlm_lib.vlm.answers import Answer
 from stkvlm_lib.vlm.base_vlm import Base, Prompt, pick_device
 from stkvlm_lib.vlm.packing import Options, PackedOptions, collate_options, pack_options
 
@@ -33,14 +34,6 @@ CPU_PICTURES_AT_ONCE = 4
 
 WithCandidates = tuple[str, Sequence[str]]
 """A question with the candidates that could answer it."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A generated answer and the probability of its tokens together with the stop token."""
-
-    text: str
-    confidence: float
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ def push_adapter(folder: Path, name: str, *, private: bool = False) -> str:
     not there; -> its address.
 
     Raises ModelError, naming the remedy, before anything is sent for an incomplete folder, an impossible name or a
-    missing token, and afterwards for what the hub refuses.
+    missing token, for weights that are broken, and afterwards for what the hub refuses.
     """
     sent = _merged_files(folder) if (folder / EXPORT_RECORD).is_file() else _adapter_files(folder)
     if not _NAME.fullmatch(name):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import tempfile
 
 import nbformat
@@ -11,9 +12,10 @@ from run_folder import make_run
 from stkvlm_lib import __main__ as cli
 from stkvlm_lib import runs
 from stkvlm_lib.config import ROOT, ConfigError, ExplorerConfig, upper
-from stkvlm_lib.explore.explorer_page import NOTEBOOK, TEMPLATES, find_socket_folder, write_page
-from stkvlm_lib.explore.explorer_run import explore_run, frames_of, model_of, read_answers
 from stkvlm_lib.explore.links import Place, explorer_link, query, read_query
+from stkvlm_lib.explore.models import AskError, OwnModel
+from stkvlm_lib.explore.page import NOTEBOOK, TEMPLATES, find_socket_folder, write_page
+from stkvlm_lib.explore.run import explore_run, frames_of, model_of, read_answers
 from stkvlm_lib.qa.label_check import MARKS_FILE
 from stkvlm_lib.qa.qa_sets import read_records
 
@@ -35,9 +37,10 @@ def test_a_run_is_opened_with_its_own_frames_questions_answers_and_marks(run):
 def test_the_adapter_of_a_run_is_loaded_when_it_is_needed(run, tmp_path):
     assert model_of(ExplorerConfig(run_dir=str(run))) is None
     (tmp_path / "adapter").mkdir()
-    load = model_of(ExplorerConfig(run_dir=str(run), adapter_dir=str(tmp_path / "adapter")))
-    with pytest.raises(ValueError, match="no adapter there"):
-        load()
+    model = model_of(ExplorerConfig(run_dir=str(run), adapter_dir=str(tmp_path / "adapter")))
+    assert isinstance(model, OwnModel) and not model.is_loaded
+    with pytest.raises(AskError, match="no adapter there"):
+        model.put(tmp_path / "a.png", "?")
     with pytest.raises(ConfigError, match="ADAPTER_DIR: there is no adapter"):
         model_of(ExplorerConfig(adapter_dir=str(tmp_path / "absent")))
 
@@ -130,6 +133,25 @@ def test_a_wrong_argument_is_one_line_and_status_2(arguments, tmp_path, monkeypa
     assert status == 2
     message = capsys.readouterr().err
     assert message.count("\n") == 1 and arguments[-1].removeprefix("--port=") in message
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("config.json", "[]", "config.json: "),
+        ("config.json", '{"02": []}', "config.json: a step in it is not an object"),
+        ("config.json", '{"02": {"FRAMES_DIR": ["a"]}}', "no folder|no such|not there|no frames"),
+        ("predictions.jsonl", "1\n", "predictions.jsonl: line 1 is not an object"),
+        ("qa/test.jsonl", "{}\n", "test.jsonl"),
+    ],
+)
+def test_a_broken_run_is_refused_in_one_line(file, text, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "OUTPUTS", tmp_path)
+    (tmp_path / "a-run" / "qa").mkdir(parents=True)
+    (tmp_path / "a-run" / file).write_text(text)
+    assert cli.main(["explore", "a-run"]) in (1, 2)
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1 and message.startswith("error: ") and re.search(said, message)
 
 
 def test_sockets_lie_where_their_paths_are_short_enough(tmp_path, monkeypatch):

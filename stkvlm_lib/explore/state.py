@@ -1,7 +1,7 @@
 """What the explorer shows, without a widget: which views pass the filters, which is on show, what is known of it."""
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -9,40 +9,31 @@ import numpy as np
 
 from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.data.frames import KART_CLASS, View
-from stkvlm_lib.explore.explorer_filters import FILTERS, IN_FILE_ORDER, ORDERS, Filters, Given, make_facets, urgency
+from stkvlm_lib.explore.beside import Beside
+from stkvlm_lib.explore.filters import (
+    FILTERS,
+    IN_FILE_ORDER,
+    ORDERS,
+    Asked,
+    Filters,
+    Given,
+    make_facets,
+    urgency,
+)
+from stkvlm_lib.explore.rows import Row
 from stkvlm_lib.figures.drawing import TOO_SMALL, role
-from stkvlm_lib.grammar.scene import Kart, Scene, depth, is_kept, read_scene, scale_box, side
+from stkvlm_lib.grammar.scene import Kart, depth, is_kept, read_scene, scale_box, side
 from stkvlm_lib.qa.qa_sets import Record, by_picture
 
 if TYPE_CHECKING:
     from stkvlm_lib.evaluation.predictions import Prediction
 
 NOTHING_LEFT = "No question passes all of these filters. Set one of them back to “all”, or clear them."
-AS_FILTERED = "as filtered"
-SORTS: dict[str, Callable[["Row"], object]] = {
-    "by question": lambda row: row.record.question,
-    "by label": lambda row: (row.record.answer, row.record.question),
-    "surest first": lambda row: -(row.confidence or 0.0),
-    "least sure first": lambda row: 2.0 if row.confidence is None else row.confidence,
-}
-"""How the table of a view's questions can be sorted, beside the order that filters and order of the views give."""
 CLASSES = {
     **{1: "kart", 2: "track", 3: "background", 4: "pickup", 5: "nitro", 6: "bomb", 7: "object", 8: "projectile"},
     9: "unknown",
 }
 """What the class numbers of detections stand for."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One question of the view on show. matches: whether it passes the filters; chosen: whether it is looked at."""
-
-    record: Record
-    prediction: str | None
-    correct: bool | None
-    confidence: float | None
-    matches: bool
-    chosen: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,6 +63,7 @@ class ExplorerState:
         records: Iterable[Record],
         predictions: Iterable["Prediction | Given"] | None = None,
         seed: int = 0,
+        beside: Beside | None = None,
     ):
         self._frames = frames
         records = list(records)
@@ -79,6 +71,7 @@ class ExplorerState:
         if records and not self._groups:
             raise ValueError(f"{frames.root}: holds none of the records' pictures; give the folder they were made of")
         self._predictions = {(p.image_file, p.question): p for p in predictions or ()}
+        self.beside = beside
         self._rng = random.Random(seed)
         self._records = [record for rows in self._groups.values() for record in rows]
         self._number = {name: number for number, name in enumerate(self._groups)}
@@ -99,13 +92,21 @@ class ExplorerState:
     def has_predictions(self) -> bool:
         return bool(self._predictions)
 
-    def _asked(self) -> Iterator[tuple[Record, Scene, "Prediction | Given | None"]]:
+    @property
+    def shows_beside(self) -> bool:
+        """Whether there are answers beside the run's own."""
+        return bool(self.beside and self.beside.answers)
+
+    def _asked(self) -> Iterator[Asked]:
         for name, rows in self._groups.items():
             scene = read_scene(self._frames.by_image_file[name])
-            yield from ((record, scene, self._prediction(record)) for record in rows)
+            yield from ((record, scene, self._prediction(record), self._other(record)) for record in rows)
 
     def _prediction(self, record: Record) -> "Prediction | Given | None":
         return self._predictions.get((record.image_file, record.question))
+
+    def _other(self, record: Record) -> "Prediction | Given | None":
+        return self.beside and self.beside.answers.get((record.image_file, record.question))
 
     def options(self, name: str) -> list[str]:
         """The values a filter can take, as they occur in the records."""
@@ -249,7 +250,7 @@ class ExplorerState:
     def _row(self, record: Record, matches: bool) -> Row:
         p = self._prediction(record)
         given = (p.prediction, p.correct, p.confidence) if p else (None, None, None)
-        return Row(record, *given, matches, record.question == self.chosen)
+        return Row(record, *given, matches, record.question == self.chosen, self._other(record))
 
     def detected(self) -> list[Detected]:
         """All detections of the view on show, in the order of its file."""
@@ -296,28 +297,6 @@ class ExplorerState:
         small = ", ".join(d.what for d in self.detected() if d.role == TOO_SMALL)
         said = [f"Track {scene.track}. The ego kart is {scene.ego.name}.", f"{others or 'No other kart counts'}."]
         return " ".join([*said, f"Too small to count: {small}."] if small else said)
-
-
-def row_json(row: Row) -> dict:
-    """A question as a line of a file: the record with what was answered, where it was."""
-    asked = asdict(row.record)
-    given = {"prediction": row.prediction, "correct": row.correct, "confidence": row.confidence}
-    return asked if row.prediction is None else asked | given
-
-
-def find_rows(rows: Iterable[Row], text: str) -> list[Row]:
-    """Those whose question, label or answer holds a text, in upper or lower case."""
-    wanted = text.strip().casefold()
-    return [
-        row
-        for row in rows
-        if any(wanted in said.casefold() for said in (row.record.question, row.record.answer, row.prediction or ""))
-    ]
-
-
-def sorted_rows(rows: Sequence[Row], sort: str) -> list[Row]:
-    """Rows by one of SORTS, or as they are."""
-    return sorted(rows, key=SORTS[sort]) if sort in SORTS else list(rows)
 
 
 def _whereabouts(kart: Kart, ego: Kart) -> str:

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from stkvlm_lib.data.frames import Detection, Frame, View
-from stkvlm_lib.explore.explorer_filters import (
+from stkvlm_lib.explore.filters import (
     CONFIDENCES,
     FILTERS,
     LEAST_SURE,
@@ -16,7 +16,7 @@ from stkvlm_lib.explore.explorer_filters import (
     shorter_side,
     subject,
 )
-from stkvlm_lib.explore.explorer_state import NOTHING_LEFT, ExplorerState
+from stkvlm_lib.explore.state import NOTHING_LEFT, ExplorerState
 from stkvlm_lib.figures.drawing import TOO_SMALL
 from stkvlm_lib.grammar.scene import read_scene
 from stkvlm_lib.qa.qa_sets import Record, make_records
@@ -209,7 +209,7 @@ def test_the_surest_mistakes_come_first_where_that_is_asked_for(bundled, records
     assert all(row.correct is not False for row in state.rows()), "views without a mistake come last"
     state.set_order(LEAST_SURE)
     assert state.rows()[0].confidence == min(p.confidence for p in given)
-    with pytest.raises(ValueError, match="no order 'by size'; there are as in the files"):
+    with pytest.raises(ValueError, match="no order 'by size'; there are in file order"):
         state.set_order("by size")
 
 

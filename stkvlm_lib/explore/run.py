@@ -1,22 +1,22 @@
 """The explorer on a run's folder: its frames, questions, answers, marks and adapter, as far as they are there."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import astuple
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from stkvlm_lib.config import ConfigError, ExplorerConfig, RunConfig
+from stkvlm_lib.config import BASE, ConfigError, ExplorerConfig, RunConfig
 from stkvlm_lib.data.frame_sets import FrameSet, read_frames
+from stkvlm_lib.explore.beside import Beside, base_alone, by_question
 from stkvlm_lib.explore.explorer import Explorer, explore
-from stkvlm_lib.explore.explorer_filters import Given
+from stkvlm_lib.explore.filters import Given
 from stkvlm_lib.explore.links import Place, read_query
-from stkvlm_lib.files import read_json, read_rows
+from stkvlm_lib.explore.models import Askable, OwnModel, SharedModel, load_model, shared_address
+from stkvlm_lib.files import read_rows
 from stkvlm_lib.qa.label_check import MARKS_FILE
 from stkvlm_lib.qa.qa_sets import Record, make_records, question_files, read_records
-
-if TYPE_CHECKING:
-    from stkvlm_lib.vlm.answering import AnswerModel
+from stkvlm_lib.runs import compared_run, recorded_steps
 
 ANSWERS = ("predictions", "predictions_extended", "predictions_test_unseen", "predictions_valid")
 """The files of a run with answers to its questions."""
@@ -28,15 +28,25 @@ def explore_run(config: ExplorerConfig | None = None) -> Explorer:
     Raises ConfigError when the run or the picture that was named does not exist.
     """
     config = config or ExplorerConfig()
-    run = config.run_path
+    run, data = config.run_path, read_run(config)
+    marks = run / "qa" / MARKS_FILE if run.is_dir() else None
+    model = model_of(config)
+    explorer = explore(*data, model, marks, config.seed, beside=beside_of(config, data[-1], model))
+    open_place(explorer, config)
+    return explorer
+
+
+def read_run(config: ExplorerConfig) -> tuple[FrameSet, list[Record], list[Given]]:
+    """Frames, questions and answers of a run, as far as they are there. Raises ValueError (a ConfigError is one) for
+    what is not there or broken."""
+    run, other = config.run_path, compared_folder(config)
+    if other and other.resolve() == run.resolve():
+        raise ConfigError(f"COMPARE_RUN: {config.compare_run} is the run that is looked at; name another, or {BASE}")
     if config.run_dir and not run.is_dir():
         raise ConfigError(f"RUN_DIR: there is no run {run}; name a folder in outputs/, or none for the newest")
     frames = read_frames(frames_of(config), skip_broken=config.skip_broken)
     records = [r for path in question_files(run / "qa") for r in read_records(path)] or list(made_anew(frames))
-    marks = run / "qa" / MARKS_FILE if run.is_dir() else None
-    explorer = explore(frames, records, read_answers(run), model_of(config), marks, config.seed)
-    open_place(explorer, config)
-    return explorer
+    return frames, records, read_answers(run)
 
 
 def open_place(explorer: Explorer, config: ExplorerConfig) -> None:
@@ -60,12 +70,11 @@ def page_place() -> Place:
 
 def frames_of(config: RunConfig) -> tuple[Path, ...]:
     """The frames that are named; else those that the run was made of; else the bundled ones."""
-    recorded = config.run_path / "config.json"
-    if config.frames_dir or not recorded.exists():
+    if config.frames_dir:
         return config.frames_paths
-    steps = read_json(recorded)
+    steps = recorded_steps(config.run_path)
     named = next((values["FRAMES_DIR"] for _, values in sorted(steps.items()) if values.get("FRAMES_DIR")), "")
-    return RunConfig(frames_dir=named).frames_paths
+    return RunConfig(frames_dir=str(named)).frames_paths
 
 
 def made_anew(frames: FrameSet) -> Iterator[Record]:
@@ -80,21 +89,34 @@ def read_answers(run: Path) -> list[Given]:
     return [given for path in written for given in read_rows(path, Given, "score again with notebook 04")]
 
 
-def model_of(config: ExplorerConfig) -> "Callable[[], AnswerModel] | None":
-    """A function that loads the run's adapter with its base; None where there is no adapter."""
-    adapter = config.adapter_path
-    if config.adapter_dir and not adapter.is_dir():
-        raise ConfigError(f"ADAPTER_DIR: there is no adapter {adapter}; give a folder made by notebook 03, or none")
+def beside_of(config: ExplorerConfig, answers: list[Given], model: Askable | None) -> Beside | None:
+    """What COMPARE_RUN names, to stand beside the run's answers: another run, or the run's own base."""
+    if config.compare_run == BASE:
+        return base_alone(answers, model)
+    folder = compared_folder(config)
+    if not folder:
+        return None
+    return Beside(folder.resolve().name, by_question(read_answers(folder)), model_at(folder / "adapter"))
+
+
+def compared_folder(config: ExplorerConfig) -> Path | None:
+    """The folder of the other run; None for none, or the base. Raises ConfigError where no scored run is."""
+    return compared_run(config.compare_run) if config.compare_run not in ("", BASE) else None
+
+
+def model_of(config: ExplorerConfig) -> Askable | None:
+    """The run's adapter with its base; None where there is no adapter. Raises ConfigError for one that is named."""
+    if config.adapter_dir and not config.adapter_path.is_dir():
+        raise ConfigError(
+            f"ADAPTER_DIR: there is no adapter {config.adapter_path}; give a folder made by notebook 03, or none"
+        )
+    return model_at(config.adapter_path, config.base_model)
+
+
+def model_at(adapter: Path, base_model: str = "") -> Askable | None:
+    """An adapter with its base, not loaded yet: in a page the one that all pages share. None where there is none."""
     if not adapter.is_dir():
         return None
-
-    def load() -> "AnswerModel":
-        from stkvlm_lib.model_files import read_adapter_record
-        from stkvlm_lib.runs import set_up_hub, set_up_torch
-        from stkvlm_lib.vlm.adapter import load_answerer
-
-        set_up_hub(config.base_model or read_adapter_record(adapter)["base"]["name"])
-        set_up_torch()
-        return load_answerer(adapter, config.base_model or None)
-
-    return load
+    if address := shared_address():
+        return SharedModel(address, adapter.absolute(), base_model)
+    return OwnModel(partial(load_model, adapter, base_model))

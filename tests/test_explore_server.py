@@ -9,14 +9,14 @@ from urllib.parse import urlsplit
 import pytest
 from serving import PATIENCE_S, own_environment, served
 
-from stkvlm_lib.explore.explorer_server import (
+from stkvlm_lib.explore.links import LAST_PORT
+from stkvlm_lib.explore.server import (
     GONE_AFTER,
     LOOK_EVERY,
     ExplorerServer,
     WithoutToken,
     is_opened_by_someone,
 )
-from stkvlm_lib.explore.links import LAST_PORT
 
 NO_KERNEL = "00000000-0000-0000-0000-000000000000"
 UPGRADE = {
@@ -37,13 +37,9 @@ def server(tmp_path_factory):
 
 def ask(server, path, token="", **headers) -> tuple[int, str, str]:
     """(status, where it leads, text) of a request; `_` in a header's name stands for `-`."""
-    connection = http.client.HTTPConnection(server[0], timeout=PATIENCE_S)
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    connection.request("GET", path, headers=named | ({"Authorization": f"token {token}"} if token else {}))
-    answer = connection.getresponse()
-    status, text = answer.status, b"" if answer.status == 101 else answer.read()
-    connection.close()
-    return status, answer.headers.get("Location", ""), text.decode(errors="replace")
+    status, given, text = headers_of(server, path, **named | ({"Authorization": f"token {token}"} if token else {}))
+    return status, given.get("Location", ""), text
 
 
 @pytest.mark.parametrize("token", ["", "not-this-one"])
@@ -71,6 +67,48 @@ def test_other_names_of_this_machine_are_refused(server):
 def test_a_page_of_another_site_starts_no_kernel(server, site, dest):
     status, _, text = ask(server, "/", server[1], Sec_Fetch_Site=site, Sec_Fetch_Dest=dest)
     assert status == 403 and "by a click on a link" in text
+
+
+def headers_of(server, path, **headers):
+    """(status, headers, text) of a request."""
+    connection = http.client.HTTPConnection(server[0], timeout=PATIENCE_S)
+    connection.request("GET", path, headers=headers)
+    answer = connection.getresponse()
+    status, text = answer.status, b"" if answer.status == 101 else answer.read()
+    connection.close()
+    return status, answer.headers, text.decode(errors="replace")
+
+
+def test_another_sites_page_opens_no_websocket_to_a_living_kernel(server):
+    """It may know the kernel's id, and the browser may send the cookie or even the token along."""
+    address, token, _ = server
+    status, headers, text = headers_of(server, f"/?token={token}")
+    kernel = re.search(r'"kernelId": "([^"]+)"', text).group(1)
+    cookie = "; ".join(given.split(";")[0] for given in headers.get_all("Set-Cookie"))
+    channels, evil, own = f"/api/kernels/{kernel}/channels", "http://evil.example", f"http://{address}"
+    assert status == 200
+    for path, headers in (
+        (channels, {"Origin": evil, "Cookie": cookie}),
+        (channels, {"Origin": "null", "Cookie": cookie}),
+        (channels, {"Origin": own.replace("127.0.0.1", "127.0.0.1.evil.example"), "Cookie": cookie}),
+        (channels, {"Origin": evil, "Host": "evil.example", "Cookie": cookie}),
+        (f"{channels}?token={token}", {"Origin": evil}),
+        (channels, {"Origin": evil, "Authorization": f"token {token}"}),
+        (channels, {"Origin": own}),
+        (channels, {}),
+        (f"{channels}?token=not-this-one", {"Origin": own}),
+    ):
+        assert headers_of(server, path, **UPGRADE, **headers)[0] == 403, (path, headers)
+    assert headers_of(server, channels, **UPGRADE, Origin=own, Cookie=cookie)[0] == 101, "the page's own is taken"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["", "x", "x/y", "x/static", "x/static/a", "lab/static/../../../../etc/passwd", "lab/other/a.js", "lab/static/%00"]
+    + ["%2e%2e/static/a", "lab/static/" + 300 * "a", "//static//", "explorer/static/..%2f..%2fexplorer.ipynb"],
+)
+def test_no_address_of_a_template_makes_the_server_fail(server, path):
+    assert ask(server, f"/voila/templates/{path}", server[1])[0] in (400, 403, 404)
 
 
 def test_what_is_not_there_is_said_so_and_nothing_below_the_page_is_served(server):

@@ -7,15 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 from stkvlm_lib.explore.asking import Label, Reply
-from stkvlm_lib.explore.explorer_state import (
-    AS_FILTERED,
-    NOTHING_LEFT,
-    Detected,
-    ExplorerState,
-    Row,
-    find_rows,
-    sorted_rows,
-)
+from stkvlm_lib.explore.rows import AS_FILTERED, Row, find_rows, sorted_rows
+from stkvlm_lib.explore.state import NOTHING_LEFT, Detected, ExplorerState
 from stkvlm_lib.explore.understanding import UNKNOWN_MEANS, is_known_answer, is_unknown
 from stkvlm_lib.figures.drawing import ROLE_COLOURS, TOO_SMALL
 from stkvlm_lib.figures.style import VERMILLION
@@ -58,10 +51,11 @@ def questions_html(
     rows = sorted_rows(find_rows(everything, search), sort)
     if not rows:
         return message(f"None of the {len(everything)} questions about this view holds “{search.strip()}”.")
-    heads = ["question", "label", *(["answer", "", "sure"] if answered else [])]
+    heads = ["question", "label", *(_answer_heads(state) if answered else [])]
     entered = next((row for row in rows if row.chosen), rows[0])
     body = [
-        [*_question_cells(row, marks or {}, row is entered), *(_answer_cells(row) if answered else [])] for row in rows
+        [*_question_cells(row, marks or {}, row is entered), *(_answer_cells(row, state) if answered else [])]
+        for row in rows
     ]
     looks = [f"{'' if row.matches else 'stk-pale'} {'stk-chosen' if row.chosen else ''}".strip() for row in rows]
     n = f"{len(everything)} questions" if len(everything) > 1 else "One question"
@@ -85,10 +79,22 @@ def _breakable(text: str) -> str:
     return escape(text).replace("_", "_<wbr>")
 
 
-def _answer_cells(row: Row) -> list[str]:
-    if row.prediction is None:
-        return ["<span class='stk-pale'>not asked</span>", "", ""]
-    return [_breakable(row.prediction) or "(nothing)", _VERDICTS[row.correct], f"{row.confidence:.0%}"]
+def _answer_heads(state: ExplorerState) -> list[str]:
+    return ["answer", escape(state.beside.name) if state.shows_beside else "", "sure"]
+
+
+def _answer_cells(row: Row, state: ExplorerState) -> list[str]:
+    """Answer, verdict and how sure it is; with another beside it, each verdict stands below its answer."""
+    sure = "" if row.prediction is None else f"{row.confidence:.0%}"
+    given = _given_text(row.prediction)
+    if not state.shows_beside:
+        return [given, _VERDICTS[row.correct], sure]
+    other = (row.other.prediction, row.other.correct) if row.other else (None, None)
+    return [f"{given}<br>{_VERDICTS[row.correct]}", f"{_given_text(other[0])}<br>{_VERDICTS[other[1]]}", sure]
+
+
+def _given_text(answer: str | None) -> str:
+    return "<span class='stk-pale'>not asked</span>" if answer is None else _breakable(answer) or "(nothing)"
 
 
 def detections_html(found: Sequence[Detected]) -> str:
@@ -115,8 +121,25 @@ def reply_html(reply: Reply) -> str:
     something, what the label says, its rivals, and the time it took."""
     asked = f"<p class='stk-asked'><b>{escape(reply.question)}</b><br><small>{escape(_reading(reply))}</small></p>"
     return "".join(
-        (asked, _given(reply), _label_line(reply), _rivals(reply), f"<p class='stk-time'>{_time(reply)}</p>")
+        (
+            *(asked, _given(reply), _label_line(reply), _beside(reply), _rivals(reply)),
+            f"<p class='stk-time'>{_time(reply)}</p>",
+        )
     )
+
+
+def _beside(reply: Reply) -> str:
+    """What the other model answers to the same question."""
+    if not reply.beside:
+        return ""
+    name, answer, reason = reply.beside
+    if answer is None:
+        return f"<p class='stk-beside'>{escape(name)}: {escape(reason)}</p>"
+    verdict = _VERDICTS[normalise(answer.text) == normalise(reply.label.answer)] if reply.label.answer else ""
+    same = normalise(answer.text) == normalise(reply.answer.text)
+    text = f"<b>{escape(answer.text) or '(nothing)'}</b> <span>{share(answer.confidence)} sure</span>"
+    differs = "the same answer" if same else "another answer"
+    return f"<p class='stk-beside'>{escape(name)}: {text} · {' · '.join(filter(None, (verdict, differs)))}</p>"
 
 
 def _reading(reply: Reply) -> str:

@@ -9,13 +9,15 @@ from itertools import chain
 
 from jupyter_server import DEFAULT_STATIC_FILES_PATH
 from tornado.ioloop import IOLoop
-from tornado.web import authenticated
+from tornado.web import HTTPError, authenticated
 from voila.app import Voila
 from voila.shutdown_kernel_handler import VoilaShutdownKernelHandler
-from voila.static_file_handler import AllowListFileHandler
+from voila.static_file_handler import AllowListFileHandler, TemplateStaticFileHandler
 from voila.tornado.handler import TornadoVoilaHandler
+from voila.tornado.kernel_websocket_handler import VoilaKernelWebsocketHandler
 
 from stkvlm_lib.explore.links import ADDRESS, LAST_PORT, Place, query
+from stkvlm_lib.explore.model_host import ModelHost
 
 GONE_AFTER, LOOK_EVERY = 60, 20
 """Seconds without a page and without work after which a kernel ends; seconds between two looks."""
@@ -54,12 +56,37 @@ class ExplorerPage(TornadoVoilaHandler):
         self.finish(reason)
 
 
+class TemplateFiles(TemplateStaticFileHandler):
+    """Scripts and styles of the page. What is no address of one is not there, where Voila's own would fail."""
+
+    async def get(self, path: str, include_body: bool = True) -> None:
+        try:
+            await super().get(path, include_body)
+        except (ValueError, AssertionError, OSError):
+            raise HTTPError(404) from None
+
+
+class Channels(VoilaKernelWebsocketHandler):
+    """What a page and its kernel say to each other. A page of another site is refused also where it has the token."""
+
+    def skip_check_origin(self) -> bool:
+        return False
+
+
 class Leave(VoilaShutdownKernelHandler):
     """Ends the kernel of a page that is left. Voila's page says so without a form's token, and would be refused; only
     who has the address's token and knows the kernel's id is heard."""
 
     def check_xsrf_cookie(self) -> None:
         pass
+
+
+OWN_HANDLERS = {
+    TornadoVoilaHandler: ExplorerPage,
+    TemplateStaticFileHandler: TemplateFiles,
+    VoilaKernelWebsocketHandler: Channels,
+}
+"""Voila's handlers -> what takes their place."""
 
 
 class WithoutToken(logging.Filter):
@@ -75,14 +102,16 @@ class WithoutToken(logging.Filter):
 
 
 class ExplorerServer(Voila):
-    """Voila with the explorer's handlers. place: what the printed address opens."""
+    """Voila with the explorer's handlers. place: what the printed address opens. model_host: of the model that pages
+    share."""
 
     place = Place()
+    model_host: ModelHost
 
     def set_up(self, socket_folder: str) -> None:
         """Settings that hold for every page; call it once, between `initialize` and `start`.
 
-        socket_folder: where the kernels' sockets lie, see `explorer_page.find_socket_folder`.
+        socket_folder: where the kernels' sockets lie, see `page.find_socket_folder`.
         """
         self.connection_dir_root = socket_folder
         self.config.KernelManager.transport = "ipc"  # the kernel listens to this user alone
@@ -101,10 +130,9 @@ class ExplorerServer(Voila):
 
     def init_handlers(self) -> list:
         given = [handler for handler in super().init_handlers() if handler[1] is not AllowListFileHandler]
-        pages = {TornadoVoilaHandler: ExplorerPage}
         return [
             (r"/voila/api/shutdown/(.*)", Leave),
-            *((route, pages.get(handler, handler), *rest) for route, handler, *rest in given),
+            *((route, OWN_HANDLERS.get(handler, handler), *rest) for route, handler, *rest in given),
         ]
 
     def random_ports(self, port: int, n: int) -> Iterator[int]:
@@ -116,5 +144,6 @@ class ExplorerServer(Voila):
         super().listen()
 
     def announce(self) -> None:
+        self.model_host.watch()
         print(f"explorer     http://{ADDRESS}:{self.port}/?{query(self.place, token=self.token)}")
         print("stop         Ctrl+C", flush=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stkvlm_lib.grammar.questions import in_order
+from stkvlm_lib.grammar.questions import in_order, normalise
 from stkvlm_lib.grammar.scene import Box, Kart, Scene
 from stkvlm_lib.qa.qa_sets import Record
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from stkvlm_lib.evaluation.predictions import Prediction
 
 RIGHT, WRONG = "right", "wrong"
+SAME, DIFFERENT = "same answer", "different answers"
+ONLY_FIRST, ONLY_SECOND = "only the first right", "only the second right"
+COMPARED = (SAME, DIFFERENT, ONLY_FIRST, ONLY_SECOND)
 CONFIDENCES = {"under 50 %": 0.0, "50 to 80 %": 0.5, "80 to 95 %": 0.8, "95 % and more": 0.95}
 """Ranges of confidence -> where each begins (0..1)."""
 SIZES = {"under 10 px": 0, "10 to 19 px": 10, "20 to 39 px": 20, "40 px and more": 40}
@@ -24,13 +27,15 @@ SIZES = {"under 10 px": 0, "10 to 19 px": 10, "20 to 39 px": 20, "40 px and more
 
 @dataclass(frozen=True)
 class Given:
-    """What the explorer needs of a `scoring.Prediction`; by itself it is read in a moment."""
+    """What the explorer needs of a `evaluation.predictions.Prediction`; by itself it is read in a moment."""
 
     image_file: str
     question: str
     prediction: str
     correct: bool
     confidence: float
+    base_prediction: str | None = None
+    base_correct: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,7 @@ class Filters:
     """What a question must match to count; empty means all.
 
     kart: one that counts as visible in the picture. outcome: `right` or `wrong`, of answered questions. size: of the
-    box that matters, see `subject`.
+    box that matters, see `subject`. beside: how the answer compares with the one beside it.
     """
 
     split: str = ""
@@ -48,10 +53,11 @@ class Filters:
     outcome: str = ""
     confidence: str = ""
     size: str = ""
+    beside: str = ""
 
 
 FILTERS = tuple(field.name for field in fields(Filters))
-IN_FILE_ORDER, SUREST_MISTAKES, LEAST_SURE = "as in the files", "surest mistakes first", "least sure first"
+IN_FILE_ORDER, SUREST_MISTAKES, LEAST_SURE = "in file order", "surest mistakes first", "least sure first"
 ORDERS = (IN_FILE_ORDER, SUREST_MISTAKES, LEAST_SURE)
 """In which order the views come: the mistakes of which the model was surest tell most about what it learnt."""
 
@@ -76,15 +82,20 @@ class Facet:
         return self._member[passing].sum(0).tolist()
 
 
-def make_facets(asked: Iterable[tuple[Record, Scene, "Prediction | Given | None"]]) -> dict[str, Facet]:
-    """A facet for each filter. asked: every question with its scene and, where it was answered, its prediction."""
+Asked = tuple[Record, Scene, "Prediction | Given | None", "Prediction | Given | None"]
+"""A question with its scene and, where it was answered, its prediction and the one beside it."""
+
+
+def make_facets(asked: Iterable[Asked]) -> dict[str, Facet]:
+    """A facet for each filter, over every question."""
     values: dict[str, list[Iterable[str]]] = {name: [] for name in FILTERS}
-    for record, scene, prediction in asked:
-        for name, found in _values(record, scene, prediction).items():
+    for record, scene, prediction, other in asked:
+        for name, found in (_values(record, scene, prediction) | {"beside": compared(prediction, other)}).items():
             values[name].append(found)
     options = {name: sorted({option for found in rows for option in found}) for name, rows in values.items()}
     options["family"] = in_order(options["family"])
-    for name, ordered in (("outcome", (RIGHT, WRONG)), ("confidence", CONFIDENCES), ("size", SIZES)):
+    ranges = {"outcome": (RIGHT, WRONG), "confidence": CONFIDENCES, "size": SIZES, "beside": COMPARED}
+    for name, ordered in ranges.items():
         options[name] = list(ordered) if options[name] else []
     return {name: Facet(options[name], values[name]) for name in FILTERS}
 
@@ -101,6 +112,16 @@ def _values(record: Record, scene: Scene, prediction: "Prediction | Given | None
         "confidence": [_range(prediction.confidence, CONFIDENCES)] if prediction else [],
         "size": [_range(shorter_side(kart.box), SIZES)] if kart else [],
     }
+
+
+def compared(first: "Prediction | Given | None", second: "Prediction | Given | None") -> list[str]:
+    """What can be said of two answers to one question, of COMPARED; nothing where one of them was not given."""
+    if not first or not second:
+        return []
+    said = [SAME if normalise(first.prediction) == normalise(second.prediction) else DIFFERENT]
+    if first.correct != second.correct:
+        said.append(ONLY_FIRST if first.correct else ONLY_SECOND)
+    return said
 
 
 def urgency(order: str, prediction: "Prediction | Given | None") -> float:

@@ -1,40 +1,23 @@
-"""Two panels of the explorer, each thin over what does the work: questions to the model, and marks on labels."""
+"""The explorer's panel of questions to the model, thin over what does the work."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import ipywidgets as widgets
 
-from stkvlm_lib.config import ROOT
 from stkvlm_lib.data.frames import View
 from stkvlm_lib.explore.asking import Asker, AskError, Reply, suggestions
-from stkvlm_lib.explore.explorer_html import mark_html, message, reply_html
-from stkvlm_lib.explore.explorer_state import Row
-from stkvlm_lib.explore.occlusion import COLUMNS, ROWS, OcclusionMap, describe, occlude
+from stkvlm_lib.explore.fields import choose, field
+from stkvlm_lib.explore.markup import message, reply_html
+from stkvlm_lib.explore.occlusion import OcclusionMap, describe, occlude
+from stkvlm_lib.explore.patches import GRID
 from stkvlm_lib.explore.understanding import understand
 from stkvlm_lib.grammar.questions import FAMILIES
-from stkvlm_lib.qa.label_check import RIGHT, WITHDRAWN, WRONG, Mark, add_mark, key_of, label_error, mark, read_marks
 
-NO_MARKS = "Marks are kept in a run folder, and none is named. Open the explorer with explore(frames, qa, marks=FILE)."
 HISTORY = 20
 """How many questions stay on offer, those asked last."""
 _ASK = "Type any question, or choose a kind, and press Enter."
-
-
-def field(widget: widgets.Widget) -> widgets.Widget:
-    """A field with its name above it."""
-    widget.add_class("stk-field")
-    return widget
-
-
-def choose(box: widgets.Dropdown, options: Sequence[tuple[str, str]], value: str | None) -> None:
-    """Change options and value of a dropdown in one message, so that nothing flickers."""
-    if (box.options, box.value) != (tuple(options), value):
-        with box.hold_sync():
-            box.options = options
-            box.value = value
 
 
 class AskPanel(widgets.VBox):
@@ -58,21 +41,25 @@ class AskPanel(widgets.VBox):
         self.question = field(widgets.Text(description="Question", placeholder="Type any question"))
         self.ask_button = widgets.Button(description="Ask", button_style="primary", tooltip="ask the model (Enter)")
         self.before = field(widgets.Dropdown(options=[], description="Asked before"))
+        besides = [("nothing", ""), *((name, name) for name in asker.others)]
+        self.beside = field(widgets.Dropdown(options=besides, value=asker.usual, description="Beside the answer"))
         self.answer, self.told = widgets.HTML(), widgets.HTML()
         self.explain = widgets.Button(description="Which parts decide?", tooltip="cover one patch after another")
         self.cancel = widgets.Button(description="Cancel", tooltip="stop covering patches")
         self.hide = widgets.Button(description="Remove the map", tooltip="show the picture as it was")
-        self.progress = widgets.IntProgress(max=ROWS * COLUMNS)
+        self.progress = widgets.IntProgress(max=len(GRID))
         self.kind.observe(lambda _: self._do(self._pick_kind), "value")
         self.about.observe(lambda _: self._do(self._pick_question), "value")
         self.before.observe(lambda _: self._do(self._pick_before), "value")
         self.explain.on_click(lambda _: self.start_map())
         self.cancel.on_click(lambda _: self.stop_map())
         self.hide.on_click(lambda _: self.remove_map())
+        self.beside.observe(lambda _: self.reply and self.ask(self.reply.question), "value")
         row = {"children": [self.kind, self.about]}, {"children": [self.question, self.ask_button]}
         buttons = widgets.HBox([self.explain, self.cancel, self.hide, self.progress])
-        super().__init__([*(widgets.HBox(**line) for line in row), self.answer, buttons, self.told, self.before])
-        for line in (*self.children[:2], buttons):
+        more = widgets.HBox([self.beside, self.before])
+        super().__init__([*(widgets.HBox(**line) for line in row), self.answer, buttons, self.told, more])
+        for line in (*self.children[:2], buttons, more):
             line.add_class("stk-row")
         self.question.add_class("stk-question")
         self.ask_button.add_class("stk-ask")
@@ -117,7 +104,7 @@ class AskPanel(widgets.VBox):
         if self.asker.has_model and not self.asker.is_loaded:
             self.answer.value = message("Loading the model; the first answer takes some seconds …")
         try:
-            self.reply = self.asker.ask(self._view, question)
+            self.reply = self.asker.ask(self._view, question, self.beside.value)
             self.answer.value = reply_html(self.reply)
             self._remember(self.reply.question)
         except AskError as error:
@@ -223,92 +210,6 @@ class AskPanel(widgets.VBox):
             (self.progress, at_work),
             (self.hide, mapped),
             (self.before, bool(self.before.options)),
+            (self.beside, bool(self.asker.others)),
         ):
             widget.layout.display = None if shown else "none"
-
-
-class LabelPanel(widgets.VBox):
-    """Marks labels of the view on show as right or wrong, with a note; each mark is on the disk when it is shown.
-
-    path: the JSON-lines file of the marks; None: nothing can be marked. changed: called after every mark.
-    """
-
-    def __init__(self, path: Path | None, changed: Callable[[], None]):
-        self.path, self._changed = path, changed
-        self.marks: dict[tuple[str, str, str], Mark] = {}
-        self._rows: Sequence[Row] = ()
-        self.about = field(widgets.Dropdown(options=[], description="Question"))
-        self.label, self.status = widgets.HTML(), widgets.HTML()
-        note = {"description": "Note (if you like)", "placeholder": "what the picture shows"}
-        self.note = field(widgets.Text(**note, continuous_update=False))  # sent whole before the click on a button is
-        self.buttons = {
-            RIGHT: widgets.Button(description="✓ The label is right"),
-            WRONG: widgets.Button(description="✗ The label is wrong"),
-            WITHDRAWN: widgets.Button(description="Remove the mark"),
-        }
-        for verdict, button in self.buttons.items():
-            button.on_click(lambda _, verdict=verdict: self.mark(verdict))
-        self.about.observe(lambda _: self._refresh(), "value")
-        row = widgets.HBox(list(self.buttons.values()))
-        row.add_class("stk-row")
-        super().__init__([self.about, self.label, self.note, row, self.status])
-        self.add_class("stk-pane")
-        self._read()
-
-    def show(self, rows: Sequence[Row]) -> None:
-        """The questions of another view."""
-        self._rows = rows
-        self._read()  # another page may have marked labels of the same run
-        keys = [row.record.question for row in rows]
-        chosen = self.about.value if self.about.value in keys else keys[0] if keys else None
-        choose(self.about, [(key, key) for key in keys], chosen)
-        self._refresh()
-
-    def put(self, question: str) -> None:
-        """Choose a question of this view."""
-        if question in [value for _, value in self.about.options]:
-            self.about.value = question
-
-    @property
-    def row(self) -> Row | None:
-        """The question on show."""
-        return next((row for row in self._rows if row.record.question == self.about.value), None)
-
-    def mark(self, verdict: str) -> None:
-        """Write a mark on the question on show."""
-        new = mark(self.row.record, verdict, self.note.value.strip())
-        try:
-            add_mark(self.path, new)
-        except OSError as error:
-            self.status.value = message(f"The mark could not be written: {error}", "error")
-            return
-        self.note.value = ""
-        self._read()
-        self._changed()
-
-    def _read(self) -> None:
-        try:
-            self.marks = {found.key: found for found in read_marks(self.path)} if self.path else {}
-        except (ValueError, OSError) as error:
-            self.path = None
-            self.status.value = message(f"The marks made before cannot be read. {error}", "error")
-        self._refresh()
-
-    def _refresh(self) -> None:
-        row, usable = self.row, self.path is not None
-        made = row and self.marks.get(key_of(row.record))
-        self.label.value = mark_html(row.record, made) if row else ""
-        for widget in (*self.buttons.values(), self.note):
-            widget.disabled = not (usable and row)
-        self.buttons[WITHDRAWN].layout.display = None if made else "none"
-        if usable:
-            self.status.value = message(self._count())
-        elif not self.status.value:
-            self.status.value = message(NO_MARKS)
-
-    def _count(self) -> str:
-        shown = self.path.relative_to(ROOT) if self.path.is_relative_to(ROOT) else self.path
-        if not self.marks:
-            return f"No label is marked yet. Marks are written to {shown} at once."
-        found = label_error(self.marks.values())
-        return f"{found.n} marked, {found.wrong} of them wrong; kept in {shown}."

@@ -3,14 +3,17 @@
 import os
 import secrets
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 import nbformat
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
-from stkvlm_lib.config import ROOT, ConfigError
+from stkvlm_lib.config import ROOT, ConfigError, ExplorerConfig, make_config
 from stkvlm_lib.explore.links import ADDRESS, LAST_PORT, PORT, Place
+from stkvlm_lib.explore.models import ADDRESS_VARIABLE
+from stkvlm_lib.explore.run import read_run
 from stkvlm_lib.installation import lead_to_this_library
 
 NOTEBOOK = ROOT / "notebooks" / "06_explore.ipynb"
@@ -22,10 +25,8 @@ SOCKET_FOLDER_BYTES = 103 - len("/voila_12345678/kernel-12345678-1234-1234-1234-
 
 
 def write_page(folder: Path, run: Path, parameters: dict[str, str]) -> Path:
-    """Notebook 06 with these parameters, without what only its readers need; RUN_DIR only where the run is there."""
-    notebook = load_notebook_node(str(NOTEBOOK))
-    given = {"RUN_DIR": str(run)} if run.is_dir() else {}
-    notebook = parameterize_notebook(notebook, given | parameters)
+    """Notebook 06 with these parameters, see `given`, without what only its readers need."""
+    notebook = parameterize_notebook(load_notebook_node(str(NOTEBOOK)), given(run, parameters))
     name = run.resolve().name if run.is_dir() else "no run yet"
     notebook.cells = [cell for cell in notebook.cells if NOTEBOOK_ONLY not in cell.metadata.get("tags", [])]
     notebook.cells.insert(0, nbformat.v4.new_markdown_cell(f"# Explorer · {_plain_markdown(name)}"))
@@ -33,6 +34,11 @@ def write_page(folder: Path, run: Path, parameters: dict[str, str]) -> Path:
     path = folder / "explorer.ipynb"
     nbformat.write(notebook, path)
     return path
+
+
+def given(run: Path, parameters: dict[str, str]) -> dict[str, str]:
+    """The parameters of notebook 06, with RUN_DIR only where the run is there."""
+    return ({"RUN_DIR": str(run)} if run.is_dir() else {}) | parameters
 
 
 def _plain_markdown(text: str) -> str:
@@ -44,19 +50,25 @@ def serve(run: Path, parameters: dict[str, str], port: int = PORT, place: Place 
     """Serve the page until interrupted; prints its address with the token. A port in use is replaced by another.
 
     place: what the printed address opens; any other by its query, see `links`. Raises ConfigError for what is no port,
-    and where there is no folder for the kernels' sockets.
+    and where there is no folder for the kernels' sockets, ValueError for a run that is broken: each page would fail.
     """
     if not 1 <= port <= LAST_PORT:
         raise ConfigError(f"--port {port}: must be from 1 to {LAST_PORT}; {PORT} is usual")
     sockets = find_socket_folder()
+    read_run(make_config(given(run, parameters), ExplorerConfig))
     lead_to_this_library()
     os.environ["JUPYTER_PATH"] = os.pathsep.join([str(TEMPLATES), *filter(None, [os.environ.get("JUPYTER_PATH")])])
-    from stkvlm_lib.explore.explorer_server import ExplorerServer  # only now: Voila reads the paths just set
+    from stkvlm_lib.explore.model_host import ModelHost
+    from stkvlm_lib.explore.server import ExplorerServer  # only now: Voila reads the paths just set
 
-    with tempfile.TemporaryDirectory(prefix="explorer-") as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="explorer-", dir=sockets) as folder,
+        closing(ModelHost(Path(folder))) as host,
+    ):
+        os.environ[ADDRESS_VARIABLE] = str(host.address)
         token = secrets.token_urlsafe(24)
         server = ExplorerServer(token=token, ip=ADDRESS, port=port, open_browser=False, log_level="ERROR")
-        server.place = place or Place()
+        server.place, server.model_host = place or Place(), host
         path = write_page(Path(folder), run, parameters)
         server.initialize([str(path), "--template=explorer", "--theme=light", "--show_tracebacks=True"])
         server.set_up(sockets)

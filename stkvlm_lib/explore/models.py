@@ -1,0 +1,207 @@
+"""A model to ask about pictures: one of this process, or the one that all pages of a server share.
+
+Both take the same calls and give plain values, so that a page needs nothing of what answering needs.
+"""
+
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cachetools import LRUCache
+
+from stkvlm_lib.data.pictures import load_image
+from stkvlm_lib.explore.patches import Grid, covered_answers, whole_answer
+from stkvlm_lib.explore.understanding import Understood, understand
+from stkvlm_lib.grammar.questions import FAMILIES
+from stkvlm_lib.vlm.answers import Answer
+
+if TYPE_CHECKING:  # importing these takes seconds, which looking at pictures need not wait for
+    import torch
+
+    from stkvlm_lib.vlm.answering import AnswerModel
+
+ENCODED_PICTURES = 16
+"""How many pictures stay encoded, those asked about last."""
+ADDRESS_VARIABLE = "STKVLM_MODEL_SOCKET"
+"""Tells a page's kernel where the process listens; not set in notebooks, which load a model of their own."""
+ENDED = (
+    "The process of the model has ended before it answered, most likely because memory ran out. End other programs and "
+    "ask again: the next question starts it anew."
+)
+UNREACHABLE = (
+    "The process of the model cannot be reached. Start the explorer again with ./run_all.sh explore and open the "
+    "address it prints."
+)
+
+
+class AskError(ValueError):
+    """A question that cannot be answered here; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """How a question was understood and answered. rivals: the answers of the family's set, likeliest first; empty where
+    the wording is of no known kind. encoding: seconds for the picture, 0 where it was still encoded."""
+
+    understood: Understood
+    answer: Answer
+    rivals: tuple[Answer, ...]
+    encoding: float
+
+
+class OwnModel:
+    """A model of this process; the last pictures stay encoded between questions.
+
+    model: an answering model, or a function that loads it at the first question. Every call raises AskError where it
+    cannot be loaded or cannot answer.
+    """
+
+    def __init__(self, model: "AnswerModel | Callable[[], AnswerModel]"):
+        self._model = model
+        self._encoded: LRUCache[tuple[str, int], torch.Tensor] = LRUCache(ENCODED_PICTURES)
+        self._lock = threading.RLock()  # a map may be in the making in another thread
+
+    @property
+    def is_loaded(self) -> bool:
+        return not callable(self._model)
+
+    def put(self, picture: Path, question: str) -> Said:
+        """A question about a picture file."""
+        with self._loaded() as model:
+            features, encoding = self._encode(model, picture)
+            return Said(*put(model, features, question), encoding)
+
+    def answer(self, picture: Path, question: str, *, alone: bool) -> Answer:
+        """The answer by itself. alone: of the base without its adapter."""
+        with self._loaded() as model:
+            features, _ = self._encode(model, picture)
+            if not alone:
+                return model.answer_encoded(features, [[question]])[0][0]
+            with model.without_adapter():
+                return model.answer_encoded(features, [[question]])[0][0]
+
+    def whole(self, picture: Path, question: str) -> tuple[str, float]:
+        """The answer with its probability, that a map is about."""
+        with self._loaded() as model:
+            return whole_answer(model, self._encode(model, picture)[0], question)
+
+    def cover(self, picture: Path, question: str, answer: str, grid: Grid, start: int) -> list[tuple[str, float]]:
+        """See `covered_answers`."""
+        with self._loaded() as model:
+            return list(covered_answers(model, load_image(picture), grid, start, question, answer))
+
+    @contextmanager
+    def _loaded(self) -> Iterator["AnswerModel"]:
+        with self._lock:
+            if not self.is_loaded:
+                try:
+                    self._model = self._model()
+                except (ValueError, OSError) as error:
+                    raise AskError(f"The model cannot be loaded. {error}") from error
+            try:
+                yield self._model
+            except (ValueError, OSError) as error:  # a picture that is gone or broken, a model that computes NaN
+                raise AskError(f"The model could not answer. {error}") from error
+
+    def _encode(self, model: "AnswerModel", picture: Path) -> tuple["torch.Tensor", float]:
+        """Image tokens (1, tokens, D) of a picture file, and the seconds that took: 0 where they were still there."""
+        key = str(picture), picture.stat().st_mtime_ns
+        if key in self._encoded:
+            return self._encoded[key], 0.0
+        begin = time.perf_counter()
+        features = self._encoded[key] = model.encode([load_image(picture)])
+        return features, time.perf_counter() - begin
+
+
+class SharedModel:
+    """An adapter in the process that a server's pages share (see `model_process`), reached by its socket.
+
+    base: the adapter's base where it is not the one it names. Every call raises AskError, also where that process ends.
+    """
+
+    def __init__(self, address: Path, adapter: Path, base: str = ""):
+        self._address, self._model = address, {"adapter": str(adapter), "base": base}
+        self.is_loaded = False
+        """Whether it has answered before; as far as this page knows."""
+
+    def put(self, picture: Path, question: str) -> Said:
+        understood, answer, rivals, encoding = self._call("put", picture, question)
+        family, karts, by_model = understood
+        said = Understood(family, tuple(karts), by_model), Answer(*answer), tuple(Answer(*rival) for rival in rivals)
+        return Said(*said, encoding)
+
+    def answer(self, picture: Path, question: str, *, alone: bool) -> Answer:
+        return Answer(*self._call("answer", picture, question, alone=alone))
+
+    def whole(self, picture: Path, question: str) -> tuple[str, float]:
+        answer, probability = self._call("whole", picture, question)
+        return answer, probability
+
+    def cover(self, picture: Path, question: str, answer: str, grid: Grid, start: int) -> list[tuple[str, float]]:
+        more = {"answer": answer, "rows": grid.rows, "columns": grid.columns, "start": start}
+        return [(text, probability) for text, probability in self._call("cover", picture, question, **more)]
+
+    def _call(self, what: str, picture: Path, question: str, **more: Any) -> Any:
+        """One request, one connection, one line each way; who comes first is answered first."""
+        request = {"call": what, **self._model, "picture": str(picture), "question": question, **more}
+        try:
+            with socket.socket(socket.AF_UNIX) as channel:
+                channel.connect(str(self._address))
+                channel.sendall(json.dumps(request).encode() + b"\n")
+                line = channel.makefile("rb").readline()
+        except (ConnectionRefusedError, FileNotFoundError):
+            raise AskError(UNREACHABLE) from None
+        except OSError:
+            line = b""
+        self.is_loaded = line.endswith(b"\n")
+        if not self.is_loaded:
+            raise AskError(ENDED)
+        reply = json.loads(line)
+        if "error" in reply:
+            raise AskError(reply["error"])
+        return reply["value"]
+
+
+Askable = OwnModel | SharedModel
+
+
+def askable(model: "AnswerModel | Callable[[], AnswerModel] | Askable | None") -> Askable | None:
+    """What a caller gives as a model, as one to ask."""
+    return model if model is None or isinstance(model, Askable) else OwnModel(model)
+
+
+def put(model: "AnswerModel", features: "torch.Tensor", question: str) -> tuple[Understood, Answer, tuple[Answer, ...]]:
+    """How a model understands a question, what it answers, and the answers of the family's set, likeliest first (none
+    where the question is of no known kind). features: (1, tokens, D) of the picture."""
+    from stkvlm_lib.vlm.answering import ranked
+
+    given = model.answer_encoded(features, [[question]])[0][0]
+    understood = understand(question, lambda words: model.understood(features, words))
+    if not understood.is_known:
+        return understood, given, ()
+    asked = [[(question, FAMILIES[understood.family].answers)]]
+    return understood, given, tuple(ranked(model.likelihoods(features, asked)[0][0]))
+
+
+def load_model(adapter: Path, base_model: str = "") -> "AnswerModel":
+    """An adapter with its base; base_model: where it is not the one that the adapter names. Raises ModelError."""
+    from stkvlm_lib.model_files import read_adapter_record
+    from stkvlm_lib.runs import set_up_hub, set_up_torch
+    from stkvlm_lib.vlm.adapter import load_answerer
+
+    set_up_hub(base_model or read_adapter_record(adapter)["base"]["name"])
+    set_up_torch()
+    return load_answerer(adapter, base_model or None)
+
+
+def shared_address() -> Path | None:
+    """Where the process of the pages listens; None in a notebook."""
+    found = os.environ.get(ADDRESS_VARIABLE)
+    return Path(found) if found else None
