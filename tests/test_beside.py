@@ -8,6 +8,7 @@ from run_folder import make_run
 from stub_model import StubModel
 
 from stkvlm_lib import __main__ as cli
+from stkvlm_lib import runs
 from stkvlm_lib.config import BASE, ConfigError, ExplorerConfig
 from stkvlm_lib.explore import page
 from stkvlm_lib.explore.asking import Asker
@@ -80,7 +81,7 @@ def test_the_base_stands_beside_the_run_whose_answers_were_recorded(pair):
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("absent", "no predictions.jsonl in"), ("same", "is the run that is looked")]
+    ("name", "said"), [("absent", "absent: no such run"), ("same", "is the run that is looked")]
 )
 def test_another_run_must_be_there_and_another(pair, name, said):
     other = str(pair[0]) if name == "same" else name
@@ -90,7 +91,7 @@ def test_another_run_must_be_there_and_another(pair, name, said):
 
 def test_the_command_line_takes_two_runs(pair, monkeypatch):
     served = []
-    monkeypatch.setattr(cli, "OUTPUTS", pair[0].parent)
+    monkeypatch.setattr(runs, "OUTPUTS", pair[0].parent)
     monkeypatch.setattr(page, "serve", lambda *given: served.append(given))
     assert cli.main(["explore", "a-run", "b-run"]) == cli.main(["explore", "a-run", "base"]) == 0
     assert [given[:2] for given in served] == [

@@ -135,7 +135,7 @@ def test_a_run_that_is_not_there_stops_the_notebook_and_is_named_in_the_report(b
     write_json(new / "metrics.json", {})
     run = ScoredRun(new, compare_run="absent")
     assert run.figures(Comparison) is None
-    assert len(run.problems) == 1 and "no predictions.jsonl in" in run.problems[0] and "absent" in run.problems[0]
+    assert len(run.problems) == 1 and "no such run" in run.problems[0] and "absent" in run.problems[0]
     write_run(tmp_path / "strange", [prediction("z", question="more?")])
     run = ScoredRun(new, compare_run="strange")
     assert run.figures(Comparison) is None and "share no question" in run.problems[0]

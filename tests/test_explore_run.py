@@ -146,7 +146,7 @@ def test_a_wrong_argument_is_one_line_and_status_2(arguments, tmp_path, monkeypa
     ],
 )
 def test_a_broken_run_is_refused_in_one_line(file, text, said, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(cli, "OUTPUTS", tmp_path)
+    monkeypatch.setattr(runs, "OUTPUTS", tmp_path)
     (tmp_path / "a-run" / "qa").mkdir(parents=True)
     (tmp_path / "a-run" / file).write_text(text)
     assert cli.main(["explore", "a-run"]) in (1, 2)

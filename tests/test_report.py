@@ -331,7 +331,7 @@ def test_a_run_that_cannot_be_compared_any_more_is_named(everything, tmp_path, d
     config["05"]["COMPARE_RUN"] = str(tmp_path / "gone")
     write_json(folder / "config.json", config)
     said = read_page(folder).said
-    assert "COMPARE_RUN: no predictions.jsonl in" in said and "Against" not in said and "Known limits" in said
+    assert "COMPARE_RUN: " in said and "no such run" in said and "Against" not in said and "Known limits" in said
 
 
 def test_what_is_scored_beside_the_headline_leaves_it_as_it_is(everything):

@@ -221,5 +221,5 @@ def test_the_notebook_s_run_takes_other_frames_only_where_they_are_named(folder,
 def test_what_the_notebook_names_must_be_there(folder, tmp_path):
     with pytest.raises(FramesError):
         open_scored(ErrorConfig(run_dir=str(folder), frames_dir=str(tmp_path / "nowhere")))
-    with pytest.raises(ConfigError, match="COMPARE_RUN: no predictions.jsonl in .*nothing"):
+    with pytest.raises(ConfigError, match="COMPARE_RUN: .*nothing: no such run"):
         open_scored(ErrorConfig(run_dir=str(folder), compare_run=str(tmp_path / "nothing")))

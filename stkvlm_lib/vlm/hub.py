@@ -15,7 +15,9 @@ from stkvlm_lib.model_files import (
     RECORD_FILE,
     ModelError,
     check_base,
+    read_adapter,
     read_adapter_record,
+    read_weights,
 )
 
 CARD = "README.md"
@@ -74,10 +76,11 @@ def push_adapter(folder: Path, name: str, *, private: bool = False) -> str:
 
 
 def _adapter_files(folder: Path) -> tuple[str, ...]:
-    """What of an adapter's folder is sent."""
+    """What of an adapter's folder is sent. Raises ModelError for one that is incomplete or broken."""
     read_adapter_record(folder)
     if missing := [file for file in NEEDED if not (folder / file).is_file()]:
         raise ModelError(f"{folder}: no {', '.join(missing)}; give an adapter made by notebook 03")
+    read_weights(read_adapter(folder))
     return NEEDED
 
 
