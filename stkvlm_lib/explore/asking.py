@@ -1,13 +1,15 @@
 """Questions put to a model by hand: what a view can be asked, the live answer with its rivals, and the label."""
 
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from stkvlm_lib.data.frames import View
 from stkvlm_lib.explore.beside import BASE_ALONE, Beside
-from stkvlm_lib.explore.models import Askable, AskError
+from stkvlm_lib.explore.models import Askable, AskError, SharedModel
 from stkvlm_lib.explore.own_picture import is_own
 from stkvlm_lib.explore.understanding import UNKNOWN_MEANS, Understood, is_unknown
 from stkvlm_lib.grammar.families import COURSE
@@ -67,7 +69,7 @@ class Asker:
     """
 
     def __init__(self, model: Askable | None, beside: Beside | None = None):
-        self._model = model
+        self._model, self._prepared = model, False
         alone = [Beside(BASE_ALONE, model=model, alone=True)] if model else []
         others = [*alone, *([beside] if beside and beside.model else [])]
         self.others = {other.name: other for other in others}
@@ -89,6 +91,12 @@ class Asker:
             raise AskError(NO_MODEL)
         return self._model
 
+    def prepare(self) -> None:
+        """Have the model loaded while a question is being thought of, where that is another process's work."""
+        if isinstance(self._model, SharedModel) and not self._prepared:
+            self._prepared = True
+            threading.Thread(target=_quietly, args=(self._model.prepare,), daemon=True).start()
+
     def ask(self, view: View, question: str, beside: str = "") -> Reply:
         """Answer a question about a view. beside: which of the others to ask too.
 
@@ -105,6 +113,11 @@ class Asker:
             return Aside(name, self.others[name].ask(view.image_path, question))
         except AskError as error:
             return Aside(name, reason=str(error))
+
+
+def _quietly(prepare: Callable[[], None]) -> None:
+    with suppress(AskError):  # which the first question meets too, and tells
+        prepare()
 
 
 def checked(question: str) -> str:

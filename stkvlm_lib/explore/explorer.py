@@ -133,6 +133,7 @@ class Explorer(widgets.VBox):
         self.detections.add_class("stk-scroll")
         self.tabs = widgets.Tab(list(panes.values()), titles=list(panes), selected_index=0)
         self.tabs.add_class("stk-tabs")
+        self.tabs.observe(lambda _: self._shows(self.ask) and self.ask.asker.prepare(), "selected_index")
         return _box("stk-main", self._pictured(), self.tabs)
 
     def _pictured(self) -> widgets.Widget:
@@ -268,6 +269,9 @@ class Explorer(widgets.VBox):
 
     def _show_pane(self, pane: widgets.Widget) -> None:
         self.tabs.selected_index = self.tabs.children.index(pane)
+
+    def _shows(self, pane: widgets.Widget) -> bool:
+        return self.tabs.children[self.tabs.selected_index] is pane
 
     def _download(self, name: str) -> None:
         """Hand the browser a file of JSON lines, by one of the names in `exports`."""

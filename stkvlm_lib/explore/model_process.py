@@ -69,6 +69,8 @@ def reply_to(line: bytes, model_of: Callable[[str, str], OwnModel]) -> dict:
 def _call(model: OwnModel, request: dict) -> Any:
     asked = Path(request["picture"]), request["question"]
     match request["call"]:
+        case "prepare":
+            return model.prepare()
         case "put":
             return astuple(model.put(*asked))
         case "answer":

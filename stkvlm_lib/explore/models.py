@@ -72,6 +72,11 @@ class OwnModel:
     def is_loaded(self) -> bool:
         return not callable(self._model)
 
+    def prepare(self) -> None:
+        """Load it before it is asked."""
+        with self._loaded():
+            pass
+
     def put(self, picture: Path, question: str) -> Said:
         """A question about a picture file."""
         with self._loaded() as model:
@@ -131,6 +136,9 @@ class SharedModel:
         self.is_loaded = False
         """Whether it has answered before; as far as this page knows."""
 
+    def prepare(self) -> None:
+        self._call("prepare")
+
     def put(self, picture: Path, question: str) -> Said:
         understood, answer, rivals, encoding = self._call("put", picture, question)
         family, karts, by_model = understood
@@ -148,7 +156,7 @@ class SharedModel:
         more = {"answer": answer, "rows": grid.rows, "columns": grid.columns, "start": start}
         return [(text, probability) for text, probability in self._call("cover", picture, question, **more)]
 
-    def _call(self, what: str, picture: Path, question: str, **more: Any) -> Any:
+    def _call(self, what: str, picture: Path | str = "", question: str = "", **more: Any) -> Any:
         """One request, one connection, one line each way; who comes first is answered first."""
         request = {"call": what, **self._model, "picture": str(picture), "question": question, **more}
         try:
