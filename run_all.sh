@@ -12,11 +12,13 @@ show_help() {
 Fine-tune a small vision-language model on questions about SuperTuxKart frames, and show how well it answers.
 
   ./run_all.sh [PROFILE] [-p NAME VALUE ...] [--from STEP] [--run-id ID]    run the notebooks
+  ./run_all.sh batch FILE|PROFILE [-p NAME VALUE,VALUE ...] [--seeds N ...]   many settings and seeds, one page
   ./run_all.sh test [PYTEST ARGUMENTS]                                      run the tests
   ./run_all.sh ask IMAGE "QUESTION" [--adapter DIR]                         answer a question about a picture
   ./run_all.sh explore [RUN]                                                look at a run in the browser
   ./run_all.sh report [RUN]                                                 write the report of a run again
-  ./run_all.sh compare RUN RUN                                              two runs on the questions that both answered
+  ./run_all.sh compare RUN RUN [RUN ...]                                    two runs on the questions that both answered,
+                                                                            more of them (or a batch) as a table
   ./run_all.sh push ADAPTER_DIR OWNER/NAME [--private]                      upload an adapter with its card to the hub
   ./run_all.sh render OUT [--images N] [--seed N] [--recipe FILE]           render frames from the game (assets: once before)
   ./run_all.sh fetch [ZIP OR URL]                                           download and unpack the course's data
@@ -32,6 +34,10 @@ PROFILE
                   the first code cell of each notebook lists them; relative paths count from this folder
   --run-id ID     the run's name, a folder in outputs/; given again, the run goes on at the first step not done
   --from STEP     do 01, 02, 03 or 04 and what follows it again; needs --run-id
+  --to STEP       stop after 01, 02 or 03
+  FILE            a batch: profile, parameters, grid, settings, seeds; ready ones are in benchmarks/batches/. With flags,
+                  values with commas are crossed: batch smoke -p LORA_RANK 8,16 --seeds 0 1 --name rank. One run at a
+                  time, or one a GPU (--gpus 0,1, --at-once N, --cluster ADDRESS); the same command goes on
   --adapter DIR   the adapter that answers, instead of that of the newest run (outputs/latest/adapter)
   RUN             a name in outputs/ or a folder, instead of the newest run; the page is served on this machine alone, at
                   an address with a token that is printed; --port N and --frames DIR change where and of what,
@@ -200,7 +206,7 @@ ask)
     [ $# -ge 2 ] || wrong_usage 'ask takes IMAGE "QUESTION" [--adapter DIR]'
     case "$1" in -*) ;; *) [ -f "$1" ] || wrong_usage "there is no picture $1" ;; esac
     ;;
-render | assets | fetch | card)
+batch | render | assets | fetch | card)
     COMMAND="$1"
     shift
     ;;
@@ -213,9 +219,9 @@ compare)
     COMMAND=compare
     shift
     help_if_asked "$@"
-    [ $# -ge 2 ] || wrong_usage "compare takes two runs"
-    for run in "$1" "$2"; do
-        case "$run" in -*) ;; *) check_run "$run" ;; esac
+    [ $# -ge 1 ] || wrong_usage "compare takes two or more runs, or a batch"
+    for run in "$@"; do
+        case "$run" in -*) break ;; *) check_run "$run" ;; esac
     done
     ;;
 push)

@@ -13,6 +13,8 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from stkvlm_lib import markdown
+from stkvlm_lib.batch.command import add_batch_parser, compare_many
+from stkvlm_lib.batch.plan import BATCH_FILE
 from stkvlm_lib.config import EMBEDDED, PROFILES, ROOT, ConfigError
 from stkvlm_lib.files import explain
 from stkvlm_lib.model_files import read_adapter_record
@@ -108,7 +110,9 @@ def build_parser() -> argparse.ArgumentParser:
         command.add_argument("profile", nargs="?", help=", ".join(PROFILES))
         command.add_argument("-p", dest="parameters", nargs="+", action="append", default=[], metavar="NAME VALUE")
         command.add_argument("--from", dest="from_step", metavar="STEP")
+        command.add_argument("--to", dest="to_step", metavar="STEP")
         command.add_argument("--run-id", metavar="ID")
+    add_batch_parser(commands)
     ask = commands.add_parser("ask", help="answer a question about a picture")
     ask.add_argument("image", type=Path)
     ask.add_argument("question")
@@ -149,8 +153,9 @@ def _add_looking_back(commands: argparse._SubParsersAction) -> None:
     report = commands.add_parser("report", help="write the report of a run again, from its artefacts alone")
     report.add_argument("run", nargs="?", metavar="RUN", help="a name in outputs/ or a folder; default: the newest")
     report.set_defaults(call=_report)
-    compare = commands.add_parser("compare", help="two runs on the questions that both answered")
-    compare.add_argument("runs", nargs=2, metavar="RUN", help="a name in outputs/ or a folder")
+    compare = commands.add_parser("compare", help="two runs on the questions that both answered; more, as a table")
+    compare.add_argument("runs", nargs="+", metavar="RUN", help="a name in outputs/ or a folder; also of a batch")
+    compare.add_argument("--out", default="", metavar="DIR", help="where the table's page goes: outputs/comparison")
     compare.add_argument(
         "--bootstrap", type=whole_number(1), default=1000, metavar="N", help="resamples behind each interval"
     )
@@ -190,8 +195,8 @@ def _request(options: argparse.Namespace) -> Request:
         if len(words) % 2:
             raise ConfigError(f"-p takes a NAME and a VALUE; {words[-1]!r} stands alone")
         parameters |= dict(zip(words[::2], words[1::2], strict=True))
-    step = options.from_step
-    return Request(profile, parameters, options.run_id, step.zfill(2) if step else None)
+    steps = (step.zfill(2) if step else None for step in (options.from_step, options.to_step))
+    return Request(profile, parameters, options.run_id, *steps)
 
 
 def _ask(options: argparse.Namespace) -> None:
@@ -236,6 +241,8 @@ def _compare(options: argparse.Namespace) -> None:
     from stkvlm_lib.scores import comparison, score_tables
 
     folders = [find_run(name, OUTPUTS) for name in options.runs]
+    if len(folders) != 2 or options.out or any((folder / BATCH_FILE).is_file() for folder in folders):
+        return compare_many(options.runs, resamples=options.bootstrap, seed=options.seed, out=options.out)
     if folders[0].resolve() == folders[1].resolve():
         raise ValueError(f"{' and '.join(options.runs)} are the same run; name two")
     shared = comparison.share(*map(comparison.read_answers, folders))

@@ -150,15 +150,36 @@ def comparison_rows(figures: Any, ours: str = "this run", other: str = "other ru
     )
 
 
+FEWEST_CLUSTERS = 10
+"""With fewer races (or pictures) to resample, intervals come out too narrow to decide anything."""
+
+
+def decided(figures: dict) -> str:
+    """What a paired difference with its interval decides: `better`, `worse`, `chance`, or `few` where too few clusters
+    were resampled. figures: as `comparison` of metrics.json."""
+    if (figures.get("n_clusters") or 0) < FEWEST_CLUSTERS:
+        return "few"
+    low, high = figures.get("difference_ci95") or (0, 0)
+    return "better" if low > 0 else "worse" if high < 0 else "chance"
+
+
+def verdict(figures: dict) -> str:
+    """The same in words."""
+    n, unit = count(figures.get("n_clusters")), figures.get("clusters", "race")
+    words = {
+        "few": f"too few {unit}s to tell ({n}; an interval over fewer than {FEWEST_CLUSTERS} is too narrow)",
+        "chance": "neither better nor worse beyond chance",
+    }
+    return words.get(decided(figures), decided(figures))
+
+
 def comparison_text(figures: dict, ours: str = "this run", other: str = "the other run") -> str:
     """The same in sentences, with what was left out."""
-    low, high = figures.get("difference_ci95") or (0, 0)
-    sure = "better" if low > 0 else "worse" if high < 0 else "neither better nor worse beyond chance"
     text = (
         f"On the {count(figures.get('n'))} questions that both answered, {ours} is right in "
         f"{percent(figures.get('exact'))} and {other} in {percent(figures.get('other_exact'))}: "
         f"{points(figures.get('difference'))} points (95% interval {interval(figures.get('difference_ci95'), points)}, "
-        f"paired, over {count(figures.get('n_clusters'))} {figures.get('clusters', 'race')}s), {sure}. "
+        f"paired, over {count(figures.get('n_clusters'))} {figures.get('clusters', 'race')}s), {verdict(figures)}. "
         f"{count(figures.get('won'))} questions are won, {count(figures.get('lost'))} lost."
     )
     left_out = {
