@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from stkvlm_lib import markdown
-from stkvlm_lib.batch.command import add_batch_parser, compare_many
+from stkvlm_lib.batch import command as batch_command
 from stkvlm_lib.batch.plan import BATCH_FILE
 from stkvlm_lib.config import EMBEDDED, PROFILES, ROOT, ConfigError
 from stkvlm_lib.files import explain
@@ -112,7 +112,9 @@ def build_parser() -> argparse.ArgumentParser:
         command.add_argument("--from", dest="from_step", metavar="STEP")
         command.add_argument("--to", dest="to_step", metavar="STEP")
         command.add_argument("--run-id", metavar="ID")
-    add_batch_parser(commands)
+    batch = commands.add_parser("batch", help="runs of many settings and seeds, told apart on one page")
+    batch_command.add_arguments(batch)
+    batch.set_defaults(call=batch_command.call)
     ask = commands.add_parser("ask", help="answer a question about a picture")
     ask.add_argument("image", type=Path)
     ask.add_argument("question")
@@ -242,7 +244,7 @@ def _compare(options: argparse.Namespace) -> None:
 
     folders = [find_run(name, OUTPUTS) for name in options.runs]
     if len(folders) != 2 or options.out or any((folder / BATCH_FILE).is_file() for folder in folders):
-        return compare_many(options.runs, resamples=options.bootstrap, seed=options.seed, out=options.out)
+        return batch_command.compare_many(options.runs, resamples=options.bootstrap, seed=options.seed, out=options.out)
     if folders[0].resolve() == folders[1].resolve():
         raise ValueError(f"{' and '.join(options.runs)} are the same run; name two")
     shared = comparison.share(*map(comparison.read_answers, folders))

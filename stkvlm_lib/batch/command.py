@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stkvlm_lib import markdown, pipeline, runs
-from stkvlm_lib.batch.plan import BATCH_FILE, Batch, make_batch, read_batch, setting_name
+from stkvlm_lib.batch.plan import BATCH_FILE, Batch, make_batch, read_batch
 from stkvlm_lib.config import PROFILES, ConfigError
 from stkvlm_lib.files import read_object
 
@@ -23,9 +23,8 @@ COMPARISON = "comparison"
 """The folder in outputs/ for the page of runs that are no batch."""
 
 
-def add_batch_parser(commands: argparse._SubParsersAction) -> None:
-    """The subcommand `batch`."""
-    batch = commands.add_parser("batch", help="runs of many settings and seeds, told apart on one page")
+def add_arguments(batch: argparse.ArgumentParser) -> None:
+    """Those of `batch`."""
     batch.add_argument("what", nargs="?", metavar="FILE|PROFILE", help="a batch file (YAML), or a profile with -p")
     batch.add_argument("-p", dest="parameters", nargs="+", action="append", default=[], metavar="NAME VALUE[,VALUE]")
     batch.add_argument("--seeds", nargs="+", type=int, metavar="N", help="default: those of the file, or 0")
@@ -34,10 +33,9 @@ def add_batch_parser(commands: argparse._SubParsersAction) -> None:
     batch.add_argument("--at-once", type=int, default=0, metavar="N", help="runs at a time; default: one, or one a GPU")
     batch.add_argument("--gpus", default="", metavar="0,1", help="default: all")
     batch.add_argument("--cluster", default="", metavar="ADDRESS", help="tcp://host:port of a Dask scheduler")
-    batch.set_defaults(call=batch_command)
 
 
-def batch_command(options: argparse.Namespace) -> int:
+def call(options: argparse.Namespace) -> int:
     """Exit status: 0 when all runs are done, 1 when one failed. Raises ConfigError before anything is started."""
     from stkvlm_lib.batch.machines import choose_machines
     from stkvlm_lib.batch.run_batch import run_batch
@@ -65,8 +63,8 @@ def batch_of(options: argparse.Namespace) -> Batch:
     given = {"seeds": options.seeds, "name": options.name, "compare_to": options.compare_to}
     changes |= {key: value for key, value in given.items() if value}
     if options.what is None or options.what in PROFILES:
-        name = setting_name({key.removeprefix("lora_"): "" for key in map(str.lower, changes.get("grid", {}))})
-        return make_batch({"profile": options.what, "name": name.replace("-", "") or "batch"} | changes, "flags")
+        name = "_".join(map(str.lower, changes.get("grid", {}))) or "batch"
+        return make_batch({"profile": options.what, "name": name} | changes, "flags")
     path = Path(options.what)
     if path.suffix not in (".yml", ".yaml") and not path.is_file():
         close = get_close_matches(options.what, PROFILES, 1)

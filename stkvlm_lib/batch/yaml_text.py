@@ -58,11 +58,13 @@ def _strict_loader() -> type:
         def construct_mapping(self, node, deep=False):
             seen = set()
             for key, _ in node.value:
+                if not isinstance(key, yaml.ScalarNode):
+                    raise yaml.constructor.ConstructorError(None, None, "a key must be a name", key.start_mark)
                 if key.value in seen:
                     raise yaml.constructor.ConstructorError(
                         None, None, f"the key {key.value!r:.60} stands twice in one mapping", key.start_mark
                     )
-                seen.add(key.value if isinstance(key.value, str) else str(key.value))
+                seen.add(key.value)
             return super().construct_mapping(node, deep)
 
     return Strict

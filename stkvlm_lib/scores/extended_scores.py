@@ -18,7 +18,7 @@ from stkvlm_lib.grammar.families import pick
 from stkvlm_lib.grammar.questions import FAMILIES, normalise, read_question
 from stkvlm_lib.qa.qa_sets import COURSE, CUSTOM_SPLIT, EXTENDED, Record, make_records
 from stkvlm_lib.scores.metrics import Bootstrap, mean, score
-from stkvlm_lib.scores.scoring import Blind, Prediction, predict, read_known, write_predictions
+from stkvlm_lib.scores.scoring import Blind, Prediction, draw_views, predict, read_known, write_predictions
 from stkvlm_lib.vlm.features import FeatureStore
 
 T = TypeVar("T")
@@ -123,6 +123,7 @@ def score_further_splits(store: FeatureStore, config: ScoreConfig, split: str, b
             records = make_records(store.frames, name) if name in store.frames.splits else []
         if not records:
             continue
+        records = draw_views(records, config.test_views)
         rows, _ = predict(store, records, blind, base_too=False, label=name)
         write_predictions(rows, file)
         found[name] = score(rows, resamples=config.bootstrap, seed=config.seed)

@@ -5,10 +5,11 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from stkvlm_lib.config import ScoreConfig
+from stkvlm_lib.config import STEPS, ScoreConfig
 from stkvlm_lib.files import read_json
 from stkvlm_lib.grammar.questions import FAMILIES, OTHER, normalise
-from stkvlm_lib.runs import peak_memory_mb
+from stkvlm_lib.model_files import read_adapter_record
+from stkvlm_lib.runs import peak_memory_mb, recorded_parameters
 from stkvlm_lib.scores.scoring import Prediction
 from stkvlm_lib.vlm.adapter import adapter_mb
 from stkvlm_lib.vlm.answering import AnswerModel
@@ -121,8 +122,23 @@ def make_metrics(
         "quantization": config.quantization,
         "batch_size": config.eval_batch_size,
         "seed": config.seed,
+        "test_views": config.test_views,
+        "settings": settings_of(config, own),
         "train_seconds": training.get("train_seconds"),
         "qa_per_second_train": training.get("qa_per_second_train"),
         "qa_per_second_eval": qa_per_second,
         "peak_memory_mb": max(peak_memory_mb(), training.get("peak_memory_mb", 0.0)),
     }
+
+
+def settings_of(config: ScoreConfig, own: bool) -> dict:
+    """What made the figures: the parameters of scoring, and those of making questions and of training.
+
+    own: the run's own adapter was scored; of another the adapter's record tells, as far as it does.
+    """
+    recorded = config.run_path / "config.json"
+    steps = read_json(recorded) if recorded.exists() else {}
+    found = {STEPS[step][0]: steps[step] for step in ("02", "03") if own and step in steps}
+    if not own and (record := read_adapter_record(config.adapter_path).get("settings")):
+        found["adapter"] = record
+    return found | {STEPS["04"][0]: recorded_parameters(config)}

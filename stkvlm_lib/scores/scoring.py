@@ -12,6 +12,7 @@ from stkvlm_lib.config import ScoreConfig, resolve
 from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.data.frames import FLAT_SPLIT
 from stkvlm_lib.files import read_rows, write_jsonl
+from stkvlm_lib.grammar.families import pick
 from stkvlm_lib.grammar.questions import FAMILIES, normalise
 from stkvlm_lib.qa.qa_sets import (
     COURSE,
@@ -23,6 +24,7 @@ from stkvlm_lib.qa.qa_sets import (
     read_course_qa,
     read_records,
 )
+from stkvlm_lib.qa.training_draw import by_turns
 from stkvlm_lib.vlm.answering import Answer, AnswerModel, ranked
 from stkvlm_lib.vlm.features import FeatureStore
 
@@ -73,8 +75,24 @@ def is_prefix(prediction: str, answer: str) -> bool:
 def records_to_score(config: ScoreConfig, folder: FrameSet, qa: Path | None = None) -> tuple[str, list[Record]]:
     """(split, records): QA_FILE if given, else the run's own test split, else the held-out split of the folder.
 
-    qa: another folder with question files than the run's own.
+    Of TEST_VIEWS pictures. qa: another folder with question files than the run's own.
     """
+    split, records = _all_to_score(config, folder, qa)
+    return split, draw_views(records, config.test_views)
+
+
+def draw_views(records: Sequence[Record], n: int) -> list[Record]:
+    """The records about n pictures (all for n = 0), every race in turn.
+
+    Which ones follows from the records alone and not from SEED, so that runs of several seeds are asked the same.
+    """
+    races = {record.image_file: record.race for record in records}
+    shuffled = sorted(races, key=lambda name: (pick(1 << 64, "test views", name), name))
+    kept = set(by_turns(shuffled, races.__getitem__)[: n or None])
+    return [record for record in records if record.image_file in kept]
+
+
+def _all_to_score(config: ScoreConfig, folder: FrameSet, qa: Path | None) -> tuple[str, list[Record]]:
     if config.qa_file:
         return CUSTOM_SPLIT, read_course_qa(resolve(config.qa_file), folder)
     for split in HELD_OUT:
