@@ -1,7 +1,7 @@
 """A run of a batch without notebooks and models, as a process: `tiny_run.py OUTPUTS PARENT RUN_ID PARAMETERS TO_STEP`.
 
-It leaves what a run leaves, as far as batches look at it. Files in OUTPUTS steer it: `wait` lets it stop in step 03 until
-it is ended, `fail-NAME` lets the run of that name fail, `full-NAME` fail as on a full disk.
+It leaves what a run leaves, as far as batches look at it. Files in OUTPUTS steer it: `wait` lets it stop in step 03
+until it is ended, `fail-NAME` lets the run of that name fail.
 """
 
 import json

@@ -32,7 +32,7 @@ def learning_curves(settings: Sequence[Setting]) -> Figure:
     """Loss and score on valid over the training steps: a thin line a run, a thick one the mean of a setting's runs."""
     if not any(result.log for setting in settings for result in setting.scored):
         return message("No run has a log of its training.")
-    chart = Chart(figsize=(9.6, 4.2), layout="constrained")
+    chart = Chart(figsize=(11.6, 4.4), layout="constrained")
     loss_axes, valid_axes = chart.subplots(1, 2)
     for place, setting in enumerate(settings):
         _curves(loss_axes, setting, "loss", style(place)["color"])
@@ -80,7 +80,7 @@ def accuracy_against_cost(settings: Sequence[Setting]) -> Figure:
     costs = [cost for cost in COSTS if any(setting.values(cost) for setting in settings)]
     if not costs:
         return message("No run tells what it took.")
-    chart = Chart(figsize=(9.6, 3.9), layout="constrained")
+    chart = Chart(figsize=(11.6, 4.0), layout="constrained")
     panels = np.atleast_1d(chart.subplots(1, len(costs), sharey=True))
     for axes, cost in zip(panels, costs, strict=True):
         label, unit = COSTS[cost]
@@ -89,6 +89,7 @@ def accuracy_against_cost(settings: Sequence[Setting]) -> Figure:
         first = axes is panels[0]
         plain(axes, None, label, "test questions answered right" if first else "")
         axes.margins(0.12)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
     _legend(chart, panels[0])
     return chart

@@ -121,12 +121,13 @@ def tell(
     from stkvlm_lib.batch.results import read_settings
 
     comparison = tables.compare_settings(read_settings(folders), compare_to, resamples=resamples, seed=seed)
-    title = f"Batch {target.name}" if (target / BATCH_FILE).is_file() else f"{len(folders)} runs compared"
+    of_batch = (target / BATCH_FILE).is_file()
+    title = f"Batch {target.name}" if of_batch else f"{len(folders)} runs compared"
     written = page.write_page(comparison, target, title=title, command=command)
     print(f"\n{markdown.table(tables.setting_rows(comparison), right=True)}\n\n{tables.headline(comparison)}")
     for note in tables.notes(comparison):
         print(f"note    {note}")
-    if title.startswith("Batch") and comparison.chosen and target.parent == runs.OUTPUTS:
+    if of_batch and comparison.chosen and target.parent == runs.OUTPUTS:
         pipeline.point_latest_to(comparison.chosen.scored[0].folder)
         print(f"latest  {comparison.chosen.scored[0].folder}")
     print(f"page    {written}", flush=True)

@@ -38,6 +38,8 @@ def choose_machines(at_once: int = 0, gpus: str = "", cluster: str = "") -> Mach
 
     Raises ConfigError for a GPU that is not there, and for wishes that exclude each other.
     """
+    if at_once < 0:
+        raise ConfigError(f"--at-once {at_once}: must be a number of runs from 1")
     if cluster and (gpus or at_once):
         raise ConfigError("--cluster leaves to its workers which GPU and how many at once; leave out --gpus, --at-once")
     if cluster:

@@ -16,12 +16,14 @@ from matplotlib.figure import Figure
 from stkvlm_lib.batch import charts, tables
 from stkvlm_lib.batch.results import Result, Setting
 from stkvlm_lib.batch.tables import Comparison
+from stkvlm_lib.config import ROOT
 from stkvlm_lib.files import whole_file, write_text
 from stkvlm_lib.number_text import count, interval, is_pair, number, percent, points
 from stkvlm_lib.scores.score_tables import decided
 
 PAGE = "batch.html"
 COSTS = ("training, min", "memory, GB", "adapter, MB")
+"""Columns of the tables that tell what a setting costs."""
 
 
 def write_page(comparison: Comparison, folder: Path, *, title: str, command: str) -> Path:
@@ -50,7 +52,7 @@ def html_page(comparison: Comparison, folder: Path, *, title: str, command: str)
     shown = tables.setting_rows(comparison)
     return pages.get_template("batch_template.html").render(
         title=title,
-        place=folder.name,
+        place=os.path.relpath(folder.resolve(), ROOT) if folder.resolve().is_relative_to(ROOT) else folder.name,
         headline=tables.headline(comparison),
         facts=_facts(comparison),
         notes=tables.notes(comparison),
@@ -58,7 +60,7 @@ def html_page(comparison: Comparison, folder: Path, *, title: str, command: str)
         baseline=comparison.baseline.name,
         chosen=comparison.chosen.name if comparison.chosen else None,
         varied=comparison.varied,
-        costs=[name for name in COSTS if name in shown[0]],
+        costs=[name.split(", ") for name in COSTS if name in shown[0]],
         settings=_setting_cells(comparison, shown),
         figures=_figures(comparison),
         seeds=tables.seed_rows(comparison),

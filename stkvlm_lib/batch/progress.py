@@ -105,10 +105,12 @@ class Board:
         clear = "\r\x1b[K" if self._kind == "terminal" else ""
         for line in ended:
             print(clear + line, flush=True)
-        if last or (due and self._kind == "log") or (ended and self._kind == "log"):
+        if last:
             print(clear + headline(states, self._at_once, now), flush=True)
         elif self._kind == "terminal":
-            print(clear + self._line(states, now), end="", flush=True)
+            print(clear + self._line(states, now)[: shutil.get_terminal_size().columns - 1], end="", flush=True)
+        elif due or ended:
+            print(self._line(states, now), flush=True)
 
     def _newly_ended(self, states: Sequence[State]) -> list[str]:
         lines = []
@@ -125,8 +127,7 @@ class Board:
             for run, state in zip(self._planned, states, strict=True)
             if state.state == RUNNING
         ]
-        text = "  |  ".join([headline(states, self._at_once, now), *working])
-        return text[: shutil.get_terminal_size().columns - 1]
+        return "  |  ".join([headline(states, self._at_once, now), *working])
 
 
 def _kind() -> str:
