@@ -131,7 +131,7 @@ def test_a_full_disk_is_named_nothing_is_lost_and_the_rest_follows_when_there_is
 
 
 def begin(outputs, *words):
-    command = [sys.executable, str(TINY_BATCH), str(outputs), *(words or WORDS)]
+    command = [sys.executable, str(TINY_BATCH), str(outputs), "--no-page", *words]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, **pipes)
 
@@ -161,13 +161,13 @@ def is_alive(pid):
 
 
 def assert_goes_on(outputs):
+    """The same batch gets to its end, and no step is done twice."""
     (outputs / "wait").unlink(missing_ok=True)
-    process = begin(outputs)
+    process = begin(outputs, *WORDS)
     said, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
-    assert "4 of 4 runs done" in said and (outputs / "rank" / "batch.html").is_file()
-    assert max(Counter(steps_done(outputs)).values()) == 1, "no step was done twice"
-    return said
+    assert "4 of 4 runs done" in said
+    assert max(Counter(steps_done(outputs)).values()) == 1
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -191,7 +191,7 @@ def test_after_a_kill_of_the_batch_its_runs_end_by_themselves_and_the_same_comma
     while is_alive(run) and time.monotonic() < until:
         time.sleep(0.1)
     assert not is_alive(run)
-    assert "lora_rank-4-s0" in assert_goes_on(outputs)
+    assert_goes_on(outputs)
 
 
 def test_the_same_command_waits_for_what_a_killed_batch_has_left_running(outputs):
@@ -287,8 +287,9 @@ def test_runs_see_their_gpu_and_share_the_cores(outputs, monkeypatch):
     assert Machines(2).environment("")["OMP_NUM_THREADS"].isdigit() and Machines(1).environment("") == {}
 
 
-def test_a_cluster_that_does_not_answer_and_one_without_gpus_are_named(outputs):
+def test_a_cluster_that_does_not_answer_and_one_without_gpus_are_named(outputs, monkeypatch):
     distributed = pytest.importorskip("distributed", reason="needs the extra `cluster`")
+    monkeypatch.setattr("stkvlm_lib.parallel.PATIENCE", 1)
     with pytest.raises(ConfigError, match="--cluster: no Dask scheduler at tcp://nowhere:1"):
         do(sweep(), Machines(cluster="tcp://nowhere:1"))
     with (

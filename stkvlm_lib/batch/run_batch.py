@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from stkvlm_lib.batch.states import (
     WAITING,
     State,
     complaint,
+    finished,
     heartbeat,
     here,
     log_path,
@@ -87,7 +88,15 @@ def run_batch(batch: Batch, machines: Machines, *, resume: str, command: Command
         lock.release()
         for left in batch.folder.glob(".gpu-*.lock"):
             left.unlink(missing_ok=True)
-    return {run.name: read_state(run) for run in batch.runs}
+    return {run.name: _outcome(run) for run in batch.runs}
+
+
+def _outcome(run: PlannedRun) -> State:
+    """How a run has ended, also where a full disk has kept its state from being remembered."""
+    state = read_state(run)
+    if run.is_done:
+        return finished(state)
+    return state if state.state == FAILED else replace(state, state=FAILED, reason=complaint(run) or "not finished")
 
 
 @contextmanager
@@ -117,8 +126,7 @@ def _remember(batch: Batch) -> None:
     before = read_object(path).get("runs", {}) if path.is_file() else {}
     write_json(path, record | {"runs": before | record["runs"]})
     for run in batch.runs:
-        if not run.is_done:
-            write_state(run, State(WAITING, time.time(), read_state(run).seconds))
+        write_state(run, replace(read_state(run), state=DONE if run.is_done else WAITING, reason="", since=time.time()))
 
 
 def _do(batch: Batch, template: Job, workers: parallel.Workers) -> None:

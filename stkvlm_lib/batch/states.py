@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from stkvlm_lib import runs
@@ -50,12 +50,16 @@ def write_state(run: PlannedRun, state: State) -> None:
 
 
 def read_state(run: PlannedRun) -> State:
-    """The last known state; a run whose stamps are all there is done, whatever was remembered."""
+    """The last known state; a run that nobody is working on is done when all its stamps are there."""
     try:
         state = State(**read_object(_state_path(run)))
     except (OSError, ValueError, TypeError):
         state = State()
-    return State(**asdict(state) | {"state": DONE, "reason": ""}) if run.is_done else state
+    return finished(state) if state.state != RUNNING and run.is_done else state
+
+
+def finished(state: State) -> State:
+    return replace(state, state=DONE, reason="")
 
 
 def here(gpu: str = "") -> str:
