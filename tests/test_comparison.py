@@ -73,6 +73,14 @@ def test_what_is_not_shared_is_left_out_and_counted(ours, other):
     assert "Left out: 3 that only A answered, 1 that only B answered, 1 whose true answer differs" in text
 
 
+@pytest.mark.parametrize(("n", "said"), [(3, "too few races to tell (3; "), (10, ", better.")])
+def test_few_races_are_said_to_decide_nothing(n, said):
+    """Each won question of three races would make the interval leave out zero."""
+    ours, other = ([prediction(f"race{i}", "1", answer) for i in range(n)] for answer in ("1", "2"))
+    figures = compare(share(ours, other), resamples=100, seed=0)
+    assert figures["difference_ci95"][0] > 0 and said in comparison_text(figures)
+
+
 @pytest.mark.parametrize("others", [[], [prediction("z", question="more?")]])
 def test_runs_without_a_common_question_are_refused(ours, others):
     with pytest.raises(ComparisonError, match="share no question .* FRAMES_DIR or QA_FILE"):

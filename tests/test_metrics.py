@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 from tiny import prediction as row
 
-from stkvlm_lib.scores.metrics import Bootstrap, score
+from stkvlm_lib.config import ROOT, ScoreConfig
+from stkvlm_lib.files import read_json, write_json
+from stkvlm_lib.scores.metrics import Bootstrap, score, settings_of
 
 
 def test_score_counts_overall_macro_majority_and_gain():
@@ -73,3 +75,17 @@ def test_the_closed_score_stands_beside_the_written_one_and_covers_whole_familie
     figures = score([*rows, other], resamples=100, seed=0)
     assert "closed_exact" not in figures and "closed_exact" not in figures["families"]["other"]
     assert figures["families"]["count"]["closed_exact"] == 0.5 and figures["base_exact"] == 0
+
+
+def test_metrics_name_the_settings_that_made_them(tmp_path):
+    config = ScoreConfig(run_dir=str(tmp_path), test_views=12)
+    write_json(tmp_path / "config.json", {"02": {"SEED": 1}, "03": {"LORA_RANK": 8}, "04": {"SEED": 9}})
+    own = settings_of(config, own=True)
+    assert own["02_generate_qa"] == {"SEED": 1} and own["03_finetune_qlora"] == {"LORA_RANK": 8}
+    assert own["04_error_analysis"]["TEST_VIEWS"] == 12 and "RUN_DIR" not in own["04_error_analysis"]
+
+
+def test_of_another_adapter_its_own_record_tells(tmp_path):
+    course = ROOT / "models" / "course_adapter"
+    found = settings_of(ScoreConfig(run_dir=str(tmp_path), adapter_dir=str(course)), own=False)
+    assert found["adapter"] == read_json(course / "stkvlm.json")["settings"] and "03_finetune_qlora" not in found

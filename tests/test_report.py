@@ -251,7 +251,7 @@ def beside(run_dir):
         "mc": {**choice, "families": {"ego": choice, "other": choice}},
         "comparison": {
             **{"run": "old-run", "n": 9, "exact": 0.7, "other_exact": 0.6, "difference": 0.1, "won": 2, "lost": 1},
-            **{"difference_ci95": [-0.1, 0.3], "clusters": "race", "n_clusters": 3, "only_other": 4},
+            **{"difference_ci95": [-0.1, 0.3], "clusters": "race", "n_clusters": 12, "only_other": 4},
             "families": {"ego": {"n": 9, "exact": 0.7, "difference": 0.1, "won": 2, "lost": 1}},
         },
         "other_splits": {

@@ -5,17 +5,20 @@ import pytest
 from tiny import fresh, pictures
 from tiny import prediction as row
 
+from stkvlm_lib.config import ScoreConfig
 from stkvlm_lib.data.frame_sets import read_frames
 from stkvlm_lib.grammar.questions import FAMILIES
 from stkvlm_lib.qa.qa_sets import QaError, make_records
 from stkvlm_lib.scores.scoring import (
     Blind,
+    draw_views,
     is_exact,
     is_prefix,
     predict,
     predict_plain,
     read_known,
     read_predictions,
+    records_to_score,
     write_predictions,
 )
 from stkvlm_lib.vlm.answering import Answer
@@ -115,3 +118,21 @@ def test_records_about_other_pictures_are_refused(written, tmp_path):
     folder = read_frames(copy_frames(tmp_path, "test", 1))
     with pytest.raises(QaError, match=r"test\.jsonl: test/.* is not in .* run notebook 02"):
         read_known(written[0] / "test.jsonl", folder)
+
+
+def test_some_pictures_are_drawn_from_every_race_in_turn_the_same_for_every_seed(bundled, tmp_path):
+    records = make_records(bundled, "test")
+    races = {r.race for r in records}
+    some = draw_views(records, len(races) + 3)
+    pictures_of = {race: {r.image_file for r in some if r.race == race} for race in races}
+    assert sorted(map(len, pictures_of.values())) == [1] * (len(races) - 3) + [2] * 3
+    assert some == [r for r in records if r.image_file in set().union(*pictures_of.values())], "whole, and in order"
+    assert draw_views(records[::-1], len(races) + 3) == some[::-1]
+    assert {r.image_file for r in draw_views(records, 5)} < {r.image_file for r in some}
+    assert draw_views(records, 0) == draw_views(records, 10**6) == records
+
+    def asked(**changes):
+        return records_to_score(ScoreConfig(run_dir=str(tmp_path), **changes), bundled)
+
+    assert asked(test_views=5, seed=1) == asked(test_views=5, seed=2) == ("test", draw_views(records, 5))
+    assert asked() == ("test", records)

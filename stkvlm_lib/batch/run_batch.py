@@ -76,9 +76,10 @@ def run_batch(batch: Batch, machines: Machines, *, resume: str, command: Command
     batch.folder.mkdir(parents=True, exist_ok=True)
     lock = run_lock.hold_run(batch.folder)
     try:
-        with _workers(machines) as workers, heartbeat(batch.folder), Board(batch.runs, machines.at_once):
+        with _workers(machines) as workers, heartbeat(batch.folder):
             _remember(batch)
-            _do(batch, Job(batch.runs[0], machines, command), workers)
+            with Board(batch.runs, machines.at_once):
+                _do(batch, Job(batch.runs[0], machines, command), workers)
     except KeyboardInterrupt:
         end_all()
         print(f"\nbatch {batch.name} interrupted\n  resume {resume}", file=sys.stderr, flush=True)
