@@ -26,7 +26,8 @@ def seconds_left(states: Sequence[State], at_once: int, now: float) -> float | N
     each = sum(took) / len(took)
     spent = {RUNNING: lambda state: state.seconds + now - state.since, WAITING: lambda state: state.seconds}
     left = [max(0.0, each - spent[state.state](state)) for state in states if state.state in spent]
-    return max(sum(left) / max(1, at_once), max(left, default=0.0))
+    working = max(1, at_once, sum(state.state == RUNNING for state in states))  # a cluster may work on more
+    return max(sum(left) / working, max(left, default=0.0))
 
 
 def duration(seconds: float) -> str:

@@ -35,7 +35,7 @@ from stkvlm_lib.batch.states import (
     write_state,
 )
 from stkvlm_lib.config import ROOT, ConfigError, ScoreConfig, make_config
-from stkvlm_lib.files import read_object, write_json
+from stkvlm_lib.files import errors_naming, explain, read_object, write_json
 
 Command = Callable[[PlannedRun, str | None], list[str]]
 """(run, last step to do) -> the words of the process that does it."""
@@ -75,11 +75,12 @@ def run_batch(batch: Batch, machines: Machines, *, resume: str, command: Command
     _check_bases(batch)
     batch.folder.mkdir(parents=True, exist_ok=True)
     lock = run_lock.hold_run(batch.folder)
+    ended: dict[str, State] = {}
     try:
         with _workers(machines) as workers, heartbeat(batch.folder):
             _remember(batch)
             with Board(batch.runs, machines.at_once):
-                _do(batch, Job(batch.runs[0], machines, command), workers)
+                ended |= _do(batch, Job(batch.runs[0], machines, command), workers)
     except KeyboardInterrupt:
         end_all()
         print(f"\nbatch {batch.name} interrupted\n  resume {resume}", file=sys.stderr, flush=True)
@@ -89,15 +90,7 @@ def run_batch(batch: Batch, machines: Machines, *, resume: str, command: Command
         lock.release()
         for left in batch.folder.glob(".gpu-*.lock"):
             left.unlink(missing_ok=True)
-    return {run.name: _outcome(run) for run in batch.runs}
-
-
-def _outcome(run: PlannedRun) -> State:
-    """How a run has ended, also where a full disk has kept its state from being remembered."""
-    state = read_state(run)
-    if run.is_done:
-        return finished(state)
-    return state if state.state == FAILED else replace(state, state=FAILED, reason=complaint(run) or "not finished")
+    return {run.name: finished(read_state(run)) if run.is_done else ended[run.name] for run in batch.runs}
 
 
 @contextmanager
@@ -130,46 +123,55 @@ def _remember(batch: Batch) -> None:
         write_state(run, replace(read_state(run), state=DONE if run.is_done else WAITING, reason="", since=time.time()))
 
 
-def _do(batch: Batch, template: Job, workers: parallel.Workers) -> None:
-    """First the shared steps, each made by one run; then all runs."""
+def _do(batch: Batch, template: Job, workers: parallel.Workers) -> dict[str, State]:
+    """First the shared steps, each made by one run; then all runs. -> how each has ended, also where a full disk has
+    kept that from being remembered."""
     make = partial(Job, machines=template.machines, command=template.command)
     open_runs = [run for run in batch.runs if not run.is_done]
     led = leaders(batch.runs)
     first = [make(run, to_step=SHARED_STEPS[-1]) for run in led if not _shared_done(run)]
-    rest = [make(run, source=leader_of(run, led)) for run in open_runs]
-    for jobs in (first if len(first) < len(rest) else [], rest):
-        for _ in workers.run(do_job, [(job,) for job in jobs], "runs", len(jobs)):
-            pass
+    ended: dict[str, State] = {}
+    if len(first) < len(open_runs):
+        ended |= _do_jobs(first, workers)
+    failed = {name for name, state in ended.items() if state.state == FAILED}
+    rest = [make(run, source=leader_of(run, led)) for run in open_runs if run.name not in failed]
+    return ended | _do_jobs(rest, workers)
+
+
+def _do_jobs(jobs: Sequence[Job], workers: parallel.Workers) -> dict[str, State]:
+    states = workers.run(do_job, [(job,) for job in jobs], "runs", len(jobs)) if jobs else ()
+    return {job.run.name: state for job, state in zip(jobs, states, strict=True)}
 
 
 def _shared_done(run: PlannedRun) -> bool:
     return all(runs.is_done(run.folder, step) for step in SHARED_STEPS)
 
 
-def do_job(job: Job) -> None:
-    """Do one run, or its first steps, in a process of its own, and remember how it ended; raises interrupts alone."""
+def do_job(job: Job) -> State:
+    """Do one run, or its first steps, in a process of its own; -> how it ended, which is remembered too."""
     run, before = job.run, read_state(job.run)
-    if _ended.is_set() or before.state == FAILED:  # failed in its first steps, a moment ago
-        return
+    if _ended.is_set():
+        return before
     with one_of(job.machines.gpus, run.folder.parent, job.machines.at_once) as gpu:
         begin, where = time.time(), here(gpu)
         write_state(run, State(RUNNING, begin, before.seconds, "", where))
         try:
             reason = _full_disk(run.folder.parent) or _work(job, gpu)
         except OSError as error:  # a disk that fills, a program that cannot be started
-            reason = f"{type(error).__name__}: {error}"
+            reason = explain(error) if error.errno else str(error)
         if _ended.is_set():
             reason = reason and "stopped with the batch"
-        seconds = before.seconds + time.time() - begin
-        state = FAILED if reason else DONE if run.is_done else WAITING
-        write_state(run, State(state, time.time(), round(seconds, 1), reason, where))
+        seconds = round(before.seconds + time.time() - begin, 1)
+        state = State(FAILED if reason else DONE if run.is_done else WAITING, time.time(), seconds, reason, where)
+        write_state(run, state)
+        return state
 
 
 def _full_disk(folder: Path) -> str:
     free = shutil.disk_usage(folder).free / 1e9
     if free >= pipeline.FULL_DISK_GB:
         return ""
-    return f"not started, as the disk of {folder} has {1000 * free:.0f} MB left; make room there"
+    return f"the disk of {folder} has {1000 * free:.0f} MB left; make room there"
 
 
 def _work(job: Job, gpu: str) -> str:
@@ -184,7 +186,7 @@ def _work(job: Job, gpu: str) -> str:
         return ""
     if status < 0:
         return f"killed (signal {-status}: {signal.Signals(-status).name})"
-    return complaint(run) or f"ended with status {status}; see {log_path(run)}"
+    return complaint(run) or _full_disk(run.folder.parent) or f"ended with status {status}; see {log_path(run)}"
 
 
 def _wait_for_others(folder: Path) -> None:
@@ -200,7 +202,7 @@ def _wait_for_others(folder: Path) -> None:
 def _process(command: Sequence[str], log: Path, environment: dict[str, str]) -> int:
     """Its exit status. It leads a group of its own, so that a Ctrl-C in the terminal reaches it through the batch."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("a", encoding="utf-8") as out:
+    with errors_naming(log), log.open("a", encoding="utf-8") as out:
         print(f"{BEGUN}{time.strftime('%Y-%m-%d %H:%M:%S')} {shlex.join(command)}", file=out, flush=True)
         path = os.pathsep.join([str(ROOT), *filter(None, [environment.get("PYTHONPATH")])])
         settings = {"cwd": ROOT, "env": environment | {"PYTHONPATH": path}, "start_new_session": True}
