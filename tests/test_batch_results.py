@@ -64,6 +64,13 @@ def test_valid_chooses_and_not_test(narrow_and_wide):
     assert "83.3%" not in said
 
 
+def test_of_equals_the_first_is_chosen_and_it_is_said(narrow_and_wide):
+    for run in narrow_and_wide:
+        write_json(run / "training.json", {"valid_exact": 0.7})
+    comparison = compare_settings(read_settings(narrow_and_wide), resamples=100)
+    assert comparison.chosen.name == "LORA_RANK 4" and ", the first of equals. On test" in tables.headline(comparison)
+
+
 def test_without_valid_scores_nothing_is_chosen(narrow_and_wide):
     for run in narrow_and_wide:
         write_json(run / "training.json", {"valid_exact": None})

@@ -153,7 +153,8 @@ def headline(comparison: Comparison) -> str:
     if best is None:
         return "No run was scored on valid races, so none is chosen; test scores alone must not choose a setting."
     second = next((s for s in comparison.settings if s is not best and s.mean("valid_exact") is not None), None)
-    ahead = f", {points(best.mean('valid_exact') - second.mean('valid_exact'))} points to the next" if second else ""
+    gap = best.mean("valid_exact") - second.mean("valid_exact") if second else 0.0
+    ahead = "" if not second else f", {points(gap)} points to the next" if gap else ", the first of equals"
     n = len(best.values("valid_exact"))
     over = f" (mean of {n} seeds)" if n > 1 else ""
     return (
