@@ -314,6 +314,24 @@ def test_a_cluster_of_two_workers_does_the_runs(outputs, monkeypatch):
     assert Counter(line.split()[1] for line in steps_done(outputs))["02"] == 2
 
 
+def test_an_interrupt_reaches_the_runs_on_a_cluster(outputs, monkeypatch):
+    """Its workers live on; what they run ends, as the batch gives no sign of life any more."""
+    distributed = pytest.importorskip("distributed", reason="needs the extra `cluster`")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(TINY_BATCH.parent)]))
+    settings = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None, "resources": {"GPU": 1}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with distributed.LocalCluster(**settings) as local:
+            process, run = begin_and_wait(outputs, "--cluster", local.scheduler_address)
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=60)
+            assert process.returncode == 130 and "resume ./run_all.sh batch" in errors
+            until = time.monotonic() + 20
+            while is_alive(run) and time.monotonic() < until:
+                time.sleep(0.1)
+            assert not is_alive(run)
+
+
 # Progress
 
 
