@@ -236,3 +236,14 @@ def test_tables_of_a_real_batch_are_read_from_the_runs_alone(batch):
     folders = [batch / "lora_rank-4-s0", batch / "lora_rank-8-s0"]
     assert [setting.name for setting in read_settings(folders)] == ["LORA_RANK 4", "LORA_RANK 8"]
     assert read_json(folders[0] / "config.json")["03"]["LORA_RANK"] == 4
+
+
+def test_parameters_stand_behind_the_scores_where_many_vary(tmp_path):
+    usual = {"LORA_RANK": 8, "EPOCHS": 2, "LORA_ALPHA": 8, "BATCH_SIZE": 4}
+    runs = [make_run(tmp_path / "usual", **usual)]
+    runs += [make_run(tmp_path / name, **usual | {name: 3}) for name in usual]
+    for shown, in_front in ((runs[:2], True), (runs, False)):
+        comparison = compare_settings(read_settings(shown), resamples=100)
+        html = pages.html_page(comparison, tmp_path, title="t", command="c")
+        assert (html.index(">LORA_RANK</th>") < html.index(">test</th>")) is in_front
+        assert html.count('class="n same"') == (1 if in_front else 4 + 4 * 3), "unchanged ones are paler"

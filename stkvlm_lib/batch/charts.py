@@ -13,6 +13,7 @@ from stkvlm_lib.figures.plots import Chart, message, plain
 
 COLOURS = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, BLACK)
 MARKERS = ("o", "s", "^", "D", "v")
+DASHES = ("-", "--", ":", "-.", (0, (1, 4)))
 COSTS = {
     "train_seconds": ("training, minutes", 60.0),
     "peak_memory_mb": ("peak memory, GB", 1000.0),
@@ -35,8 +36,9 @@ def learning_curves(settings: Sequence[Setting]) -> Figure:
     chart = Chart(figsize=(11.6, 4.4), layout="constrained")
     loss_axes, valid_axes = chart.subplots(1, 2)
     for place, setting in enumerate(settings):
-        _curves(loss_axes, setting, "loss", style(place)["color"])
-        _curves(valid_axes, setting, "valid_exact", style(place)["color"], style(place)["marker"])
+        dashes = DASHES[place // len(COLOURS) % len(DASHES)]
+        _curves(loss_axes, setting, "loss", style(place)["color"], dashes)
+        _curves(valid_axes, setting, "valid_exact", style(place)["color"], dashes, style(place)["marker"])
     plain(loss_axes, "Training loss, smoothed", "optimiser step", "cross-entropy per answer token, nats")
     plain(valid_axes, "Strict exact match on the valid races", "optimiser step", "questions answered right")
     valid_axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
@@ -48,7 +50,7 @@ def learning_curves(settings: Sequence[Setting]) -> Figure:
     return chart
 
 
-def _curves(axes: Axes, setting: Setting, key: str, colour: str, marker: str = "") -> None:
+def _curves(axes: Axes, setting: Setting, key: str, colour: str, dashes: str | tuple, marker: str = "") -> None:
     """A setting's runs and their mean; with a marker each logged value has one, without they are many and smoothed."""
     curves = [curve for result in setting.scored if len((curve := _curve(result.log, key))[0])]
     if not marker:
@@ -59,7 +61,8 @@ def _curves(axes: Axes, setting: Setting, key: str, colour: str, marker: str = "
     if curves:
         steps = curves[0][0]
         middle = np.mean([np.interp(steps, *curve) for curve in curves], axis=0)
-        axes.plot(steps, middle, color=colour, linewidth=2, label=setting.name, marker=marker, markersize=5)
+        look = {"color": colour, "linestyle": dashes, "marker": marker}
+        axes.plot(steps, middle, linewidth=2, label=setting.name, markersize=5, **look)
 
 
 def _curve(log: Sequence[dict], key: str) -> tuple[np.ndarray, np.ndarray]:

@@ -24,6 +24,8 @@ from stkvlm_lib.scores.score_tables import decided
 PAGE = "batch.html"
 COSTS = ("training, min", "memory, GB", "adapter, MB")
 """Columns of the tables that tell what a setting costs."""
+MOST_IN_FRONT = 3
+"""Where more parameters vary, their columns stand behind the scores, which would else be out of sight."""
 
 
 def write_page(comparison: Comparison, folder: Path, *, title: str, command: str) -> Path:
@@ -60,6 +62,7 @@ def html_page(comparison: Comparison, folder: Path, *, title: str, command: str)
         baseline=comparison.baseline.name,
         chosen=comparison.chosen.name if comparison.chosen else None,
         varied=comparison.varied,
+        few=len(comparison.varied) <= MOST_IN_FRONT,
         costs=[name.split(", ") for name in COSTS if name in shown[0]],
         settings=_setting_cells(comparison, shown),
         figures=_figures(comparison),
@@ -91,6 +94,7 @@ def _setting_cells(comparison: Comparison, shown: Sequence[dict[str, str]]) -> l
     """The rows of the main table with what their graphics need."""
     ends = [abs(end) for d in comparison.differences.values() if d.figures for end in d.figures["difference_ci95"]]
     reach = 1.05 * max([0.005, *ends])
+    usual = next(row for row in shown if row["setting"] == comparison.baseline.name)
     cells = []
     for place, (setting, row) in enumerate(zip(comparison.settings, shown, strict=True)):
         found = comparison.differences.get(setting.name)
@@ -100,7 +104,11 @@ def _setting_cells(comparison: Comparison, shown: Sequence[dict[str, str]]) -> l
                 "name": setting.name,
                 "chosen": setting is comparison.chosen,
                 "colour": charts.style(place)["color"],
-                "varied": [row.get(name, "") for name in comparison.varied],
+                "again": place >= len(charts.COLOURS),
+                "varied": [
+                    {"value": row.get(name, ""), "same": row.get(name, "") == usual.get(name, "")}
+                    for name in comparison.varied
+                ],
                 "seeds": row["seeds"],
                 "scores": [_score(setting, measure) for measure in ("valid_exact", "exact")],
                 "points": points(figures.get("difference")) if figures else "",
