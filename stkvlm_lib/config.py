@@ -133,6 +133,7 @@ class ScoreConfig(ModelConfig):
     mc_file: str = ""
     own_words_file: str = ""
     own_words_pictures: int = 3
+    test_views: int = 0
     extended_scored: int = 100
     calibration_views: int = 100
     error_rate: float = 0.05
@@ -140,6 +141,7 @@ class ScoreConfig(ModelConfig):
 
     def __post_init__(self):
         super().__post_init__()
+        _require(self.test_views >= 0, "TEST_VIEWS", self.test_views, "a number of pictures, 0 for all")
         most = self.extended_scored
         _require(most >= 0, "EXTENDED_SCORED", most, "a number of questions, 0 for all")
         views = self.calibration_views
@@ -218,6 +220,28 @@ class CollectConfig:
         return resolve(self.recipe) if self.recipe else None
 
 
+@dataclass(frozen=True)
+class BatchConfig:
+    """Notebook 07, which makes many runs and is no step of one."""
+
+    batch_file: str = "benchmarks/batches/two-cores.yml"
+    at_once: int = 0
+    gpus: str = ""
+    cluster: str = ""
+    compare_to: str = ""
+    bootstrap: int = 1000
+    seed: int = 0
+
+    def __post_init__(self):
+        _require(self.at_once >= 0, "AT_ONCE", self.at_once, "a number of runs, 0 for one, or one a GPU")
+        _require(self.bootstrap >= 100, "BOOTSTRAP", self.bootstrap, "a number of resamples from 100")
+        _require(0 <= self.seed <= MOST_SEED, "SEED", self.seed, f"a whole number from 0 to {MOST_SEED}")
+
+    @property
+    def batch_path(self) -> Path:
+        return resolve(self.batch_file)
+
+
 STEPS: dict[str, tuple[str, type[RunConfig]]] = {
     "01": ("01_explore_data", ExploreConfig),
     "02": ("02_generate_qa", QaConfig),
@@ -226,7 +250,7 @@ STEPS: dict[str, tuple[str, type[RunConfig]]] = {
     "05": ("05_error_analysis", ErrorConfig),
 }
 """Step -> (notebook, its parameters), in the order in which they run."""
-ALONE: dict[str, tuple[str, type]] = {"00": ("00_collect_frames", CollectConfig)}
+ALONE: dict[str, tuple[str, type]] = {"00": ("00_collect_frames", CollectConfig), "07": ("07_batch", BatchConfig)}
 """The same for notebooks that are no step of a run."""
 
 PROFILES: dict[str, dict[str, Any]] = {
@@ -256,7 +280,7 @@ PROFILES: dict[str, dict[str, Any]] = {
 }
 """Profile -> the parameters it sets; all others keep their defaults, which are those of `cpu`."""
 
-C = TypeVar("C", bound=RunConfig | CollectConfig)
+C = TypeVar("C", bound=RunConfig | CollectConfig | BatchConfig)
 _INJECTED = "# Parameters\n"
 """How the cell begins into which papermill writes the parameters that it was given."""
 
@@ -313,7 +337,7 @@ def unknown_parameters(names: Iterable[str], valid: Iterable[str]) -> ConfigErro
     return ConfigError(f"unknown parameter {', '.join(said)}; valid ones are {', '.join(valid)}")
 
 
-def upper(config: RunConfig | CollectConfig) -> dict[str, Any]:
+def upper(config: RunConfig | CollectConfig | BatchConfig) -> dict[str, Any]:
     """The configuration as notebook parameters."""
     return {name.upper(): value for name, value in asdict(config).items()}
 

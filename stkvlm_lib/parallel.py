@@ -22,10 +22,14 @@ class ClusterError(RuntimeError):
 
 @dataclass(frozen=True)
 class Workers:
-    """How many processes work at once, and whether they show their progress. One works in this process."""
+    """How many processes work at once, and whether they show their progress. One works in this process.
+
+    threads: threads of this process in place of processes, for tasks that only wait for others.
+    """
 
     n: int = 1
     quiet: bool = False
+    threads: bool = False
 
     def run(self, task: Callable[..., T], arguments: Iterable[tuple], label: str, total: int) -> Iterator[T]:
         """`task(*given)` for each of the `total` arguments, yielded in order while later ones are being worked on."""
@@ -37,7 +41,8 @@ class Workers:
         else:
             n = None if elsewhere else self.n  # a cluster says itself how many it has
             jobs = (delayed(task)(*given) for given in arguments)
-            results = Parallel(n_jobs=n, return_as="generator", pre_dispatch="2*n_jobs")(jobs)
+            prefer = "threads" if self.threads else None
+            results = Parallel(n_jobs=n, return_as="generator", pre_dispatch="2*n_jobs", prefer=prefer)(jobs)
         if self.quiet:
             return results
         from stkvlm_lib.progress import progress
@@ -53,8 +58,12 @@ def _elsewhere() -> bool:
 
 
 @contextmanager
-def cluster(address: str) -> Iterator[None]:
-    """Have a Dask cluster do the work: by the address of its scheduler, `tcp://host:port`; without one, nothing."""
+def cluster(address: str, resource: str = "") -> Iterator[None]:
+    """Have a Dask cluster do the work: by the address of its scheduler, `tcp://host:port`; without one, nothing.
+
+    resource: what each task takes one of, as workers offer it (`dask worker ADDRESS --resources "GPU=1"`). Raises
+    ClusterError where no scheduler answers, or where no worker offers the resource.
+    """
     if not address:
         yield
         return
@@ -68,5 +77,16 @@ def cluster(address: str) -> Iterator[None]:
         client = Client(address, timeout=REACHED_WITHIN)
     except (OSError, ValueError) as error:
         raise ClusterError(f"no Dask scheduler at {address} ({error}); start one, or leave out the cluster") from None
-    with client, parallel_config(backend="dask", n_jobs=-1):
-        yield
+    with client:
+        if resource and not any(worker["resources"].get(resource) for worker in _workers(client)):
+            raise ClusterError(
+                f"{address}: no worker offers the resource {resource}; start workers with "
+                f'`dask worker {address} --resources "{resource}=1"`, one for each {resource}'
+            )
+        taken = {"resources": {resource: 1}} if resource else {}
+        with parallel_config(backend="dask", n_jobs=-1, **taken):
+            yield
+
+
+def _workers(client) -> list[dict]:
+    return list(client.scheduler_info(n_workers=-1)["workers"].values())

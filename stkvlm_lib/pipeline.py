@@ -43,7 +43,8 @@ _NOT_HERE = ("RUN_DIR", "ADAPTER_DIR")
 FULL_DISK_GB = 0.1
 HUB_TIMEOUT = 20.0
 """Seconds in which the hub must say whether it has a base."""
-_RUN_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,99}", re.ASCII)
+_RUN_ID = re.compile(r"(?!latest(/|$))[A-Za-z0-9][\w.+-]{0,99}(/[A-Za-z0-9][\w.+-]{0,99})?", re.ASCII)
+"""A folder in outputs/, or one in the folder of a batch there."""
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -53,12 +54,16 @@ class StepFailed(RuntimeError):
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for on the command line. profile None: `gpu` where there is a CUDA device, else `cpu`."""
+    """What was asked for on the command line.
+
+    profile None: `gpu` where there is a CUDA device, else `cpu`. to_step: the last step to do; None means all.
+    """
 
     profile: str | None = None
     parameters: dict[str, Any] = field(default_factory=dict)
     run_id: str | None = None
     from_step: str | None = None
+    to_step: str | None = None
 
     def command(self, profile: str, run_id: str) -> str:
         """The command that goes on with the run."""
@@ -72,10 +77,12 @@ def check_request(request: Request) -> None:
         raise ConfigError(f"unknown profile {request.profile!r}; valid ones are {', '.join(PROFILES)}")
     if request.from_step is not None and request.from_step not in STEPS:
         raise ConfigError(f"unknown step {request.from_step!r}; valid ones are {', '.join(STEPS)}")
-    if request.run_id is not None and (not _RUN_ID.fullmatch(request.run_id) or request.run_id == "latest"):
+    if request.to_step is not None and request.to_step not in STEPS:
+        raise ConfigError(f"unknown step {request.to_step!r}; valid ones are {', '.join(STEPS)}")
+    if request.run_id is not None and not _RUN_ID.fullmatch(request.run_id):
         raise ConfigError(
-            f"--run-id {request.run_id[:120]!r}: must be a folder name of letters, digits, '.', '_' and '-', "
-            "of at most 100 of them, and not 'latest'"
+            f"--run-id {request.run_id[:120]!r}: must be a folder name of letters, digits, '.', '_', '+' and '-', "
+            "of at most 100 of them, and not 'latest' (a run of a batch: BATCH/RUN)"
         )
     if request.from_step and not request.run_id:
         raise ConfigError(f"--from {request.from_step} needs --run-id, the name of a folder in outputs/")
@@ -122,9 +129,13 @@ def run_pipeline(request: Request) -> Path:
         runs.set_up_hub(configs["04"].base_model)
         if request.from_step:
             runs.forget(folder, request.from_step)
-        _run_steps(configs, folder, PROFILES[profile] | request.parameters, request.command(profile, folder.name))
-        point_latest_to(folder)
-        print_headline(folder)
+        wanted = {step: config for step, config in configs.items() if step <= (request.to_step or max(STEPS))}
+        name = request.run_id or folder.name
+        _run_steps(wanted, folder, PROFILES[profile] | request.parameters, request.command(profile, name))
+        if wanted == configs:
+            if folder.parent == runs.OUTPUTS:  # those of a batch are told apart first
+                point_latest_to(folder)
+            print_headline(folder)
     return folder
 
 
@@ -360,9 +371,9 @@ def write_html(notebook: Path, page: Path) -> None:
 
 def point_latest_to(folder: Path) -> None:
     """`outputs/latest` -> the newest complete run, replaced in one step."""
-    link = folder.parent / f".latest.{os.getpid()}"
-    link.symlink_to(folder.name)
-    link.replace(folder.parent / "latest")
+    link = runs.OUTPUTS / f".latest.{os.getpid()}"
+    link.symlink_to(folder.relative_to(runs.OUTPUTS))
+    link.replace(runs.OUTPUTS / "latest")
 
 
 def print_headline(folder: Path) -> None:
@@ -374,7 +385,9 @@ def print_headline(folder: Path) -> None:
         print(f"{label:<12} {percent(metrics.get(key))}")
     if metrics["exact"] <= (metrics.get("majority") or 0.0):
         print("warning      no better than the most frequent answers: has training diverged? See train_curve.png")
-    print(f"report       {folder / 'report.html'}\nlatest       {folder.parent / 'latest'}", flush=True)
+    print(f"report       {folder / 'report.html'}", flush=True)
+    if (runs.OUTPUTS / "latest").resolve() == folder.resolve():
+        print(f"latest       {runs.OUTPUTS / 'latest'}", flush=True)
 
 
 def _device() -> str:

@@ -85,6 +85,14 @@ def test_what_is_not_shared_is_left_out_and_counted(ours, other):
     assert "Left out: 3 that only A answered, 1 that only B answered, 1 whose true answer differs" in text
 
 
+@pytest.mark.parametrize(("n", "said"), [(3, "too few races to tell (3; "), (10, ", better.")])
+def test_few_races_are_said_to_decide_nothing(n, said):
+    """Each won question of three races would make the interval leave out zero."""
+    ours, other = ([prediction(f"race{i}", "1", answer) for i in range(n)] for answer in ("1", "2"))
+    figures = compare(share(ours, other), Bootstrap(ours, 100, 0))
+    assert figures.difference_ci95[0] > 0 and said in figures.words()
+
+
 @pytest.mark.parametrize("others", [[], [prediction("z", question="more?")]])
 def test_runs_without_a_common_question_are_refused(ours, others):
     with pytest.raises(ComparisonError, match="share no question .* FRAMES_DIR or QA_FILE"):
@@ -157,7 +165,7 @@ def test_the_section_tells_what_was_won_and_lost(beside):
     run.frames = None
     section = Comparison.measure(run).section(run)
     assert section.title == "Against old" and "5 questions are won, 2 lost" in section.text
-    assert "So few races" in section.text
+    assert "too few races to tell" in section.text
     assert [shown.name for shown in section.figures] == ["score_comparison"], "no galleries without pictures"
     assert "all +18.8" in section.figures[0].alt
     won, lost = section.details

@@ -36,6 +36,7 @@ LAYERS = (
     "explore",
     "reports",
     "pipeline",
+    "batch",
     "commands",
     "__main__",
 )

@@ -24,8 +24,8 @@ from stkvlm_lib.runs import compared_run
 
 GALLERY, LISTED = 6, 12
 """Questions won and lost in a gallery, rows in a table."""
-FEW_RACES = 10
-"""An interval over fewer races than this says little: the caveat that then stands beside it."""
+FEWEST_CLUSTERS = 10
+"""With fewer races (or pictures) to resample, intervals come out too narrow to decide anything."""
 
 
 class ComparisonError(ValueError):
@@ -109,6 +109,24 @@ class Comparison(Difference, Analysis):
     def rows(self) -> list[tuple[str, Difference]]:
         return family_lines(self, self.families)
 
+    @property
+    def decided(self) -> str:
+        """What the difference decides: `better`, `worse`, `chance`, or `few` where too few clusters were resampled."""
+        if self.n_clusters < FEWEST_CLUSTERS:
+            return "few"
+        low, high = self.difference_ci95
+        return "better" if low > 0 else "worse" if high < 0 else "chance"
+
+    @property
+    def verdict(self) -> str:
+        """The same in words."""
+        n, unit = count(self.n_clusters), self.clusters
+        words = {
+            "few": f"too few {unit}s to tell ({n}; an interval over fewer than {FEWEST_CLUSTERS} is too narrow)",
+            "chance": "neither better nor worse beyond chance",
+        }
+        return words.get(self.decided, self.decided)
+
     @classmethod
     def read(cls, metrics: dict) -> Self | None:
         """Not those of metrics.json: they may be of another pair of runs."""
@@ -155,13 +173,11 @@ class Comparison(Difference, Analysis):
 
     def words(self, ours: str = "this run", other: str = "the other run") -> str:
         """The same in sentences, with what was left out."""
-        low, high = self.difference_ci95
-        sure = "better" if low > 0 else "worse" if high < 0 else "neither better nor worse beyond chance"
         text = (
             f"On the {count(self.n)} questions that both answered, {ours} is right in {percent(self.exact)} and "
             f"{other} in {percent(self.other_exact)}: {points(self.difference)} points (95% interval "
             f"{interval(self.difference_ci95, points)}, paired, over {count(self.n_clusters)} {self.clusters}s), "
-            f"{sure}. {count(self.won)} questions are won, {count(self.lost)} lost."
+            f"{self.verdict}. {count(self.won)} questions are won, {count(self.lost)} lost."
         )
         left_out = {
             f"that only {ours} answered": self.only_ours,
@@ -169,10 +185,7 @@ class Comparison(Difference, Analysis):
             "whose true answer differs between the two": self.other_truth,
         }
         parts = [f"{count(n)} {what}" for what, n in left_out.items() if n]
-        text += f" Left out: {', '.join(parts)}." if parts else ""
-        if self.n_clusters < FEW_RACES:
-            text += f" So few {self.clusters}s say little about others: take it as a hint."
-        return text
+        return text + (f" Left out: {', '.join(parts)}." if parts else "")
 
 
 WON = "Questions that the other run answered wrong and this one right; the ego kart is yellow."

@@ -56,10 +56,15 @@ class Section:
 
 def table(rows: Iterable[dict[str, str]], title: str = "") -> Table | None:
     """A table without the columns in which nothing stands; None without rows."""
+    kept = filled(rows)
+    return Table(kept, title) if kept else None
+
+
+def filled(rows: Iterable[dict[str, str]]) -> Rows:
+    """Rows without the columns in which nothing stands."""
     rows = list(rows)
     empty = {name for name in (rows[0] if rows else {}) if all(row[name] in (NOTHING, "") for row in rows)}
-    kept = [{name: value for name, value in row.items() if name not in empty} for row in rows]
-    return Table(kept, title) if kept else None
+    return [{name: value for name, value in row.items() if name not in empty} for row in rows]
 
 
 def family_lines(whole: Any, families: dict[str, Any] | None) -> list[tuple[str, Any]]:

@@ -9,6 +9,7 @@ from types import ModuleType
 from stkvlm_lib.commands import (
     ask,
     assets,
+    batch,
     card,
     compare,
     explore,
@@ -26,7 +27,7 @@ from stkvlm_lib.config import PROFILES, ConfigError, check_checkout
 from stkvlm_lib.installation import lead_to_this_library
 from stkvlm_lib.runs import quiet_libraries
 
-COMMANDS = (run, test, ask, explore, report, compare, export, push, render, assets, fetch, card)
+COMMANDS = (run, batch, test, ask, explore, report, compare, export, push, render, assets, fetch, card)
 """In the order in which the help lists them."""
 UNLISTED = (pins,)
 GO_ON = 10

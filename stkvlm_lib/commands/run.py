@@ -38,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="STEP",
         help=f"do one of {', '.join(STEPS)} and what follows it again; needs --run-id",
     )
+    parser.add_argument("--to", dest="to_step", metavar="STEP", help="the last step to do; default: all")
 
 
 def check(options: argparse.Namespace) -> None:
@@ -58,5 +59,5 @@ def _request(options: argparse.Namespace) -> Request:
         if len(words) % 2:
             raise ConfigError(f"-p takes a NAME and a VALUE; {words[-1]!r} stands alone")
         parameters |= dict(zip(words[::2], words[1::2], strict=True))
-    step = options.from_step
-    return Request(profile, parameters, options.run_id, step.zfill(2) if step else None)
+    steps = (step.zfill(2) if step else None for step in (options.from_step, options.to_step))
+    return Request(profile, parameters, options.run_id, *steps)

@@ -6,19 +6,19 @@ Its steps are called one after the other, as in notebook 04, or all at once by `
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-from stkvlm_lib.config import ScoreConfig
+from stkvlm_lib.config import STEPS, ScoreConfig
 from stkvlm_lib.data.frame_sets import FrameSet, read_frames
 from stkvlm_lib.evaluation import contrast_pairs, multiple_choice, own_words, question_sets
 from stkvlm_lib.evaluation.asking import Blind, predict, predict_plain
 from stkvlm_lib.evaluation.predictions import HEADLINE, Prediction, further_file, write_answers
 from stkvlm_lib.evaluation.question_sets import FIT_SPLIT
 from stkvlm_lib.files import read_json
+from stkvlm_lib.model_files import read_adapter_record
 from stkvlm_lib.qa.label_faults import label_faults
 from stkvlm_lib.qa.qa_sets import Record
-from stkvlm_lib.runs import peak_memory_mb
+from stkvlm_lib.runs import peak_memory_mb, recorded_parameters
 from stkvlm_lib.vlm.adapter import adapter_mb, load_answerer, mean_image
 from stkvlm_lib.vlm.features import FeatureStore
 
@@ -106,7 +106,9 @@ class Evaluation:
         """What metrics.json says beside the figures: on what they were measured. Training figures are null for a
         foreign adapter."""
         config, base = self.config, self.store.answerer.base
-        training = _own_training(config)
+        own = config.adapter_path.resolve() == (config.run_path / "adapter").resolve()
+        trained = config.run_path / "training.json"
+        training = read_json(trained) if own and trained.exists() else {}
         return {
             "split": self.split,
             "adapter_mb": round(adapter_mb(config.adapter_path), 3),
@@ -115,6 +117,8 @@ class Evaluation:
             "quantization": config.quantization,
             "batch_size": config.eval_batch_size,
             "seed": config.seed,
+            "test_views": config.test_views,
+            "settings": settings_of(config, own),
             "train_seconds": training.get("train_seconds"),
             "qa_per_second_train": training.get("qa_per_second_train"),
             "qa_per_second_eval": self.rate,
@@ -143,8 +147,14 @@ def evaluate(config: ScoreConfig) -> Evaluation:
     return evaluation
 
 
-def _own_training(config: ScoreConfig) -> dict[str, Any]:
-    """training.json of the run where its own adapter is scored."""
-    own = config.adapter_path.resolve() == (config.run_path / "adapter").resolve()
-    trained: Path = config.run_path / "training.json"
-    return read_json(trained) if own and trained.exists() else {}
+def settings_of(config: ScoreConfig, own: bool) -> dict[str, Any]:
+    """What made the figures: the parameters of scoring, and those of making questions and of training, by notebook.
+
+    own: the run's own adapter was scored; of another the adapter's record tells, as far as it does.
+    """
+    recorded = config.run_path / "config.json"
+    steps = read_json(recorded) if recorded.exists() else {}
+    found = {STEPS[step][0]: steps[step] for step in ("02", "03") if own and step in steps}
+    if not own and (record := read_adapter_record(config.adapter_path).get("settings")):
+        found["adapter"] = record
+    return found | {STEPS["04"][0]: recorded_parameters(config)}

@@ -21,7 +21,7 @@ from stkvlm_lib.qa.qa_sets import (
     read_course_qa,
     read_records,
 )
-from stkvlm_lib.qa.training_draw import draw_pictures
+from stkvlm_lib.qa.training_draw import by_turns, draw_pictures
 
 T = TypeVar("T")
 
@@ -36,8 +36,24 @@ FIT_SPLIT = "valid"
 def records_to_score(config: ScoreConfig, folder: FrameSet, qa: Path | None = None) -> tuple[str, list[Record]]:
     """(split, records): QA_FILE if given, else the run's own test split, else the held-out split of the folder.
 
-    qa: another folder with question files than the run's own.
+    Of TEST_VIEWS pictures. qa: another folder with question files than the run's own.
     """
+    split, records = _all_to_score(config, folder, qa)
+    return split, draw_views(records, config.test_views)
+
+
+def draw_views(records: Sequence[Record], n: int) -> list[Record]:
+    """The records about n pictures (all for n = 0), every race in turn.
+
+    Which ones follows from the records alone and not from SEED, so that runs of several seeds are asked the same.
+    """
+    races = {record.image_file: record.race for record in records}
+    shuffled = sorted(races, key=lambda name: (pick(1 << 64, "test views", name), name))
+    kept = set(by_turns(shuffled, races.__getitem__)[: n or None])
+    return [record for record in records if record.image_file in kept]
+
+
+def _all_to_score(config: ScoreConfig, folder: FrameSet, qa: Path | None) -> tuple[str, list[Record]]:
     if config.qa_file:
         return CUSTOM_SPLIT, read_course_qa(resolve(config.qa_file), folder)
     for split in HELD_OUT:
@@ -53,10 +69,11 @@ def records_to_score(config: ScoreConfig, folder: FrameSet, qa: Path | None = No
 
 
 def further_records(config: ScoreConfig, folder: FrameSet, split: str, scored: str) -> list[Record]:
-    """All questions of the ten forms about another split than the scored one; none for a user's own questions."""
+    """The questions of the ten forms about another split than the scored one, of TEST_VIEWS pictures; none for a user's
+    own questions."""
     if scored in (CUSTOM_SPLIT, split):
         return []
-    return _of_split(config, folder, split)
+    return draw_views(_of_split(config, folder, split), config.test_views)
 
 
 def valid_records(config: ScoreConfig, folder: FrameSet, scored: Iterable[Record]) -> list[Record]:

@@ -1,0 +1,139 @@
+"""What each run of a batch is doing, in files of the batch's folder that all machines see."""
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from stkvlm_lib import runs
+from stkvlm_lib.batch.plan import PlannedRun
+from stkvlm_lib.config import STEPS
+from stkvlm_lib.files import read_object, write_json
+
+WAITING, RUNNING, DONE, FAILED = "waiting", "running", "done", "failed"
+ALIVE = ".alive"
+"""In a batch's folder while it is going on; runs end when it is gone or stands still."""
+BEGUN = "== begun "
+"""How the line of a log begins that an attempt at its run begins with."""
+BEAT = 2.0
+"""Seconds between two changes of ALIVE."""
+
+
+@dataclass(frozen=True)
+class State:
+    """One run: what it is doing, since when (seconds since 1970), for how long it worked, why it failed, and where."""
+
+    state: str = WAITING
+    since: float = 0.0
+    seconds: float = 0.0
+    reason: str = ""
+    where: str = ""
+
+
+def log_path(run: PlannedRun) -> Path:
+    """What a run has printed."""
+    return run.folder.parent / "logs" / f"{run.name}.log"
+
+
+def _state_path(run: PlannedRun) -> Path:
+    return run.folder.parent / "states" / f"{run.name}.json"
+
+
+def write_state(run: PlannedRun, state: State) -> None:
+    """Remember it. A full disk takes nothing from a run, as its stamps and its outcome say the same."""
+    with suppress(OSError):
+        write_json(_state_path(run), asdict(state))
+
+
+def read_state(run: PlannedRun) -> State:
+    """The last known state; a run that nobody is working on is done when all its stamps are there."""
+    try:
+        state = State(**read_object(_state_path(run)))
+    except (OSError, ValueError, TypeError):
+        state = State()
+    return finished(state) if state.state != RUNNING and run.is_done else state
+
+
+def finished(state: State) -> State:
+    return replace(state, state=DONE, reason="")
+
+
+def here(gpu: str = "") -> str:
+    """This machine, and the GPU where one is given."""
+    return socket.gethostname() + (f", GPU {gpu}" if gpu else "")
+
+
+def doing(run: PlannedRun) -> str:
+    """The step that a run is in, with the last line that it has printed."""
+    step = next((name for step, (name, _) in STEPS.items() if not runs.is_done(run.folder, step)), "")
+    lines = _tail(log_path(run))
+    said = next((line.strip() for line in reversed(lines) if line.strip() and not line.startswith("==")), "")
+    return f"{step}: {said[:90]}" if said else step
+
+
+def _tail(path: Path, most: int = 4096) -> list[str]:
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - most))
+            return file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return []
+
+
+def complaint(run: PlannedRun) -> str:
+    """The error that a run's log ends with, empty where it ends with none."""
+    lines = _tail(log_path(run), 20_000)
+    begun = max((place for place, line in enumerate(lines) if line.startswith(BEGUN)), default=0)
+    lines = lines[begun:]
+    starts = [place for place, line in enumerate(lines) if line.startswith("error: ")]
+    if not starts:
+        return ""
+    told = [line.strip() for line in lines[starts[-1] :]]
+    kept = [line for line in told if line and not line.startswith(("see ", "resume "))]
+    return "; ".join(kept)[7:600]
+
+
+@contextmanager
+def heartbeat(folder: Path) -> Iterator[None]:
+    """Let all machines know that the batch is going on; at its end, however it ends, they are told at once."""
+    ended, path = threading.Event(), folder / ALIVE
+    path.write_text("0")
+
+    def beat() -> None:
+        while not ended.wait(BEAT):
+            with suppress(OSError):
+                path.write_text(f"{os.getpid()} {time.time()}")
+
+    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        path.unlink(missing_ok=True)
+
+
+class Pulse:
+    """Whether a batch is going on, judged by changes of its ALIVE alone, as clocks of two machines may differ."""
+
+    def __init__(self, folder: Path, patience: float):
+        self._path, self._patience = folder / ALIVE, patience
+        self._last, self._seen = "", time.monotonic()
+
+    def is_there(self) -> bool:
+        """False once the file is gone, or has stood still for `patience` seconds."""
+        now = time.monotonic()
+        try:
+            text = self._path.read_text()
+        except FileNotFoundError:
+            return False
+        except OSError:  # a share that does not answer for a moment
+            text = self._last
+        if text != self._last:
+            self._last, self._seen = text, now
+        return now - self._seen < self._patience
