@@ -11,8 +11,9 @@
    with the data: the curve shows fewer races and a shorter training together.
 
 Questions are made once, by the functions of notebook 02; each setting is fine-tuned and scored by those of 03 and 04.
-The folder is named after the hashes of base and frames. It keeps the image tokens that all settings share, a run folder
-a setting, and the tables. Started again, it does what is missing, and goes on in the middle of an interrupted training.
+The folder is named after the hashes of base and frames. It keeps a run folder a setting, and the tables; image tokens
+lie where all runs share them. Started again, it does what is missing, and goes on in the middle of an interrupted
+training.
 """
 
 import argparse
@@ -33,16 +34,14 @@ from stkvlm_lib.parallel import Workers
 from stkvlm_lib.pipeline import step_configs
 from stkvlm_lib.qa.generate import Plan, frames_by_split, write_qa_sets
 from stkvlm_lib.qa.qa_sets import COURSE, TRAIN, stream_records
-from stkvlm_lib.qa.training_draw import draw_calibration, read_questions
 from stkvlm_lib.scores.comparison import PREDICTIONS, Shared, compare, read_answers, share
 from stkvlm_lib.scores.metrics import mean, score
 from stkvlm_lib.scores.score_tables import comparison_rows
 from stkvlm_lib.scores.scoring import Prediction, predict_plain, records_to_score, write_predictions
 from stkvlm_lib.vlm.adapter import load_answerer
-from stkvlm_lib.vlm.answering import AnswerModel
 from stkvlm_lib.vlm.base_vlm import Base, find_base
-from stkvlm_lib.vlm.features import FeatureStore
-from stkvlm_lib.vlm.finetune import build_trainable, finetune
+from stkvlm_lib.vlm.features import FeatureStore, shared_folder
+from stkvlm_lib.vlm.train_run import train_run
 
 PARTS = ("seeds", "bits", "races")
 Table = tuple[dict, list[dict]]
@@ -89,10 +88,6 @@ class Study:
 
     def training(self, setting: Setting) -> dict:
         return read_json(self.folder / str(setting) / "training.json")
-
-    def store(self, answerer: AnswerModel) -> FeatureStore:
-        """The image tokens that all settings share."""
-        return FeatureStore(answerer, self.frames, self.configs()["03"].eval_batch_size, self.folder / "features")
 
 
 def main() -> None:
@@ -197,13 +192,7 @@ def do(study: Study, setting: Setting) -> bool:
 
 def train(study: Study, config: FinetuneConfig) -> None:
     """What notebook 03 does."""
-    run = runs.start_run(config, "03")
-    pictures, valid = read_questions(config, study.frames, study.qa)
-    model = build_trainable(config)
-    store = study.store(model)
-    asked = draw_calibration(valid, study.frames, config.questions_per_view, config.seed)
-    finetune(model, config, study.frames, pictures, valid, asked, resume=run.interrupted, features=store)
-    run.finish(artefacts=[config.run_path / "adapter"], base=model.base.record())
+    train_run(config, frames=study.frames, qa=study.qa)
 
 
 def answer(study: Study, config: ScoreConfig) -> None:
@@ -211,8 +200,7 @@ def answer(study: Study, config: ScoreConfig) -> None:
     run = runs.start_run(config, "04")
     split, records = records_to_score(config, study.frames, study.qa)
     model = load_answerer(config.adapter_path, config.base_model, config.base_revision, config.quantization)
-    store = study.store(model)
-    store.of([(record.image_file, False) for record in records], "encode")  # keeps them for the other settings
+    store = FeatureStore(model, study.frames, config.eval_batch_size, shared_folder())
     predictions = predict_plain(store, records, "answer")
     figures = {"split": split, **score(predictions, resamples=config.bootstrap, seed=config.seed)}
     write_predictions(predictions, config.run_path / PREDICTIONS)

@@ -12,6 +12,7 @@ from stkvlm_lib.data.frame_sets import read_frames
 from stkvlm_lib.files import read_json, write_json
 from stkvlm_lib.scores.metrics import score
 from stkvlm_lib.scores.scoring import write_predictions
+from stkvlm_lib.vlm import finetune, train_run
 
 RACES = "abcdefgh"
 
@@ -90,7 +91,8 @@ def test_an_interrupted_study_goes_on_and_a_finished_one_does_nothing(
         copy_frames(frames, split, n)
     assert len(read_frames(frames).races("train")) == 2
     arguments = monkeypatch, frames, base_folder, out, "--only", "races", "--races", "0.5"
-    whole, trained = benchmark.finetune, []
+    monkeypatch.setenv("STKVLM_FEATURES", str(tmp_path / "features"))
+    whole, trained, kept = finetune.finetune, [], lambda: len(list((tmp_path / "features").rglob("*.safetensors")))
 
     class Killed(Exception):
         pass
@@ -99,18 +101,18 @@ def test_an_interrupted_study_goes_on_and_a_finished_one_does_nothing(
         if "valid_exact" not in rows[-1] and rows[-1]["step"] > 4:
             raise Killed
 
-    def watched(*args, resume, features, **kwargs):
-        trained.append((len(args[3]), resume, len(list(features.folder.glob("*.safetensors")))))
+    def watched(*args, resume, show, features):
+        trained.append((len(args[3]), resume, kept()))
         return whole(*args, resume=resume, features=features, show=None if len(trained) > 1 else kill)
 
-    monkeypatch.setattr(benchmark, "finetune", watched)
+    monkeypatch.setattr(train_run, "finetune", watched)
     with pytest.raises(Killed):
         start(benchmark, *arguments)
     start(benchmark, *arguments)
     assert trained[:2] == [(25, False, 0), (25, True, 2)], "gone on with, the pictures not encoded again"
     assert len(trained) == 3 and trained[2][0] < 25 and trained[2][2] == 3, "train, valid and test of the first"
     (folder,) = out.iterdir()
-    assert len(list(folder.glob("features/*/*.safetensors"))) == 3
+    assert kept() == 3
     figures, text = read_json(folder / "races.json"), (folder / "races.md").read_text()
     assert figures["2"]["training"]["steps"] > figures["1"]["training"]["steps"]
     shown = capsys.readouterr().out
