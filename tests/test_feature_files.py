@@ -40,7 +40,7 @@ def test_what_was_added_is_read_again_by_its_key(tmp_path, dtype):
     places = files.find(array(3, 7, 256, 0))
     assert [place >= 0 for place in places] == [True, False, True, True]
     assert [files.read(place)[0, 0].item() for place in places[[0, 2, 3]]] == [3, 256, 0]
-    assert files.read(places[0]).dtype == dtype and len(files) == 3
+    assert files.read(places[0]).dtype == dtype and files.count() == 3
 
 
 def test_nothing_is_found_in_a_folder_that_is_not_there(tmp_path):
@@ -77,7 +77,7 @@ def test_two_processes_fill_one_folder_at_once(tmp_path):
     ]
     assert [process.wait(120) for process in both] == [0, 0]
     files = FeatureFiles(tmp_path)
-    assert len(files) == 60 and len(list(tmp_path.iterdir())) == 80
+    assert files.count() == 60 and len(list(tmp_path.iterdir())) == 80
     assert [files.read(place)[0, 0].item() for place in files.find(array(*range(60)))] == list(range(60))
 
 
@@ -103,7 +103,7 @@ def test_a_file_that_is_cut_is_named_with_what_to_do(tmp_path, keep):
 def test_what_a_killed_process_was_writing_counts_for_nothing(tmp_path):
     filled(tmp_path, 1)
     (tmp_path / ".2-1-0.safetensors.1.part").write_bytes(b"half")
-    assert len(FeatureFiles(tmp_path)) == 1
+    assert FeatureFiles(tmp_path).count() == 1
 
 
 def test_a_full_disk_is_told_with_the_place(tmp_path):

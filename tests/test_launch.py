@@ -14,6 +14,8 @@ from stkvlm_lib.config import ROOT, ConfigError, FinetuneConfig
 from stkvlm_lib.data.frame_sets import read_frames
 from stkvlm_lib.files import write_json
 from stkvlm_lib.qa.generate import frames_by_split, write_qa_sets
+from stkvlm_lib.qa.qa_sets import QaError
+from stkvlm_lib.runs import recorded_parameters
 from stkvlm_lib.vlm import launch
 from stkvlm_lib.vlm.adapter import load_answerer
 from stkvlm_lib.vlm.diary import read_log
@@ -65,7 +67,7 @@ def test_two_processes_learn_what_one_does(tmp_path, frames_dir, qa, base_folder
     encoded = sorted(path.name for path in (tmp_path / "features").rglob("*.safetensors"))
     shown = []
     two = train_run(config(tmp_path / "two", frames_dir, base_folder, processes=2), qa=qa, show=shown.append)
-    assert encoded == sorted(path.name for path in (tmp_path / "features").rglob("*.safetensors")), "none twice"
+    assert encoded and encoded == sorted(path.name for path in (tmp_path / "features").rglob("*.safetensors")), "once"
     first, second = read_log(tmp_path / "one"), read_log(tmp_path / "two")
     assert [row.keys() for row in first] == [row.keys() for row in second]
     for a, b in zip(first, second, strict=True):
@@ -77,9 +79,21 @@ def test_two_processes_learn_what_one_does(tmp_path, frames_dir, qa, base_folder
 
 @pytest.mark.slow
 def test_what_a_process_fails_with_is_raised_here(tmp_path, frames_dir, qa, base_folder):
-    with pytest.raises(TrainingDiverged, match="lower LEARNING_RATE"):
-        train_run(config(tmp_path, frames_dir, base_folder, processes=2, learning_rate=0.99, epochs=30), qa=qa)
+    settings = config(tmp_path, frames_dir, base_folder, processes=2)
+    write_json(tmp_path / "config.json", {"03": recorded_parameters(settings)})
+    with pytest.raises(QaError, match="train_drawn.jsonl: not there; draw the training questions"):
+        launch.launch(settings, 2, qa, resume=False)
     assert not (tmp_path / "adapter").exists()
+
+
+@pytest.mark.parametrize("error", [TrainingDiverged("at step 3"), ConfigError("A=1"), KeyError("odd")])
+def test_the_first_failure_counts_and_keeps_its_kind(tmp_path, error):
+    assert "left no reason" in str(launch._failure(tmp_path, 1))
+    launch.record_failure(tmp_path, error)
+    launch.record_failure(tmp_path, RuntimeError("because another has ended"))
+    told = launch._failure(tmp_path, 1)
+    assert type(told) is (launch.LaunchFailed if isinstance(error, KeyError) else type(error))
+    assert str(told) == str(error)
 
 
 @pytest.mark.slow

@@ -62,7 +62,8 @@ class FeatureFiles:
         self._new_since = 0.0
         self.refresh()
 
-    def __len__(self) -> int:
+    def count(self) -> int:
+        """How many pictures' tokens there are."""
         return len(self._keys)
 
     def refresh(self) -> None:

@@ -17,6 +17,7 @@ import torch
 from stkvlm_lib.config import ROOT, ConfigError, FinetuneConfig
 from stkvlm_lib.files import read_object, write_json
 from stkvlm_lib.model_files import ModelError
+from stkvlm_lib.qa.qa_sets import QaError
 from stkvlm_lib.vlm.diary import LOG, LogRows, read_log
 from stkvlm_lib.vlm.divergence import TrainingDiverged
 from stkvlm_lib.vlm.finetune import TrainingFacts
@@ -25,7 +26,7 @@ FAILURE = "failed.json"
 """In RUN_DIR/training: what a launched process could not go on from."""
 PATIENCE = 10.0
 """Seconds that processes are given to end when they are asked to."""
-_KINDS = {kind.__name__: kind for kind in (TrainingDiverged, ConfigError, ModelError, OSError)}
+_KINDS = {kind.__name__: kind for kind in (TrainingDiverged, ConfigError, ModelError, QaError, OSError)}
 
 
 class LaunchFailed(RuntimeError):
