@@ -145,7 +145,7 @@ class FeatureStore:
 
     def _chunks(self, items: Sequence, label: str) -> Iterator[Sequence]:
         starts = range(0, len(items), self.batch_size)
-        for start in progress(starts, label) if label else starts:
+        for start in progress(starts, label) if label and starts else starts:
             yield items[start : start + self.batch_size]
 
     def _encode(self, pictures: Sequence[Picture]) -> dict[Picture, torch.Tensor]:

@@ -16,7 +16,7 @@ from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.files import write_json
 from stkvlm_lib.model_files import check_start, read_adapter, start_form, target_parts
 from stkvlm_lib.qa.drawn import PicturesOf, TrainingPicture, count_questions
-from stkvlm_lib.qa.qa_sets import Record
+from stkvlm_lib.qa.qa_sets import Record, by_picture
 from stkvlm_lib.runs import peak_memory_mb
 from stkvlm_lib.vlm.adapter import load_answerer, new_adapter, save_adapter
 from stkvlm_lib.vlm.answering import AnswerModel
@@ -162,8 +162,10 @@ def finetune(
         for left in ("training", "logs"):
             shutil.rmtree(run / left, ignore_errors=True)
     _in_step(arguments)
-    store, diary = features or FeatureStore(answerer, folder, config.eval_batch_size), Diary(run, show)
-    trainer = _trainer(config, arguments, train, valid, store, diary)
+    store = features or FeatureStore(answerer, folder, config.eval_batch_size)
+    tokens = _tokens(store, train, [*by_picture(valid), *(calibration or {})], arguments)
+    diary = Diary(run, show)  # its clock leaves encoding out
+    trainer = _trainer(config, arguments, train, valid, store, tokens, diary)
     trainer.train(resume_from_checkpoint=last_checkpoint(run / "training"))
     facts = _facts(trainer, config, train, valid, diary.seconds)
     if arguments.process_index == 0:
@@ -184,11 +186,11 @@ def _trainer(
     train: Sequence[TrainingPicture],
     valid: list[Record],
     store: FeatureStore,
+    tokens: Sequence[torch.Tensor] | None,
     diary: Diary,
 ) -> QloraTrainer:
-    """It reads image tokens in place of pictures, where training does not change them."""
+    """It reads image tokens in place of pictures, where there are any."""
     answerer, first = store.answerer, arguments.process_index == 0
-    tokens = None if answerer.adapter_sees else _shared_tokens(store, PicturesOf(train), arguments)
     logs = [tensorboard(config.run_path / "logs")] if first and TENSORBOARD in config.reporters else []
     return QloraTrainer(
         answerer.model,
@@ -210,14 +212,25 @@ def _for_valid(store: FeatureStore) -> FeatureStore:
     return FeatureStore(store.answerer, store.frames, store.batch_size, limit_mb=0)
 
 
-def _shared_tokens(store: FeatureStore, pictures: PicturesOf, arguments: TrainingArguments) -> Sequence[torch.Tensor]:
-    """Tokens of the training pictures; of several processes with a common folder each encodes its share."""
-    label, step = "encode train pictures", arguments.world_size
-    if step > 1 and store.files:
-        store.encode([pictures[i] for i in range(arguments.process_index, len(pictures), step)], label)
+def _tokens(
+    store: FeatureStore, train: Sequence[TrainingPicture], held_out: Sequence[str], arguments: TrainingArguments
+) -> Sequence[torch.Tensor] | None:
+    """Tokens of the training pictures, and those of held-out ones known to the store; None where training changes them.
+
+    Of several processes with a common folder each encodes its share.
+    """
+    if store.answerer.adapter_sees:
+        return None
+    train, held_out = PicturesOf(train), [(name, False) for name in dict.fromkeys(held_out)]
+    labelled = ((train, "encode train pictures"), (held_out, "encode valid pictures"))
+    if arguments.world_size > 1 and store.files:
+        for pictures, label in labelled:
+            share = range(arguments.process_index, len(pictures), arguments.world_size)
+            store.encode([pictures[i] for i in share], label)
         _in_step(arguments)
         store.files.refresh()
-    return store.in_order(pictures, label)
+    tokens, _ = (store.in_order(pictures, label) for pictures, label in labelled)
+    return tokens
 
 
 def _facts(

@@ -2,7 +2,8 @@
 
     accelerate launch --config_file FILE -m stkvlm_lib.vlm.train_process RUN_DIR       # on every machine
 
-takes part in the training of a run whose questions are drawn and whose folder all machines share.
+takes part in the training of a run whose questions are drawn and whose folder all machines share. Notebook 03, begun
+and stopped at its training, has drawn them; run again afterwards, it goes on from the last checkpoint, the end.
 """
 
 import os
