@@ -11,8 +11,9 @@
    with the data: the curve shows fewer races and a shorter training together.
 
 Questions are made once, by the functions of notebook 02; each setting is fine-tuned and scored by those of 03 and 04.
-The folder is named after the hashes of base and frames. It keeps the image tokens that all settings share, a run folder
-a setting, and the tables. Started again, it does what is missing, and goes on in the middle of an interrupted training.
+The folder is named after the hashes of base and frames. It keeps a run folder a setting, and the tables; image tokens
+lie where all runs share them. Started again, it does what is missing, and goes on in the middle of an interrupted
+training.
 """
 
 import argparse
@@ -24,26 +25,25 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from stkvlm_lib.scores.comparison import PREDICTIONS, Shared, compare, read_answers, share
-from stkvlm_lib.scores.metrics import mean, score
-from stkvlm_lib.scores.score_tables import comparison_rows
-from stkvlm_lib.scores.scoring import Prediction, predict_plain, records_to_score, write_predictions
-
 from stkvlm_lib import markdown, runs
+from stkvlm_lib.analysis.accuracy import score
+from stkvlm_lib.analysis.comparison import Comparison, Shared, compare, share
+from stkvlm_lib.analysis.intervals import Bootstrap, mean
 from stkvlm_lib.config import PROFILES, ROOT, ConfigError, FinetuneConfig, QaConfig, RunConfig, ScoreConfig
 from stkvlm_lib.data.frame_sets import FrameSet, read_frames
+from stkvlm_lib.evaluation.asking import predict_plain
+from stkvlm_lib.evaluation.predictions import HEADLINE, Prediction, read_answers, write_answers
+from stkvlm_lib.evaluation.question_sets import records_to_score
 from stkvlm_lib.files import read_json, sha256, write_json, write_text
 from stkvlm_lib.number_text import count, interval, number, percent, points
 from stkvlm_lib.parallel import Workers
 from stkvlm_lib.pipeline import step_configs
 from stkvlm_lib.qa.generate import Plan, frames_by_split, write_qa_sets
 from stkvlm_lib.qa.qa_sets import COURSE, TRAIN, stream_records
-from stkvlm_lib.qa.training_draw import draw_calibration, read_questions
 from stkvlm_lib.vlm.adapter import load_answerer
-from stkvlm_lib.vlm.answering import AnswerModel
 from stkvlm_lib.vlm.base_vlm import Base, find_base
-from stkvlm_lib.vlm.features import FeatureStore
-from stkvlm_lib.vlm.finetune import build_trainable, finetune
+from stkvlm_lib.vlm.features import FeatureStore, shared_folder
+from stkvlm_lib.vlm.train_run import train_run
 
 PARTS = ("seeds", "bits", "races")
 Table = tuple[dict, list[dict]]
@@ -83,17 +83,13 @@ class Study:
         return self.folder / "qa"
 
     def answers(self, setting: Setting) -> list[Prediction]:
-        return read_answers(self.folder / str(setting))
+        return read_answers(self.folder / str(setting) / HEADLINE)
 
     def metrics(self, setting: Setting) -> dict:
         return read_json(self.folder / str(setting) / "metrics.json")
 
     def training(self, setting: Setting) -> dict:
         return read_json(self.folder / str(setting) / "training.json")
-
-    def store(self, answerer: AnswerModel) -> FeatureStore:
-        """The image tokens that all settings share."""
-        return FeatureStore(answerer, self.frames, self.configs()["03"].eval_batch_size, self.folder / "features")
 
 
 def main() -> None:
@@ -198,13 +194,7 @@ def do(study: Study, setting: Setting) -> bool:
 
 def train(study: Study, config: FinetuneConfig) -> None:
     """What notebook 03 does."""
-    run = runs.start_run(config, "03")
-    pictures, valid = read_questions(config, study.frames, study.qa)
-    model = build_trainable(config)
-    store = study.store(model)
-    asked = draw_calibration(valid, study.frames, config.questions_per_view, config.seed)
-    finetune(model, config, study.frames, pictures, valid, asked, resume=run.interrupted, features=store)
-    run.finish(artefacts=[config.run_path / "adapter"], base=model.base.record())
+    train_run(config, frames=study.frames, qa=study.qa)
 
 
 def answer(study: Study, config: ScoreConfig) -> None:
@@ -212,13 +202,13 @@ def answer(study: Study, config: ScoreConfig) -> None:
     run = runs.start_run(config, "04")
     split, records = records_to_score(config, study.frames, study.qa)
     model = load_answerer(config.adapter_path, config.base_model, config.base_revision, config.quantization)
-    store = study.store(model)
-    store.of([(record.image_file, False) for record in records], "encode")  # keeps them for the other settings
+    store = FeatureStore(model, study.frames, config.eval_batch_size, shared_folder())
     predictions = predict_plain(store, records, "answer")
-    figures = {"split": split, **score(predictions, resamples=config.bootstrap, seed=config.seed)}
-    write_predictions(predictions, config.run_path / PREDICTIONS)
-    write_json(config.run_path / "metrics.json", figures)
-    run.finish(inputs=[config.adapter_path], artefacts=[config.run_path / PREDICTIONS], exact=figures["exact"])
+    figures = score(predictions, Bootstrap(predictions, config.bootstrap, config.seed))
+    written = config.run_path / HEADLINE
+    write_answers(predictions, written)
+    write_json(config.run_path / "metrics.json", {"split": split, **figures.as_json()})
+    run.finish(inputs=[config.adapter_path], artefacts=[written], exact=figures.exact)
 
 
 ACTS = {"03": train, "04": answer}
@@ -248,17 +238,21 @@ def bits_table(study: Study, four_bit: Sequence[Setting], plain: Sequence[Settin
     """NF4 less unquantized: over all seeds by family, then by seed."""
     by_seed = {f"all, seed {s.seed}": paired(study, [s], [p]) for s, p in zip(four_bit, plain, strict=True)}
     pooled = paired(study, four_bit, plain)
-    rows = comparison_rows(pooled, "NF4", "unquantized")
-    rows += [comparison_rows(row, "NF4", "unquantized")[0] | {"family": name} for name, row in by_seed.items()]
-    return {"pooled": pooled, **by_seed}, rows
+    rows = pooled.table("NF4", "unquantized").rows
+    rows += [row.table("NF4", "unquantized").rows[0] | {"family": name} for name, row in by_seed.items()]
+    return {name: row.as_json() for name, row in {"pooled": pooled, **by_seed}.items()}, rows
 
 
-def paired(study: Study, ours: Sequence[Setting], other: Sequence[Setting]) -> dict:
-    """The figures of scores.comparison, the questions of several pairs of settings pooled."""
+def paired(study: Study, ours: Sequence[Setting], other: Sequence[Setting]) -> Comparison:
+    """The paired figures, the questions of several pairs of settings pooled."""
     shared = [share(study.answers(a), study.answers(b)) for a, b in zip(ours, other, strict=True)]
     counts = ([getattr(s, name) for s in shared] for name in ("only_ours", "only_other", "other_truth"))
     pool = Shared([pair for s in shared for pair in s.pairs], *map(sum, counts))
-    return compare(pool, resamples=study.configs()["04"].bootstrap, seed=0)
+    return compare(pool, interval_of(study, [pair.ours for pair in pool.pairs]))
+
+
+def interval_of(study: Study, rows: Sequence[Prediction]) -> Bootstrap:
+    return Bootstrap(rows, study.configs()["04"].bootstrap, seed=0)
 
 
 def race_table(study: Study, curve: dict[int, list[Setting]], every: int) -> Table:
@@ -267,19 +261,20 @@ def race_table(study: Study, curve: dict[int, list[Setting]], every: int) -> Tab
     for races in sorted(curve, key=lambda n: n or every):
         settings = curve[races]
         predictions = [p for setting in settings for p in study.answers(setting)]
-        scored = score(predictions, resamples=study.configs()["04"].bootstrap, seed=0)
+        scored = score(predictions, interval_of(study, predictions))
         trained = study.training(settings[0])
-        less = paired(study, settings, curve[0]) if races else {}
-        figures[str(races or every)] = {"training": trained, **scored, "against_all": less}
+        less = paired(study, settings, curve[0]) if races else None
+        against = less.as_json() if less else {}
+        figures[str(races or every)] = {"training": trained, **scored.as_json(), "against_all": against}
         row = {
             "train races": count(races or every),
             "pictures": count(trained["pictures"]),
             "steps": count(trained["steps"]),
-            "strict exact match": percent(scored["exact"]),
-            "95% interval": interval(scored["exact_ci95"]),
-            "macro average": percent(scored["macro_exact"]),
-            "against all races, points": points(less.get("difference")),
-            "its 95% interval": interval(less.get("difference_ci95"), points),
+            "strict exact match": percent(scored.exact),
+            "95% interval": interval(scored.exact_ci95),
+            "macro average": percent(scored.macro_exact),
+            "against all races, points": points(less and less.difference),
+            "its 95% interval": interval(less and less.difference_ci95, points),
         }
         rows.append(row)
     return figures, rows

@@ -27,8 +27,9 @@ from stkvlm_lib.config import PROFILES, ROOT, FinetuneConfig, make_config
 from stkvlm_lib.data.frame_sets import FrameSet, read_frames
 from stkvlm_lib.files import write_json
 from stkvlm_lib.pretraining.random_smolvlm import TEXT, TEXT_500M, write_random_smolvlm
+from stkvlm_lib.qa.drawn import TrainingPicture
 from stkvlm_lib.qa.qa_sets import by_picture, make_records
-from stkvlm_lib.qa.training_draw import TrainingPicture, draw_training
+from stkvlm_lib.qa.training_draw import draw_training
 from stkvlm_lib.runs import device_name, peak_memory_mb, set_seeds, set_up_torch
 from stkvlm_lib.vlm.answering import AnswerModel
 from stkvlm_lib.vlm.finetune import build_trainable, finetune, read_log, trainable_parameters
@@ -132,7 +133,7 @@ def measure(options: argparse.Namespace, base: str) -> dict[str, Any]:
 def training_pictures(folder: FrameSet, config: FinetuneConfig) -> list[TrainingPicture]:
     records = make_records(folder, "train")
     size = {"views": config.train_views, "per_view": config.questions_per_view}
-    return draw_training(records, folder, **size, mirror=config.mirror, seed=config.seed)
+    return list(draw_training(records, folder, **size, mirror=config.mirror, seed=config.seed))
 
 
 def answer(answerer: AnswerModel, folder: FrameSet, n: int) -> tuple[int, float, float]:

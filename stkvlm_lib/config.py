@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -91,6 +92,23 @@ class ModelConfig(RunConfig):
         _require(self.eval_batch_size > 0, "EVAL_BATCH_SIZE", self.eval_batch_size, "pictures answered at once, from 1")
 
 
+LORA_PARTS = ("text", "text+connector", "text+connector+vision")
+"""What an adapter can train. Image tokens are kept only where neither connector nor vision tower changes."""
+REPORTERS = {
+    "tensorboard": "tensorboard",
+    "wandb": "wandb",
+    "mlflow": "mlflow",
+    "trackio": "trackio",
+    "comet_ml": "comet_ml",
+    "clearml": "clearml",
+    "neptune": "neptune",
+    "swanlab": "swanlab",
+    "dvclive": "dvclive",
+    "codecarbon": "codecarbon",
+}
+"""Logs that the Trainer writes to, and the module that each needs."""
+
+
 @dataclass(frozen=True)
 class FinetuneConfig(ModelConfig):
     """Notebook 03."""
@@ -109,10 +127,19 @@ class FinetuneConfig(ModelConfig):
     lora_rank: int = 16
     lora_alpha: int = 32
     lora_dropout: float = 0.0
+    lora_targets: str = "text"
+    image_side: int = 0
     evaluations: int = 4
+    processes: int = 1
+    report_to: str = ""
 
     def __post_init__(self):
         super().__post_init__()
+        _require(self.lora_targets in LORA_PARTS, "LORA_TARGETS", self.lora_targets, " or ".join(LORA_PARTS))
+        _require(self.image_side >= 0, "IMAGE_SIDE", self.image_side, "a side in pixels, 0 for the base's own")
+        _require(self.processes >= 0, "PROCESSES", self.processes, "a number of processes, 0 for one a GPU")
+        for name in self.reporters:
+            _require(name in REPORTERS, "REPORT_TO", name, f"empty or of {', '.join(REPORTERS)}")
         for name in ("epochs", "batch_size", "questions_per_view", "lora_rank", "lora_alpha", "evaluations"):
             _require(getattr(self, name) > 0, name.upper(), getattr(self, name), "a whole number from 1")
         _require(self.train_races >= 0, "TRAIN_RACES", self.train_races, "a number of races, 0 for all")
@@ -122,6 +149,11 @@ class FinetuneConfig(ModelConfig):
             _require(getattr(self, name) >= 0, name.upper(), getattr(self, name), "a whole number from 0")
         _require(0 < self.learning_rate < 1, "LEARNING_RATE", self.learning_rate, "a number between 0 and 1")
         _require(0 <= self.lora_dropout < 1, "LORA_DROPOUT", self.lora_dropout, "a share from 0 to under 1")
+
+    @property
+    def reporters(self) -> list[str]:
+        """The logs named, separated by spaces or commas."""
+        return self.report_to.replace(",", " ").split()
 
 
 @dataclass(frozen=True)
@@ -335,6 +367,14 @@ def unknown_parameters(names: Iterable[str], valid: Iterable[str]) -> ConfigErro
     meant = {name: get_close_matches(name, valid, 1) for name in names}
     said = [f"{name} (did you mean {close[0]}?)" if close else name for name, close in meant.items()]
     return ConfigError(f"unknown parameter {', '.join(said)}; valid ones are {', '.join(valid)}")
+
+
+def check_reporters(config: FinetuneConfig) -> None:
+    """Raises ConfigError where a log of REPORT_TO is not installed."""
+    for name in config.reporters:
+        if find_spec(REPORTERS[name]) is None:
+            what = '-e ".[log]"' if name == "tensorboard" else REPORTERS[name]
+            raise ConfigError(f"REPORT_TO={name}: it is not installed; pip install {what}, or leave it out")
 
 
 def upper(config: RunConfig | CollectConfig | BatchConfig) -> dict[str, Any]:

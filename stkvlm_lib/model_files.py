@@ -7,6 +7,7 @@ Nothing heavy is imported here, so that a run can be refused before its first st
 import json
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,14 @@ RECORD_FILE = "stkvlm.json"
 EXPORT_RECORD = "export.json"
 MEAN_IMAGE_FILE = "mean_image.png"
 LORA_TARGETS = r".*text_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+_CONNECTOR = r".*\.connector\..*proj"
+_VISION = r".*vision_model.*\.(q_proj|k_proj|v_proj|out_proj|fc1|fc2)"
+TARGET_LAYERS = {
+    "text": LORA_TARGETS,
+    "text+connector": f"({LORA_TARGETS}|{_CONNECTOR})",
+    "text+connector+vision": f"({LORA_TARGETS}|{_CONNECTOR}|{_VISION})",
+}
+"""The layers that each choice of LORA_TARGETS adapts, as PEFT matches their names."""
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl")
 """Files that can run code when they are read, and so are not."""
 
@@ -71,7 +80,7 @@ class ModelError(ValueError):
 
 @dataclass(frozen=True)
 class LoraSettings:
-    """What decides the form of an adapter. targets: LORA_TARGETS, or names of layers."""
+    """What decides the form of an adapter. targets: one of TARGET_LAYERS, or names of layers."""
 
     rank: int
     alpha: float
@@ -133,6 +142,9 @@ def read_adapter_record(folder: Path) -> dict:
     temperature = record.get("temperature", 1.0)
     if not _is_number(temperature) or temperature <= 0:
         raise ModelError(f"{path}: temperature = {temperature!r:.60} is not a number above 0; {_REMAKE}")
+    side = record.get("image_side", 0)
+    if type(side) is not int or side < 0:
+        raise ModelError(f"{path}: image_side = {side!r:.60} is not a whole number from 0; {_REMAKE}")
     return record
 
 
@@ -159,7 +171,7 @@ def _read_lora(path: Path) -> LoraSettings:
         raise ModelError(f"{path}: lora_dropout = {dropout!r:.60} is not a share from 0 to under 1; {_REMAKE}")
     targets = given.get("target_modules")
     listed = targets if isinstance(targets, list) else []
-    if targets != LORA_TARGETS and not (listed and all(_is_layer_name(target) for target in listed)):
+    if targets not in TARGET_LAYERS.values() and not (listed and all(_is_layer_name(target) for target in listed)):
         raise ModelError(f"{path}: target_modules = {targets!r:.60} are not those of this project; {_REMAKE}")
     return LoraSettings(rank, alpha, dropout, targets)
 
@@ -188,15 +200,28 @@ def _check_parts(path: Path, shapes: Shapes, rank: int) -> None:
             raise ModelError(f"{path}: {other:.120} is missing; {_REMAKE}")
 
 
-def check_start(config: FinetuneConfig, lora: LoraSettings) -> None:
-    """Raises ConfigError where LORA_RANK or LORA_ALPHA are set to what START_ADAPTER does not have.
+def start_form(adapter: AdapterFiles) -> dict[str, Any]:
+    """What training cannot change of an adapter that it goes on from, by parameter."""
+    lora, side = adapter.lora, adapter.record.get("image_side", 0)
+    targets = target_parts(lora.targets)
+    return {"LORA_RANK": lora.rank, "LORA_ALPHA": lora.alpha, "LORA_TARGETS": targets, "IMAGE_SIDE": side}
+
+
+def target_parts(targets: str | Iterable[str]) -> str:
+    """The choice of LORA_TARGETS that these layers are, or their names."""
+    parts = next((parts for parts, layers in TARGET_LAYERS.items() if layers == targets), None)
+    return parts or (targets if isinstance(targets, str) else " ".join(sorted(targets)))
+
+
+def check_start(config: FinetuneConfig, adapter: AdapterFiles) -> None:
+    """Raises ConfigError where LORA_RANK, LORA_ALPHA, LORA_TARGETS or IMAGE_SIDE are set to what START_ADAPTER does not
+    have.
 
     A value that is the default counts as not set: then the adapter's own is used, and recorded.
     """
-    plain = FinetuneConfig()
-    given = {"LORA_RANK": (config.lora_rank, plain.lora_rank), "LORA_ALPHA": (config.lora_alpha, plain.lora_alpha)}
-    has = {"LORA_RANK": lora.rank, "LORA_ALPHA": lora.alpha}
-    for name, (value, default) in given.items():
+    plain, has = FinetuneConfig(), start_form(adapter)
+    for name in has:
+        value, default = getattr(config, name.lower()), getattr(plain, name.lower())
         if value not in (default, has[name]):
             raise ConfigError(
                 f"{name}={value}: START_ADAPTER {config.start_adapter} has {has[name]}, which training cannot change; "
@@ -204,16 +229,11 @@ def check_start(config: FinetuneConfig, lora: LoraSettings) -> None:
             )
 
 
-def start_form(config: RunConfig) -> dict[str, Any]:
-    """LORA_RANK and LORA_ALPHA of a step that goes on from START_ADAPTER, which are the adapter's; empty for others.
-
-    Raises ModelError for an adapter that cannot be used.
-    """
+def started_form(config: RunConfig) -> dict[str, Any]:
+    """The same of a step that goes on from START_ADAPTER; empty for others. Raises ModelError for one that cannot be
+    used."""
     start = getattr(config, "start_adapter", "")
-    if not start:
-        return {}
-    lora = read_adapter(resolve(start)).lora
-    return {"LORA_RANK": lora.rank, "LORA_ALPHA": lora.alpha}
+    return start_form(read_adapter(resolve(start))) if start else {}
 
 
 def check_base(folder: Path) -> None:

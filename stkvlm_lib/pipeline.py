@@ -20,6 +20,7 @@ from stkvlm_lib.config import (
     ModelConfig,
     RunConfig,
     ScoreConfig,
+    check_reporters,
     make_config,
     unknown_parameters,
     upper,
@@ -91,6 +92,7 @@ def check_request(request: Request) -> None:
     configs = step_configs(request.profile or "cpu", request.parameters)
     check_places(configs["04"])
     check_start_adapter(configs["03"])
+    check_reporters(configs["03"])
 
 
 def step_configs(profile: str, parameters: dict[str, Any], run_dir: str = "") -> dict[str, RunConfig]:
@@ -190,7 +192,7 @@ def check_start_adapter(config: FinetuneConfig) -> None:
         adapter = read_adapter(runs.resolve(config.start_adapter))
     except ModelError as error:
         raise ConfigError(f"START_ADAPTER: {error}") from None
-    check_start(config, adapter.lora)
+    check_start(config, adapter)
     base, made_on = config.base_model, adapter.record["base"]
     same = hash_weights(base_folder(base)) == made_on["sha256"] if runs.base_is_local(base) else base == made_on["name"]
     if not same:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from stkvlm_lib import __version__, run_lock
 from stkvlm_lib.config import EMBEDDED, ROOT, STEPS, ConfigError, RunConfig, resolve, upper
 from stkvlm_lib.files import drop_parts, read_object, sha256, write_json
-from stkvlm_lib.model_files import start_form
+from stkvlm_lib.model_files import started_form
 from stkvlm_lib.notebook_kernel import CONNECTION_FILE
 
 if TYPE_CHECKING:
@@ -230,7 +230,7 @@ def recorded_parameters(config: RunConfig) -> dict[str, Any]:
     """A step's parameters as config.json keeps them: all but RUN_DIR, which says only where they are kept, and with the
     rank and alpha that training has. Raises ModelError for a START_ADAPTER that cannot be used."""
     given = {name: value for name, value in upper(config).items() if name != "RUN_DIR"}
-    return given | start_form(config)
+    return given | started_form(config)
 
 
 def changed_parameters(folder: Path, step: str, config: RunConfig) -> list[str]:

@@ -15,8 +15,8 @@ from stkvlm_lib.vlm import adapter, base_vlm
 from stkvlm_lib.vlm.adapter import adapter_mb, load_answerer, mean_image, new_adapter, put_adapter, save_adapter
 from stkvlm_lib.vlm.answering import image_outputs
 from stkvlm_lib.vlm.base_vlm import ModelError, find_base, load_base
-from stkvlm_lib.vlm.finetune import answer_loss
 from stkvlm_lib.vlm.packing import collate, pack
+from stkvlm_lib.vlm.trainer import answer_loss
 
 QUESTIONS = [["What track is this?", "What kart is the ego car?"], ["Is tux in front of or behind the ego car?"], []]
 

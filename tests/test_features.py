@@ -1,13 +1,18 @@
-"""Image tokens are those of the pictures, computed once, and kept by base."""
+"""Image tokens are those of the pictures, computed once, and kept by base, preparation and content."""
+
+import shutil
 
 import pytest
 import torch
-from tiny import make_base
+from tiny import copy_frames, fresh, make_base
 
+from stkvlm_lib import runs
+from stkvlm_lib.data.frame_sets import read_frames
+from stkvlm_lib.data.pictures import BrokenFile
 from stkvlm_lib.evaluation.asking import predict_plain
 from stkvlm_lib.qa.qa_sets import make_records
 from stkvlm_lib.vlm.adapter import load_answerer
-from stkvlm_lib.vlm.features import FeatureStore
+from stkvlm_lib.vlm.features import FeatureStore, shared_folder
 
 
 @pytest.fixture
@@ -50,6 +55,76 @@ def test_each_is_encoded_once_in_memory_and_on_disk(answerer, bundled, names, tm
     assert answerer.encoded == 3 and list(again) == pictures[::-1]
     assert all(torch.equal(again[p], every[p]) for p in pictures)
     assert all(torch.equal(first[p], every[p]) for p in first)
+
+
+def test_what_an_interrupt_comes_after_is_kept(answerer, bundled, names, tmp_path, monkeypatch):
+    store, encode = FeatureStore(answerer, bundled, 1, tmp_path), answerer.encode
+
+    def interrupted(images):
+        if answerer.encoded == 2:
+            raise KeyboardInterrupt
+        return encode(images)
+
+    monkeypatch.setattr(answerer, "encode", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        store.in_order([(name, False) for name in names], "encode")
+    monkeypatch.setattr(answerer, "encode", encode)
+    FeatureStore(answerer, bundled, 1, tmp_path).in_order([(name, False) for name in names], "encode")
+    assert answerer.encoded == 3
+
+
+def test_a_picture_that_has_changed_is_encoded_again(answerer, tmp_path):
+    frames = copy_frames(tmp_path / "frames", "valid", 1)
+    folder = read_frames(frames)
+    first, second = folder.views("valid")[:2]
+    picture = (first.image_file, False)
+    before = FeatureStore(answerer, folder, 4, tmp_path / "kept").of([picture], "encode")[picture]
+    shutil.copy(second.image_path, first.image_path)
+    after = FeatureStore(answerer, folder, 4, tmp_path / "kept").of([picture], "encode")[picture]
+    assert answerer.encoded == 2 and not torch.equal(before, after)
+    moved = read_frames(frames.rename(tmp_path / "moved"))
+    FeatureStore(answerer, moved, 4, tmp_path / "kept").of([picture], "encode")
+    assert answerer.encoded == 2, "what a picture shows counts, not where it lies"
+
+
+def test_a_missing_picture_is_named_with_what_to_do(answerer, tmp_path):
+    folder = read_frames(copy_frames(tmp_path / "frames", "valid", 1))
+    view = folder.views("valid")[0]
+    view.image_path.unlink()
+    with pytest.raises(BrokenFile, match="picture is missing; restore it"):
+        FeatureStore(answerer, folder, 4, tmp_path / "kept").of([(view.image_file, False)], "encode")
+
+
+def test_another_way_to_prepare_pictures_has_its_own(base_folder, bundled, names, tmp_path):
+    kept = [
+        FeatureStore(load_answerer(None, str(base_folder), image_side=side), bundled, 4, tmp_path).of(
+            [(names[0], False)], "encode"
+        )[names[0], False]
+        for side in (0, 96)
+    ]
+    assert [tokens.shape[0] for tokens in kept] == [64, 16] and len(list(tmp_path.iterdir())) == 2
+
+
+def test_an_adapter_that_sees_keeps_nothing_on_disk_and_the_base_sees_without_it(base_folder, bundled, names, tmp_path):
+    seeing = fresh(base_folder, targets="text+connector")
+    pictures = [(names[0], False)]
+    store = FeatureStore(seeing, bundled, 4, tmp_path)
+    ((chunk, tokens),) = store.batches(pictures)
+    assert not list(tmp_path.iterdir())
+    alone = load_answerer(None, str(base_folder)).encode([bundled.by_image_file[names[0]].image()])
+    torch.testing.assert_close(store.base_features(chunk, tokens), alone)
+    assert not torch.allclose(tokens, alone)
+    text = FeatureStore(fresh(base_folder), bundled, 4)
+    ((chunk, tokens),) = text.batches(pictures)
+    assert text.base_features(chunk, tokens) is tokens
+
+
+def test_the_environment_says_where_runs_share_them(monkeypatch, tmp_path):
+    assert shared_folder() is None, "tests leave nothing"
+    monkeypatch.setenv("STKVLM_FEATURES", str(tmp_path))
+    assert shared_folder() == tmp_path
+    monkeypatch.delenv("STKVLM_FEATURES")
+    assert shared_folder() == runs.OUTPUTS / ".features"
 
 
 def test_another_base_has_its_own(answerer, bundled, names, tmp_path):

@@ -15,9 +15,12 @@ from stkvlm_lib.evaluation.question_sets import records_to_score
 from stkvlm_lib.qa.generate import frames_by_split, write_qa_sets
 from stkvlm_lib.qa.qa_sets import make_records
 from stkvlm_lib.qa.training_draw import read_questions
-from stkvlm_lib.vlm import finetune
+from stkvlm_lib.vlm import finetune, trainer
 from stkvlm_lib.vlm.adapter import load_answerer
+from stkvlm_lib.vlm.diary import read_log
+from stkvlm_lib.vlm.divergence import TrainingDiverged, last_checkpoint, majority_share, majority_warning
 from stkvlm_lib.vlm.features import FeatureStore
+from stkvlm_lib.vlm.training_batches import packed_tokens
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +56,10 @@ def test_training_lowers_the_loss_and_leaves_what_scoring_needs(tmp_path, frames
     config, folder, train, valid = prepare(tmp_path, frames_dir, base, epochs=6)
     shown = []
     facts = finetune.finetune(finetune.build_trainable(config), config, folder, train, valid, show=shown.append)
-    losses = [row["loss"] for row in finetune.read_log(tmp_path) if "loss" in row]
+    losses = [row["loss"] for row in read_log(tmp_path) if "loss" in row]
     assert losses[-1] < 0.7 * losses[0]
-    assert shown[-1] == finetune.read_log(tmp_path)
-    exact = [row["valid_exact"] for row in finetune.read_log(tmp_path) if "valid_exact" in row]
+    assert shown[-1] == read_log(tmp_path)
+    exact = [row["valid_exact"] for row in read_log(tmp_path) if "valid_exact" in row]
     assert len(exact) == 3 and facts.valid_exact == max(exact)
     assert facts.questions == sum(len(p.questions) for p in train) and facts.pictures == 40
     assert facts.qa_per_second_train == pytest.approx(facts.questions * 6 / facts.train_seconds)
@@ -101,7 +104,7 @@ def test_training_lowers_the_loss_and_leaves_what_scoring_needs(tmp_path, frames
 def test_the_blind_answer_is_the_one_given_to_the_mean_picture(tmp_path, frames_dir, base):
     config, folder, train, _ = prepare(tmp_path, frames_dir, base)
     answerer = load_answerer(None, str(base))
-    mean = finetune.average_picture(folder, sorted({p.image_file for p in train}))
+    mean = finetune.average_picture(folder, train)
     _, records = records_to_score(ScoreConfig(run_dir=str(tmp_path), frames_dir=str(frames_dir)), folder)
     predictions, _ = predict(FeatureStore(answerer, folder, 4), records[:30], Blind(answerer, mean))
     for p in predictions[:6]:
@@ -132,7 +135,7 @@ def test_an_interrupted_training_ends_as_an_undisturbed_one(tmp_path, frames_dir
     assert whole.keys() == cut.keys()
     for name in whole:
         assert torch.equal(whole[name], cut[name]), name
-    log_whole, log_cut = finetune.read_log(tmp_path / "whole"), finetune.read_log(tmp_path / "cut")
+    log_whole, log_cut = read_log(tmp_path / "whole"), read_log(tmp_path / "cut")
     assert log_whole == log_cut
 
 
@@ -156,8 +159,8 @@ def test_a_checkpoint_cut_short_is_passed_over(tmp_path):
         (tmp_path / f"checkpoint-{step}").mkdir()
         if complete:
             (tmp_path / f"checkpoint-{step}" / "trainer_state.json").touch()
-    assert finetune.last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-12")
-    assert finetune.last_checkpoint(tmp_path / "none") is None
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-12")
+    assert last_checkpoint(tmp_path / "none") is None
 
 
 def test_a_loss_that_is_no_number_stops_the_training_and_nothing_is_saved_of_it(
@@ -171,10 +174,10 @@ def test_a_loss_that_is_no_number_stops_the_training_and_nothing_is_saved_of_it(
         losses.append(float(loss))
         return loss * float("nan") if len(losses) == 3 else loss
 
-    finetune_loss = finetune.answer_loss
-    monkeypatch.setattr(finetune, "answer_loss", breaks)
+    finetune_loss = trainer.answer_loss
+    monkeypatch.setattr(trainer, "answer_loss", breaks)
     with pytest.raises(
-        finetune.TrainingDiverged, match=r"loss of step 3 is nan.*lower LEARNING_RATE than 0\.003"
+        TrainingDiverged, match=r"loss of step 3 is nan.*lower LEARNING_RATE than 0\.003"
     ) as error:
         finetune.finetune(finetune.build_trainable(config), config, folder, train, valid)
     assert str(tmp_path / "training" / "checkpoint-2") in str(error.value)
@@ -185,13 +188,13 @@ def test_the_majority_is_that_of_each_family_and_a_score_below_it_is_warned_of(b
     records = make_records(bundled, "valid")
     tracks = [r for r in records if r.family == "track"]
     most = max(sum(r.answer == other.answer for r in tracks) for other in tracks)
-    assert finetune.majority_share(tracks) == most / len(tracks)
+    assert majority_share(tracks) == most / len(tracks)
     both = tracks + [r for r in records if r.family == "ego"][:1]
-    assert finetune.majority_share(both) == (most + 1) / len(both)
-    assert finetune.majority_share([]) is None
-    assert "0.000 at last" in finetune.majority_warning([0.5, 0.0], 0.3)
-    assert "lower LEARNING_RATE" in finetune.majority_warning([0.3], 0.3)
-    assert finetune.majority_warning([0.1, 0.5], 0.3) == finetune.majority_warning([], None) == ""
+    assert majority_share(both) == (most + 1) / len(both)
+    assert majority_share([]) is None
+    assert "0.000 at last" in majority_warning([0.5, 0.0], 0.3)
+    assert "lower LEARNING_RATE" in majority_warning([0.3], 0.3)
+    assert majority_warning([0.1, 0.5], 0.3) == majority_warning([], None) == ""
 
 
 def test_training_goes_on_from_an_adapter(tmp_path, frames_dir, base):
@@ -234,7 +237,7 @@ def test_without_a_test_split_valid_is_not_used_to_choose(tmp_path, frames_dir, 
 
 def test_a_packed_example_shows_which_tokens_are_learnt(tmp_path, frames_dir, base):
     config, _, train, _ = prepare(tmp_path, frames_dir, base)
-    tokens, learnt, segments = finetune.packed_tokens(load_answerer(None, str(base)), train[0])
+    tokens, learnt, segments = packed_tokens(load_answerer(None, str(base)), train[0])
     shown = [t.replace("Ġ", "") for t, kept in zip(tokens, learnt, strict=True) if kept]
     assert shown[0] == train[0].answers[0] and shown[1] == "<end_of_utterance>"
     assert sum(t == "<end_of_utterance>" for t in shown) == len(train[0].questions) == max(segments)

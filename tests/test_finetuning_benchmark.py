@@ -5,13 +5,15 @@ import statistics
 import sys
 
 import pytest
-from stkvlm_lib.scores.metrics import score
-from stkvlm_lib.scores.scoring import write_predictions
 from tiny import copy_frames, prediction
 
+from stkvlm_lib.analysis.accuracy import score
+from stkvlm_lib.analysis.intervals import Bootstrap
 from stkvlm_lib.config import ROOT, ConfigError
 from stkvlm_lib.data.frame_sets import read_frames
+from stkvlm_lib.evaluation.predictions import write_answers
 from stkvlm_lib.files import read_json, write_json
+from stkvlm_lib.vlm import finetune, train_run
 
 RACES = "abcdefgh"
 
@@ -34,8 +36,8 @@ def answered(study, setting, right, pictures=0):
     """Leave the answers of a setting that has the question about each race in `right` right."""
     folder = study.folder / str(setting)
     rows = [prediction(race, "tux", "tux" if race in right else "gnu", "ego", blind_correct=None) for race in RACES]
-    write_predictions(rows, folder / "predictions.jsonl")
-    write_json(folder / "metrics.json", score(rows, resamples=100, seed=0))
+    write_answers(rows, folder / "predictions.jsonl")
+    write_json(folder / "metrics.json", score(rows, Bootstrap(rows, 100, 0)).as_json())
     write_json(folder / "training.json", {"pictures": pictures, "steps": pictures // 10})
     return setting
 
@@ -90,7 +92,8 @@ def test_an_interrupted_study_goes_on_and_a_finished_one_does_nothing(
         copy_frames(frames, split, n)
     assert len(read_frames(frames).races("train")) == 2
     arguments = monkeypatch, frames, base_folder, out, "--only", "races", "--races", "0.5"
-    whole, trained = benchmark.finetune, []
+    monkeypatch.setenv("STKVLM_FEATURES", str(tmp_path / "features"))
+    whole, trained, kept = finetune.finetune, [], lambda: len(list((tmp_path / "features").rglob("*.safetensors")))
 
     class Killed(Exception):
         pass
@@ -99,18 +102,18 @@ def test_an_interrupted_study_goes_on_and_a_finished_one_does_nothing(
         if "valid_exact" not in rows[-1] and rows[-1]["step"] > 4:
             raise Killed
 
-    def watched(*args, resume, features, **kwargs):
-        trained.append((len(args[3]), resume, len(list(features.folder.glob("*.safetensors")))))
+    def watched(*args, resume, show, features):
+        trained.append((len(args[3]), resume, kept()))
         return whole(*args, resume=resume, features=features, show=None if len(trained) > 1 else kill)
 
-    monkeypatch.setattr(benchmark, "finetune", watched)
+    monkeypatch.setattr(train_run, "finetune", watched)
     with pytest.raises(Killed):
         start(benchmark, *arguments)
     start(benchmark, *arguments)
     assert trained[:2] == [(25, False, 0), (25, True, 2)], "gone on with, the pictures not encoded again"
     assert len(trained) == 3 and trained[2][0] < 25 and trained[2][2] == 3, "train, valid and test of the first"
     (folder,) = out.iterdir()
-    assert len(list(folder.glob("features/*/*.safetensors"))) == 3
+    assert kept() == 3
     figures, text = read_json(folder / "races.json"), (folder / "races.md").read_text()
     assert figures["2"]["training"]["steps"] > figures["1"]["training"]["steps"]
     shown = capsys.readouterr().out

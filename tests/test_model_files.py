@@ -11,6 +11,7 @@ import pytest
 from stkvlm_lib.config import ROOT, ConfigError, FinetuneConfig
 from stkvlm_lib.model_files import (
     LORA_TARGETS,
+    AdapterFiles,
     LoraSettings,
     ModelError,
     check_base,
@@ -240,11 +241,15 @@ def test_an_index_names_files_of_the_folder_alone(base, index):
         check_base(base)
 
 
-def test_rank_and_alpha_are_those_of_the_start_adapter():
-    lora = LoraSettings(4, 8, 0.0, LORA_TARGETS)
+def test_the_form_is_that_of_the_start_adapter(tmp_path):
+    lora = AdapterFiles(tmp_path, {"image_side": 96}, LoraSettings(4, 8, 0.0, LORA_TARGETS), {})
     check_start(FinetuneConfig(start_adapter="a"), lora)
-    check_start(FinetuneConfig(start_adapter="a", lora_rank=4, lora_alpha=8), lora)
+    check_start(FinetuneConfig(start_adapter="a", lora_rank=4, lora_alpha=8, image_side=96), lora)
     with pytest.raises(ConfigError, match="LORA_RANK=2: START_ADAPTER a has 4.*leave LORA_RANK out"):
         check_start(FinetuneConfig(start_adapter="a", lora_rank=2), lora)
     with pytest.raises(ConfigError, match="LORA_ALPHA=4: START_ADAPTER a has 8"):
         check_start(FinetuneConfig(start_adapter="a", lora_alpha=4), lora)
+    with pytest.raises(ConfigError, match="LORA_TARGETS=text.connector: START_ADAPTER a has text,"):
+        check_start(FinetuneConfig(start_adapter="a", lora_targets="text+connector"), lora)
+    with pytest.raises(ConfigError, match="IMAGE_SIDE=192: START_ADAPTER a has 96"):
+        check_start(FinetuneConfig(start_adapter="a", image_side=192), lora)

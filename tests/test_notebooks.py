@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import nbformat
@@ -67,7 +68,9 @@ def test_notebooks_are_thin_and_committed_without_outputs(path):
     for cell in code:
         assert not cell.outputs and cell.execution_count is None
         assert not re.search(r"^\s*(def|class) ", cell.source, re.M)
-        assert len(cell.source.splitlines()) <= 25
+    assert all(len(cell.source.splitlines()) <= 25 for cell in code[1:])
+    kind = next(kind for name, kind in (ALONE | STEPS).values() if name == path.stem)
+    assert len(code[0].source.splitlines()) == len(fields(kind)), "one line a parameter, and nothing else"
 
 
 def test_a_run_leaves_all_its_artefacts(smoke_run):

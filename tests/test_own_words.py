@@ -62,7 +62,7 @@ def views(bundled, names):
 class Parrot:
     """Right in the template, `unknown` to whatever holds `mario` or `our`, wrong to all else."""
 
-    device = "cpu"
+    device, adapter_sees = "cpu", False
 
     def __init__(self, truth):
         self.truth = truth

@@ -32,10 +32,10 @@ def copy_frames(folder: Path, split: str, n: int, into: str | None = None) -> Pa
     return folder
 
 
-def fresh(base_folder, quantization="nf4", seed=0) -> AnswerModel:
+def fresh(base_folder, quantization="nf4", seed=0, targets="text") -> AnswerModel:
     """A base with a new adapter whose B matrices are not zero, so that it changes answers and passes gradients."""
     base = find_base(str(base_folder))
-    model = new_adapter(load_base(base, quantization), rank=4, alpha=8, dropout=0.0, seed=seed)
+    model = new_adapter(load_base(base, quantization), rank=4, alpha=8, dropout=0.0, seed=seed, targets=targets)
     torch.manual_seed(seed)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:

@@ -54,8 +54,9 @@ def predict(
         seconds += time.monotonic() - begin
         closed |= _answer_closed(answerer, features, asked)
         if base_too:
+            plain = store.base_features(chunk, features)
             with answerer.without_adapter():
-                _collect(base, asked, answerer.answer_encoded(features, questions))
+                _collect(base, asked, answerer.answer_encoded(plain, questions))
         begin = time.monotonic()
     rows = []
     for r in records:
@@ -76,8 +77,9 @@ def predict_plain(
         questions = [[record.question for record in group] for group in asked]
         _collect(ours, asked, store.answerer.answer_encoded(features, questions))
         if base_too:
+            plain = store.base_features(chunk, features)
             with store.answerer.without_adapter():
-                _collect(base, asked, store.answerer.answer_encoded(features, questions))
+                _collect(base, asked, store.answerer.answer_encoded(plain, questions))
     keys = [(r.image_file, r.question) for r in records]
     return [as_prediction(r, ours[key], base=base.get(key)) for r, key in zip(records, keys, strict=True)]
 

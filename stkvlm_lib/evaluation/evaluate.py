@@ -20,7 +20,7 @@ from stkvlm_lib.qa.label_faults import label_faults
 from stkvlm_lib.qa.qa_sets import Record
 from stkvlm_lib.runs import peak_memory_mb, recorded_parameters
 from stkvlm_lib.vlm.adapter import adapter_mb, load_answerer, mean_image
-from stkvlm_lib.vlm.features import FeatureStore
+from stkvlm_lib.vlm.features import FeatureStore, shared_folder
 
 
 @dataclass
@@ -42,7 +42,7 @@ class Evaluation:
         """The model, loaded when the first question is asked, with the image tokens of what it has seen."""
         config = self.config
         model = load_answerer(config.adapter_path, config.base_model, config.base_revision, config.quantization)
-        return FeatureStore(model, self.frames, config.eval_batch_size)
+        return FeatureStore(model, self.frames, config.eval_batch_size, shared_folder())
 
     @cached_property
     def blind(self) -> Blind:

@@ -2,8 +2,7 @@
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from sys import intern
 from typing import TypeVar
@@ -11,11 +10,11 @@ from typing import TypeVar
 from stkvlm_lib.config import FinetuneConfig
 from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.data.frames import View
-from stkvlm_lib.files import write_jsonl
 from stkvlm_lib.grammar.families import pick
 from stkvlm_lib.grammar.questions import answer, ask_all, family_of
 from stkvlm_lib.grammar.scene import STRICT_RULES, Reason, Scene, mirror_box, read_scene
 from stkvlm_lib.grammar.wordings import TASK_OF, ask_worded, unanswerable
+from stkvlm_lib.qa.drawn import DRAWN, DrawnPictures, TrainingPicture, write_drawn
 from stkvlm_lib.qa.qa_sets import (
     COURSE,
     EXTENDED,
@@ -31,21 +30,6 @@ from stkvlm_lib.qa.qa_sets import (
 Pairs = list[tuple[str, str]]
 """(question, answer)"""
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class TrainingPicture:
-    """A picture drawn for training with its questions; `mirrored` flips it and its answers left to right.
-
-    families: of the questions; `unknown` for those that no picture answers, `task_of` for those that ask for the task
-    of another.
-    """
-
-    image_file: str
-    mirrored: bool
-    questions: tuple[str, ...]
-    answers: tuple[str, ...]
-    families: tuple[str, ...]
 
 
 def draw_pictures(image_files: Iterable[str], n: int, seed: int) -> list[str]:
@@ -86,8 +70,8 @@ def draw_training(
     extended: Iterable[Record] = (),
     extended_per_view: int = 0,
     worded_per_view: int = 0,
-) -> list[TrainingPicture]:
-    """Pictures and questions for training, seeded per picture.
+) -> Iterator[TrainingPicture]:
+    """Pictures and questions for training, one by one, seeded per picture.
 
     records: of the ten forms, of which a picture keeps at most `per_view`. extended: of all families, of which it keeps
     at most `extended_per_view`, its families in turn. worded_per_view: questions of all families in drawn words, by the
@@ -98,7 +82,6 @@ def draw_training(
     """
     groups = _pairs_by_picture(records)
     more = _trainable_pairs(extended) if extended_per_view else {}
-    drawn = []
     for name in draw_pictures(groups, views, seed):
         view = folder.by_image_file[name]
         sides = [(False, groups[name], more.get(name, []))]
@@ -112,8 +95,7 @@ def draw_training(
                 scene = read_scene(view, mirror_box if mirrored else None, STRICT_RULES)
                 asked += _worded(scene, worded_per_view, random.Random(f"worded-{seed}-{name}-{mirrored}"))
             families, questions, answers = zip(*asked, strict=True)
-            drawn.append(TrainingPicture(name, mirrored, questions, answers, families))
-    return drawn
+            yield TrainingPicture(name, mirrored, questions, answers, families)
 
 
 def draw_calibration(valid: Iterable[Record], folder: FrameSet, worded: int, seed: int) -> dict[str, Pairs]:
@@ -178,14 +160,15 @@ def _in_turn(pairs: Pairs, n: int, seed: int, name: str, mirrored: bool) -> Pair
 
 def read_questions(
     config: FinetuneConfig, folder: FrameSet, qa: Path | None = None
-) -> tuple[list[TrainingPicture], list[Record]]:
+) -> tuple[DrawnPictures, list[Record]]:
     """What notebook 03 trains on and chooses the checkpoint by, drawn from the run's qa/train.jsonl and qa/valid.jsonl.
 
-    Without valid questions, or where valid is the only held-out split and so must stay unseen for scoring, the second
-    is empty and the last checkpoint is kept. qa: another folder of these files, one that several runs share.
+    What is drawn for training is written to the run's qa/train_drawn.jsonl and read from there. Without valid
+    questions, or where valid is the only held-out split and so must stay unseen for scoring, the second is empty and
+    the last checkpoint is kept. qa: another folder of these files, one that several runs share.
     """
     written = qa or config.run_path / "qa"
-    train, valid, test = (written / COURSE.format(split) for split in (TRAIN, "valid", "test"))
+    train = written / COURSE.format(TRAIN)
     if not train.exists():
         raise QaError(
             f"{written}: no train questions (a folder of under three races, or without train/); nothing to train"
@@ -201,11 +184,17 @@ def read_questions(
         extended_per_view=config.extended_per_view,
         worded_per_view=config.worded_per_view,
     )
+    return write_drawn(drawn, config.run_path / "qa" / DRAWN), read_valid(config, written)
+
+
+def read_valid(config: FinetuneConfig, qa: Path) -> list[Record]:
+    """The questions that choose the checkpoint, see `read_questions`."""
+    valid, test = (qa / COURSE.format(split) for split in ("valid", "test"))
     if not (valid.exists() and test.exists()):
-        return drawn, []
+        return []
     records = read_records(valid)
     names = set(draw_pictures((r.image_file for r in records), config.valid_views, config.seed))
-    return drawn, [record for record in records if record.image_file in names]
+    return [record for record in records if record.image_file in names]
 
 
 def _of_races(path: Path, n: int, seed: int) -> Iterator[Record]:
@@ -216,12 +205,7 @@ def _of_races(path: Path, n: int, seed: int) -> Iterator[Record]:
     return (record for record in stream_records(path) if record.race in drawn)
 
 
-def write_drawn(pictures: Iterable[TrainingPicture], path: Path) -> None:
-    """What was drawn for training, a picture a line."""
-    write_jsonl(path, map(asdict, pictures))
-
-
-def drawn_composition(pictures: Sequence[TrainingPicture]) -> Composition:
+def drawn_composition(pictures: Iterable[TrainingPicture]) -> Composition:
     """How often each answer of each family was drawn."""
     told = Counter(pair for p in pictures for pair in zip(p.families, p.answers, strict=True))
     return ordered(Counter({pair: n for pair, n in told.items() if pair[0] != TASK_OF}))

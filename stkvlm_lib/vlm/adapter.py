@@ -17,9 +17,9 @@ from stkvlm_lib.data.pictures import BrokenFile, load_image
 from stkvlm_lib.files import errors_naming, give_usual_mode, write_json, write_text
 from stkvlm_lib.model_files import (
     ADAPTER_WEIGHTS,
-    LORA_TARGETS,
     MEAN_IMAGE_FILE,
     RECORD_FILE,
+    TARGET_LAYERS,
     AdapterFiles,
     LoraSettings,
     ModelError,
@@ -33,10 +33,12 @@ from stkvlm_lib.vlm.plain_use import lines_of_adapter, plain_template
 MAX_ADAPTER_MB = 50
 
 
-def new_adapter(model: nn.Module, *, rank: int, alpha: int, dropout: float, seed: int) -> PeftModel:
-    """A fresh LoRA adapter on the text model, the same for the same seed."""
+def new_adapter(
+    model: nn.Module, *, rank: int, alpha: int, dropout: float, seed: int, targets: str = "text"
+) -> PeftModel:
+    """A fresh LoRA adapter on the parts of the model that `targets` names, the same for the same seed."""
     torch.manual_seed(seed)
-    return _with_lora(model, LoraSettings(rank, alpha, dropout, LORA_TARGETS), trainable=True)
+    return _with_lora(model, LoraSettings(rank, alpha, dropout, TARGET_LAYERS[targets]), trainable=True)
 
 
 def _with_lora(model: nn.Module, lora: LoraSettings, *, trainable: bool) -> PeftModel:
@@ -93,6 +95,7 @@ def save_adapter(answerer: AnswerModel, folder: Path, mean_image: Image.Image, *
         mean_image.save(folder / MEAN_IMAGE_FILE)
     versions = {"python": platform.python_version(), "torch": torch.__version__}
     record = {"base": answerer.base.record(), "versions": versions, "temperature": answerer.temperature}
+    record |= {"image_side": answerer.image_side} if answerer.image_side else {}
     write_json(folder / RECORD_FILE, record | facts)
     size = adapter_mb(folder)
     if size >= MAX_ADAPTER_MB:
@@ -153,22 +156,24 @@ def load_answerer(
     quantization: str = "nf4",
     *,
     trainable: bool = False,
+    image_side: int = 0,
 ) -> AnswerModel:
     """A base with an adapter (None: the base alone). base_model None: the base that the adapter names, which is then
     not fetched from a hub, as nobody has asked for it.
 
-    trainable: leave the adapter's weights open to training.
+    trainable: leave the adapter's weights open to training. image_side: of a base without an adapter; an adapter has
+    its own.
     Raises ModelError for files that are missing, broken or do not fit each other, and when the adapter was made on
     another base than the one given.
     """
     files = read_adapter(adapter_dir) if adapter_dir else None
     base = base_of(files, base_model, revision) if files else find_base(base_model or EMBEDDED, revision)
-    processor = load_processor(base)
+    side = files.record.get("image_side", 0) if files else image_side
+    processor = load_processor(base, side)
     model = load_base(base, quantization)
-    if not files:
-        return AnswerModel(base, model, processor)
-    answerer = AnswerModel(base, put_adapter(model, files, trainable=trainable), processor)
-    answerer.temperature = files.record.get("temperature", 1.0)
+    answerer = AnswerModel(base, put_adapter(model, files, trainable=trainable) if files else model, processor)
+    answerer.temperature = files.record.get("temperature", 1.0) if files else 1.0
+    answerer.image_side = side
     return answerer
 
 

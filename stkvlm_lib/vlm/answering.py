@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from peft import PeftModel
+from peft.tuners.lora import LoraLayer
 from PIL import Image
 from torch import nn
 from transformers import DynamicCache
@@ -56,6 +57,8 @@ class AnswerModel:
         self.device = pick_device()
         self.temperature = 1.0
         """Divides all logits before they become confidence; see `temperature.fit_temperature`. Answers are the same."""
+        self.image_side = 0
+        """Of the square that pictures are brought to, where it is not the base's own."""
 
     def answer(self, image: Image.Image, question: str) -> Answer:
         """Answer one question about one picture of any size."""
@@ -63,16 +66,27 @@ class AnswerModel:
 
     @torch.inference_mode()
     def encode(self, images: Sequence[Image.Image]) -> torch.Tensor:
-        """Pictures -> image tokens (B, tokens, D) in the text model's space. The adapter has no part in them."""
+        """Pictures -> image tokens (B, tokens, D) in the text model's space; the adapter has a part in them only where
+        `adapter_sees`."""
         at_once = CPU_PICTURES_AT_ONCE if self.device.type == "cpu" else max(1, len(images))
         parts = [images[start : start + at_once] for start in range(0, len(images), at_once)]
         with self._evaluating():
             return torch.cat([self._encode(part) for part in parts])
 
     def _encode(self, images: Sequence[Image.Image]) -> torch.Tensor:
-        inputs = self.processor.image_processor(images=[[image] for image in images], return_tensors="pt")
-        inputs = {name: inputs[name].to(self.device) for name in ("pixel_values", "pixel_attention_mask")}
+        inputs = {name: tensor.to(self.device) for name, tensor in self.pixels(images).items()}
         return torch.stack(self.core.get_image_features(**inputs).pooler_output)
+
+    def pixels(self, images: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
+        """Pictures as the vision tower takes them: pixel_values (B, 1, 3, side, side) and which of them are picture."""
+        inputs = self.processor.image_processor(images=[[image] for image in images], return_tensors="pt")
+        return {name: inputs[name] for name in ("pixel_values", "pixel_attention_mask")}
+
+    @property
+    def adapter_sees(self) -> bool:
+        """Whether the adapter changes vision tower or connector, so that image tokens depend on it."""
+        seeing = (self.core.model.vision_model, self.core.model.connector)
+        return any(isinstance(module, LoraLayer) for part in seeing for module in part.modules())
 
     @torch.inference_mode()
     def answer_encoded(self, features: torch.Tensor, questions: Sequence[Sequence[str]]) -> list[list[Answer]]:

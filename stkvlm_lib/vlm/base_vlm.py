@@ -4,6 +4,7 @@ A base is `embedded` (models/embedded), a local folder, or a hub id. All three l
 the same layers, on a CPU as on a GPU.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,8 @@ from torch import nn
 from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig
 from transformers.utils.logging import disable_progress_bar
 
-from stkvlm_lib.config import EMBEDDED, ROOT, resolve
+from stkvlm_lib.config import EMBEDDED, ROOT, ConfigError, resolve
+from stkvlm_lib.files import read_object
 from stkvlm_lib.grammar.spelling import plain
 from stkvlm_lib.model_files import ModelError, base_weights, check_base, hash_weights
 from stkvlm_lib.vlm.packing import Options, Segment
@@ -87,7 +89,11 @@ def _first_line(error: Exception) -> str:
 
 
 def pick_device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The GPU, of several the one that a launcher gives this process (LOCAL_RANK), or the CPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    rank = os.environ.get("LOCAL_RANK")
+    return torch.device("cuda", int(rank)) if rank else torch.device("cuda")
 
 
 def compute_dtype(device: torch.device) -> torch.dtype:
@@ -180,20 +186,36 @@ def _check_layers(model: nn.Module) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
-def load_processor(base: Base) -> AutoProcessor:
+def load_processor(base: Base, image_side: int = 0) -> AutoProcessor:
     """The base's processor, set to one square crop a picture: splitting would cut a small frame into 13 crops.
 
-    Raises ModelError where its files do not make one that lays out a question.
+    image_side: of the crop, in pixels; 0 for the base's own. The number of image tokens follows from it.
+    Raises ModelError where its files do not make one that lays out a question, ConfigError for a side that cannot be.
     """
     try:
         processor = AutoProcessor.from_pretrained(base.folder, **_FROM_DISK)
         pictures = processor.image_processor
         pictures.do_image_splitting = False
         pictures.size = {"longest_edge": dict(pictures.max_image_size)["longest_edge"]}
+        if image_side:
+            _set_side(processor, base, image_side)
         Prompt(processor)
+    except ConfigError:
+        raise
     except Exception as error:  # of any kind, by what is wrong with the files
         raise ModelError(_unusable(base, "processor", error)) from error
     return processor
+
+
+def _set_side(processor: AutoProcessor, base: Base, side: int) -> None:
+    """One image token stands for a square of patches; positions of patches are fractions of the side in Idefics3."""
+    config = read_object(base.folder / "config.json")
+    token = config["vision_config"]["patch_size"] * config["scale_factor"]
+    own = processor.image_processor.size["longest_edge"]
+    if side % token:
+        raise ConfigError(f"IMAGE_SIDE={side}: must be a multiple of {token} px for {base.name}, 0 for its own {own}")
+    processor.image_processor.size = processor.image_processor.max_image_size = {"longest_edge": side}
+    processor.image_seq_len = (side // token) ** 2
 
 
 class Prompt:

@@ -113,12 +113,16 @@ def pack_options(prefix: Sequence[int], asked: Sequence[Options]) -> PackedOptio
     return PackedOptions(ids, positions, segments, parents, predictors, targets)
 
 
-def segment_mask(segment_ids: torch.Tensor, parent_ids: torch.Tensor | None = None) -> torch.Tensor:
+def segment_mask(
+    segment_ids: torch.Tensor, parent_ids: torch.Tensor | None = None, position_ids: torch.Tensor | None = None
+) -> torch.Tensor:
     """Who sees whom. segment_ids, parent_ids: (B, T) int, -1 for padding -> (B, 1, T, T) bool, True where row may see
-    column: the prefix, its own segment and its segment's parent, all of them up to itself."""
+    column: the prefix (segment 0), its own segment and its segment's parent, all of them up to itself: by place in the
+    sequence, or by position where segments do not stand in one piece."""
     rows, columns = segment_ids[:, :, None], segment_ids[:, None, :]
-    order = torch.arange(segment_ids.shape[1], device=segment_ids.device)
-    causal = order[:, None] >= order[None, :]
+    places = torch.arange(segment_ids.shape[1], device=segment_ids.device)[None]
+    order = places if position_ids is None else position_ids
+    causal = order[:, :, None] >= order[:, None, :]
     visible = (columns == 0) | (columns == rows)
     if parent_ids is not None:
         visible |= columns == parent_ids[:, :, None]
@@ -155,4 +159,4 @@ def collate_options(examples: Sequence[PackedOptions], pad_id: int) -> dict[str,
 def padded(rows: Sequence[list[int]], value: int) -> torch.Tensor:
     """Lists of different lengths -> (B, T) int, filled up with `value` on the right."""
     length = max(map(len, rows))
-    return torch.tensor([row + [value] * (length - len(row)) for row in rows])
+    return torch.tensor([row + [value] * (length - len(row)) for row in rows], dtype=torch.long)
