@@ -8,8 +8,8 @@ from stkvlm_lib.analysis.scored_run import ScoredRun
 from stkvlm_lib.config import ScoreConfig
 from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.data.frames import Detection, Frame, View
-from stkvlm_lib.evaluation.predictions import Prediction, is_exact, is_prefix
-from stkvlm_lib.grammar.questions import ask_all, read_question
+from stkvlm_lib.evaluation.predictions import Prediction, is_prefix
+from stkvlm_lib.grammar.questions import ask_all, is_exact, read_question
 from stkvlm_lib.grammar.scene import read_scene
 
 KARTS = ("tux", "gnu", "kiki", "puffy", "konqi")

@@ -6,8 +6,7 @@ import pytest
 from tiny import fresh, pictures
 
 from stkvlm_lib.evaluation.asking import Blind, as_prediction, predict, predict_plain
-from stkvlm_lib.evaluation.predictions import is_exact
-from stkvlm_lib.grammar.questions import FAMILIES
+from stkvlm_lib.grammar.questions import FAMILIES, is_exact
 from stkvlm_lib.qa.qa_sets import Record, make_records
 from stkvlm_lib.vlm.answering import Answer
 from stkvlm_lib.vlm.features import FeatureStore

@@ -10,11 +10,11 @@ from stkvlm_lib.evaluation.predictions import (
     ChoicePrediction,
     PairPrediction,
     further_file,
-    is_exact,
     is_prefix,
     read_answers,
     write_answers,
 )
+from stkvlm_lib.grammar.questions import is_exact
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ import torch
 from PIL import Image
 
 from stkvlm_lib.config import ROOT
-from stkvlm_lib.evaluation.predictions import Prediction, is_exact, is_prefix
+from stkvlm_lib.evaluation.predictions import Prediction, is_prefix
+from stkvlm_lib.grammar.questions import is_exact
 from stkvlm_lib.pretraining.embedded import build_model, build_processor
 from stkvlm_lib.vlm.adapter import new_adapter
 from stkvlm_lib.vlm.answering import AnswerModel

@@ -27,7 +27,7 @@ from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.data.frames import BOX_FRAME, View
 from stkvlm_lib.evaluation.predictions import Prediction
 from stkvlm_lib.figures.style import BLACK, BLUE, GREEN, VERMILLION, family_rows, plain
-from stkvlm_lib.grammar.questions import FAMILIES, OTHER, answer, normalise, read_question
+from stkvlm_lib.grammar.questions import FAMILIES, OTHER, answer, is_exact, read_question
 from stkvlm_lib.grammar.scene import IMAGE_SIZE, Box, Scene, read_scene
 from stkvlm_lib.number_text import count, percent
 
@@ -171,7 +171,7 @@ def oracle_rates(predictions: Sequence[Prediction], folder: FrameSet, seed: int)
 def _stays(p: Prediction, scene: Scene, names: Sequence[str]) -> bool:
     """Whether a question has its truth in a scene. A kart that has become too small to count has no place."""
     there = {kart.name for kart in scene.karts}
-    return there.issuperset(names) and normalise(str(answer(p.question, scene))) == normalise(p.answer)
+    return there.issuperset(names) and is_exact(str(answer(p.question, scene)), p.answer)
 
 
 def _moved_scenes(view: View, seed: int) -> list[Scene]:

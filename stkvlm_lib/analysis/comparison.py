@@ -18,7 +18,7 @@ from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.evaluation.predictions import HEADLINE, Prediction, read_answers
 from stkvlm_lib.figures.style import BLACK, BLUE, GREY, VERMILLION, family_rows, message, plain
 from stkvlm_lib.figures.tiles import question_tiles, wrapped
-from stkvlm_lib.grammar.questions import normalise
+from stkvlm_lib.grammar.questions import is_exact
 from stkvlm_lib.number_text import count, interval, percent, points
 from stkvlm_lib.runs import compared_run
 
@@ -59,7 +59,7 @@ def share(ours: Iterable[Prediction], other: Iterable[Prediction]) -> Shared:
     """Pair the answers to the same question about the same picture. Raises ComparisonError where there is none."""
     mine, theirs = ({(p.image_file, p.question): p for p in rows} for rows in (ours, other))
     both = [Pair(mine[key], theirs[key]) for key in mine if key in theirs]
-    pairs = [pair for pair in both if normalise(pair.ours.answer) == normalise(pair.other.answer)]
+    pairs = [pair for pair in both if is_exact(pair.ours.answer, pair.other.answer)]
     if not pairs:
         raise ComparisonError(_nothing_shared(mine, theirs, len(both)))
     return Shared(pairs, len(mine) - len(both), len(theirs) - len(both), len(both) - len(pairs))

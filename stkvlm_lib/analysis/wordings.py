@@ -11,7 +11,7 @@ from stkvlm_lib.analysis.measured import Interval, Share
 from stkvlm_lib.analysis.scored_run import Analysis, ScoredRun
 from stkvlm_lib.analysis.sections import Section, Table, family_lines, table
 from stkvlm_lib.evaluation.predictions import Prediction
-from stkvlm_lib.grammar.questions import FAMILIES, normalise
+from stkvlm_lib.grammar.questions import FAMILIES, is_exact
 from stkvlm_lib.number_text import count, interval, percent, points
 
 
@@ -78,7 +78,7 @@ def compare_wordings(
     """The same questions in two wordings, over all and by family. Intervals are those of the new wording's rows."""
     now, before = column(new, "correct"), column(known, "correct")
     pairs = zip(known, new, strict=True)
-    same = np.array([normalise(a.prediction) == normalise(b.prediction) for a, b in pairs], float)
+    same = np.array([is_exact(a.prediction, b.prediction) for a, b in pairs], float)
 
     def figures(member: np.ndarray) -> WordingPair:
         return WordingPair(

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from PIL import Image
 
-from stkvlm_lib.evaluation.predictions import Prediction, is_exact, is_prefix
-from stkvlm_lib.grammar.questions import FAMILIES
+from stkvlm_lib.evaluation.predictions import Prediction, is_prefix
+from stkvlm_lib.grammar.questions import FAMILIES, is_exact
 from stkvlm_lib.qa.qa_sets import Record, by_picture
 from stkvlm_lib.vlm.answering import Answer, AnswerModel, ranked
 from stkvlm_lib.vlm.features import FeatureStore

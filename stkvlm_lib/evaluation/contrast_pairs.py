@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from stkvlm_lib.config import ScoreConfig
 from stkvlm_lib.data.frame_sets import FrameSet
-from stkvlm_lib.evaluation.predictions import PairPrediction, is_exact
+from stkvlm_lib.evaluation.predictions import PairPrediction
 from stkvlm_lib.evaluation.question_sets import check_pictures, draw
+from stkvlm_lib.grammar.questions import is_exact
 from stkvlm_lib.qa.contrast import KINDS, ContrastItem, Pair, pairs_of, read_contrast
 from stkvlm_lib.qa.qa_sets import CONTRAST, CUSTOM_SPLIT
 from stkvlm_lib.vlm.features import FeatureStore, Picture

@@ -84,11 +84,6 @@ class ChoicePrediction:
     blind_correct: bool
 
 
-def is_exact(prediction: str, answer: str) -> bool:
-    """Strict match: the whole answer, lower-cased and stripped."""
-    return normalise(prediction) == normalise(answer)
-
-
 def is_prefix(prediction: str, answer: str) -> bool:
     """The course grader's match: the prediction is cut to the answer's length first ("12" passes for "1")."""
     return normalise(prediction)[: len(normalise(answer))] == normalise(answer)

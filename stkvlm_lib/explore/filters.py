@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stkvlm_lib.grammar.questions import in_order, normalise
+from stkvlm_lib.grammar.questions import in_order, is_exact
 from stkvlm_lib.grammar.scene import Box, Kart, Scene
 from stkvlm_lib.qa.qa_sets import Record
 
@@ -118,7 +118,7 @@ def compared(first: "Prediction | Given | None", second: "Prediction | Given | N
     """What can be said of two answers to one question, of COMPARED; nothing where one of them was not given."""
     if not first or not second:
         return []
-    said = [SAME if normalise(first.prediction) == normalise(second.prediction) else DIFFERENT]
+    said = [SAME if is_exact(first.prediction, second.prediction) else DIFFERENT]
     if first.correct != second.correct:
         said.append(ONLY_FIRST if first.correct else ONLY_SECOND)
     return said

@@ -12,7 +12,7 @@ from stkvlm_lib.explore.state import NOTHING_LEFT, Detected, ExplorerState
 from stkvlm_lib.explore.understanding import UNKNOWN_MEANS, is_known_answer, is_unknown
 from stkvlm_lib.figures.drawing import ROLE_COLOURS, TOO_SMALL
 from stkvlm_lib.figures.style import VERMILLION
-from stkvlm_lib.grammar.questions import FAMILIES, normalise
+from stkvlm_lib.grammar.questions import FAMILIES, is_exact
 from stkvlm_lib.qa.label_check import Mark, key_of
 from stkvlm_lib.qa.qa_sets import Record
 
@@ -135,8 +135,8 @@ def _beside(reply: Reply) -> str:
     name, answer, reason = reply.beside
     if answer is None:
         return f"<p class='stk-beside'>{escape(name)}: {escape(reason)}</p>"
-    verdict = _VERDICTS[normalise(answer.text) == normalise(reply.label.answer)] if reply.label.answer else ""
-    same = normalise(answer.text) == normalise(reply.answer.text)
+    verdict = _VERDICTS[is_exact(answer.text, reply.label.answer)] if reply.label.answer else ""
+    same = is_exact(answer.text, reply.answer.text)
     text = f"<b>{escape(answer.text) or '(nothing)'}</b> <span>{share(answer.confidence)} sure</span>"
     differs = "the same answer" if same else "another answer"
     return f"<p class='stk-beside'>{escape(name)}: {text} · {' · '.join(filter(None, (verdict, differs)))}</p>"
@@ -166,7 +166,7 @@ def _label_line(reply: Reply) -> str:
         return ""
     if not label.answer:
         return f"<p>No label: {escape(label.reason)}.</p>"
-    verdict = _VERDICTS[normalise(reply.answer.text) == normalise(label.answer)]
+    verdict = _VERDICTS[is_exact(reply.answer.text, label.answer)]
     return f"<p>{verdict} · {label_html(label)}</p>"
 
 
@@ -189,7 +189,7 @@ def _rivals(reply: Reply) -> str:
         return ""
     body, rest = [], []
     for rank, a in enumerate(reply.rivals, 1):
-        labelled = normalise(a.text) == normalise(reply.label.answer)
+        labelled = is_exact(a.text, reply.label.answer)
         if rank > RIVALS_SHOWN and not labelled:
             rest.append(a)
             continue

@@ -286,6 +286,11 @@ def normalise(answer: str) -> str:
     return answer.strip().lower()
 
 
+def is_exact(given: str, answer: str) -> bool:
+    """Strict match, the rule of every score: the whole answer, lower-cased and stripped."""
+    return normalise(given) == normalise(answer)
+
+
 def in_order(families: Iterable[str]) -> list[str]:
     """Families in their fixed order, unknown ones last."""
     known = list(FAMILIES)

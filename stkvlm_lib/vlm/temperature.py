@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from stkvlm_lib.grammar.questions import normalise
+from stkvlm_lib.grammar.questions import is_exact
 from stkvlm_lib.vlm.answering import AnswerModel
 from stkvlm_lib.vlm.features import Picture
 
@@ -38,7 +38,7 @@ def fit_temperature(
         ]
         sure += answerer.answer_log_probabilities(tokens, said, TEMPERATURES)
         right += [
-            normalise(answer.text) == normalise(truth)
+            is_exact(answer.text, truth)
             for name, answers in zip(part, given, strict=True)
             for (_, truth), answer in zip(asked[name], answers, strict=True)
         ]

@@ -9,7 +9,7 @@ from accelerate.data_loader import DataLoaderShard
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from stkvlm_lib.config import FinetuneConfig
-from stkvlm_lib.grammar.questions import normalise
+from stkvlm_lib.grammar.questions import is_exact
 from stkvlm_lib.qa.qa_sets import Record, by_picture
 from stkvlm_lib.vlm.base_vlm import compute_dtype, pick_device
 from stkvlm_lib.vlm.diary import TENSORBOARD
@@ -72,7 +72,7 @@ class QloraTrainer(Trainer):
             asked = [self.valid[name] for name, _ in chunk]
             answers = self.store.answerer.answer_encoded(features, [[r.question for r in group] for group in asked])
             for group, given in zip(asked, answers, strict=True):
-                right = sum(normalise(a.text) == normalise(r.answer) for r, a in zip(group, given, strict=True))
+                right = sum(is_exact(a.text, r.answer) for r, a in zip(group, given, strict=True))
                 counts += torch.tensor([right, len(group)], device=counts.device)
         right, every = self.accelerator.reduce(counts).tolist()
         metrics = {"eval_exact": right / every}
