@@ -17,8 +17,8 @@ from stkvlm_lib.qa.qa_sets import by_picture, make_records
 from stkvlm_lib.vlm.adapter import load_answerer
 from stkvlm_lib.vlm.answering import image_outputs
 from stkvlm_lib.vlm.export import export_adapter
-from stkvlm_lib.vlm.finetune import answer_loss
 from stkvlm_lib.vlm.packing import collate, pack
+from stkvlm_lib.vlm.trainer import answer_loss
 
 pytestmark = pytest.mark.gpu
 COURSE_ADAPTER = ROOT / "models" / "course_adapter"
