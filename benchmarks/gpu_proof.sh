@@ -4,7 +4,7 @@
 #     benchmarks/gpu_proof.sh [--dry] [--out DIR] [--cpu-run DIR] [PART...]
 #
 # tests      pytest -m gpu
-# run        the profile `cpu` on CUDA: the embedded base through notebooks 01 to 04
+# run        the profile `cpu` on CUDA: the embedded base through notebooks 01 to 05
 # again      its training and scoring a second time with the same seed, and how far the two differ
 # base256    SmolVLM-256M's architecture, random weights: memory, questions a second, adapter, share of the matmul peak
 # base500    the same of 500M
@@ -16,8 +16,9 @@
 #
 # A part that fails or takes too long is noted and the next begins; parts not begun when time is up are said. Called
 # again with the names of parts it does those and keeps the others' results. Logs, summary.json and summary.md (for
-# RESULTS.md) lie in DIR, by default outputs/gpu-proof; runs in outputs/ (`latest` then is one of them). --cpu-run: a run folder of the same profile from a CPU, whose
-# score then stands beside. --dry: everything tiny, on whatever device there is, to see that this script is not broken.
+# RESULTS.md) lie in DIR, by default outputs/gpu-proof; runs in outputs/ (`latest` then is one of them). --cpu-run: a
+# run folder of the same profile from a CPU, whose score then stands beside. --dry: everything tiny, on whatever device
+# there is, to see that this script is not broken.
 # PYTHON names the interpreter (default .venv/bin/python, else python3), LIMIT the seconds in all (default 870).
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -1,14 +1,18 @@
 """RESULTS.md: every figure that the project states, from files that commands wrote.
 
-    python benchmarks/results.py keep RUN NAME [--note TEXT]   # keep the figures of a run in benchmarks/results/
-    python benchmarks/results.py                               # write RESULTS.md from what is kept
+    python benchmarks/results.py keep RUN NAME [--note TEXT]       # keep the figures of a run in benchmarks/results/
+    python benchmarks/results.py record NAME TITLE -- COMMAND ...  # run a benchmark, and keep what it prints
+    python benchmarks/results.py                                   # write RESULTS.md from what is kept
 
-`keep` takes metrics.json of a run with what it was made with. Other benchmarks write their own files there (`--out`),
-each an object with `title`, `command`, `device`, `date` and `tables`: lists of rows by title.
+`keep` takes metrics.json of a run with what it was made with; `record` the last lines that a command prints, with the
+load of the machine before it.
 """
 
 import argparse
+import os
+import shlex
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -34,6 +38,8 @@ from stkvlm_lib.number_text import NOTHING, interval, percent
 
 KEPT = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "RESULTS.md"
+MOST_LINES = 60
+"""Of what a benchmark prints."""
 MAIN = "cpu-seed"
 """How the names of the runs begin that differ by their seed alone; the first is shown by family."""
 HEAD = """\
@@ -76,6 +82,21 @@ def keep(name: str, to: str, note: str) -> Path:
     return path
 
 
+def record(name: str, title: str, words: Sequence[str]) -> Path:
+    """Run a command and keep what it prints. Raises ValueError where it fails."""
+    load = os.getloadavg()[0]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "STKVLM_HEADLESS": "1"}
+    done = subprocess.run(words, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise ValueError(f"{shlex.join(words)}: ended with status {done.returncode}, so nothing is kept")
+    shown = ["python" if Path(word).name.startswith("python") else word for word in words]
+    made = {"command": shlex.join(shown), "date": time.strftime("%Y-%m-%d"), "device": runs.device_name()}
+    made |= {"commit": runs.commit(), "load": round(load, 1)}
+    path = KEPT / f"{name}.json"
+    write_json(path, {"title": title, "made": made, "printed": done.stdout.rstrip().splitlines()[-MOST_LINES:]})
+    return path
+
+
 def write_page() -> Path:
     found = {path.stem: read_object(path) for path in sorted(KEPT.glob("*.json"))}
     scored = {name: kept for name, kept in found.items() if "metrics" in kept}
@@ -83,8 +104,8 @@ def write_page() -> Path:
     for name, kept in scored.items():
         parts += _run(name, kept)
     for kept in found.values():
-        if "tables" in kept:
-            parts += _benchmark(kept)
+        if "printed" in kept:
+            parts.append(_benchmark(kept))
     write_text(PAGE, "\n\n".join(part.strip() for part in parts) + "\n")
     return PAGE
 
@@ -122,8 +143,8 @@ def _headline(metrics: dict) -> dict[str, float | None]:
         "own words": own.exact if own else None,
         "the same in their template": own.trained_exact if own else None,
         "base alone, own words": own.base_exact if own else None,
-        "unanswerable answered `unknown`": own.unanswerable.unknown if own and own.unanswerable else None,
-        "answerable answered `unknown`": own.unknown if own else None,
+        "unanswerable, answered unknown": own.unanswerable.unknown if own and own.unanswerable else None,
+        "answerable, answered unknown": own.unknown if own else None,
         "held-out wordings": wordings.exact if wordings else None,
         "extended families, mean over them": extended.macro_exact if extended else None,
         "mirrored pairs both right": mirrored.both if mirrored else None,
@@ -152,11 +173,18 @@ def _run(name: str, kept: dict) -> Iterator[str]:
                 yield folded(title, table(shown.rows, right=True))
 
 
-def _benchmark(kept: dict) -> Iterator[str]:
-    yield f"## {kept['title']}"
-    yield f"`{kept['command']}`, {kept['date']}, {kept['device']}. {kept.get('note', '')}"
-    for title, rows in kept["tables"].items():
-        yield f"{title}:\n\n{table(rows, right=True)}"
+def _benchmark(kept: dict) -> str:
+    made, printed = kept["made"], "\n".join(kept["printed"])
+    where = f"{made['date']}, commit {made['commit']}, {made['device']}, load {made['load']} before"
+    return f"## {kept['title']}\n\n`{made['command']}`: {where}.\n\n```\n{printed}\n```"
+
+
+def _do(options: argparse.Namespace) -> Path:
+    if options.command == "keep":
+        return keep(options.run, options.name, options.note)
+    if options.command == "record":
+        return record(options.name, options.title, [word for word in options.words if word != "--"])
+    return write_page()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -166,9 +194,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     kept.add_argument("run")
     kept.add_argument("name")
     kept.add_argument("--note", default="")
+    recorded = commands.add_parser("record", help="run a benchmark, and keep what it prints")
+    recorded.add_argument("name")
+    recorded.add_argument("title")
+    recorded.add_argument("words", nargs=argparse.REMAINDER, metavar="-- COMMAND ...")
     options = parser.parse_args(arguments)
     try:
-        print(keep(options.run, options.name, options.note) if options.command else write_page())
+        print(_do(options))
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
