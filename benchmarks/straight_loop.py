@@ -106,9 +106,8 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 def draw(frames: FrameSet, options: argparse.Namespace) -> tuple[list, list]:
     """Pictures with questions for each round: to train on, and (picture, questions) to answer."""
     n = options.rounds * options.views
-    drawn = draw_training(
-        make_records(frames, "train"), frames, views=n, per_view=12, mirror=False, seed=0, worded_per_view=4
-    )
+    size = {"views": n, "per_view": 12, "worded_per_view": 4}
+    drawn = list(draw_training(make_records(frames, "train"), frames, **size, mirror=False, seed=0))
     groups = by_picture(make_records(frames, "test"))
     n = options.rounds * min(options.views, options.answer_views)
     step = max(1, len(groups) // n)

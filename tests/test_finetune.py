@@ -98,7 +98,7 @@ def test_training_lowers_the_loss_and_leaves_what_scoring_needs(tmp_path, frames
     ]
     assert set(contract) <= set(metrics)
     assert metrics["train_seconds"] == facts.train_seconds
-    assert metrics["test_views"] == 0 and metrics["settings"]["04_error_analysis"]["BASE_MODEL"] == str(base)
+    assert metrics["test_views"] == 0 and metrics["settings"]["04_evaluate"]["BASE_MODEL"] == str(base)
 
 
 def test_the_blind_answer_is_the_one_given_to_the_mean_picture(tmp_path, frames_dir, base):
