@@ -2,7 +2,7 @@
 
     python benchmarks/results.py keep RUN NAME [--note TEXT]       # keep the figures of a run in benchmarks/results/
     python benchmarks/results.py record NAME TITLE -- COMMAND ...  # run a benchmark, and keep what it prints
-    python benchmarks/results.py                                   # write RESULTS.md from what is kept
+    python benchmarks/results.py          # write RESULTS.md and the table of the README from what is kept
 
 `keep` takes metrics.json of a run with what it was made with; `record` the last lines that a command prints, with the
 load of the machine before it.
@@ -10,6 +10,7 @@ load of the machine before it.
 
 import argparse
 import os
+import re
 import shlex
 import statistics
 import subprocess
@@ -37,7 +38,9 @@ from stkvlm_lib.markdown import folded, table
 from stkvlm_lib.number_text import NOTHING, interval, percent
 
 KEPT = ROOT / "benchmarks" / "results"
-PAGE = ROOT / "RESULTS.md"
+PAGE, README = ROOT / "RESULTS.md", ROOT / "README.md"
+TABLE = re.compile(r"(<!-- results -->\n).*?(<!-- end -->)", re.DOTALL)
+"""What of the README is written here."""
 MOST_LINES = 60
 """Of what a benchmark prints."""
 MAIN = "cpu-seed"
@@ -107,7 +110,34 @@ def write_page() -> Path:
         if "printed" in kept:
             parts.append(_benchmark(kept))
     write_text(PAGE, "\n\n".join(part.strip() for part in parts) + "\n")
+    if first := next((kept["metrics"] for name, kept in scored.items() if name.startswith(MAIN)), None):
+        shown = table(_headlines(first), right=True)
+        write_text(README, TABLE.sub(lambda found: f"{found[1]}{shown}\n{found[2]}", README.read_text("utf-8")))
     return PAGE
+
+
+def _headlines(metrics: dict) -> list[dict[str, str]]:
+    """The README's five rows."""
+    own, extended, choices = OwnWords.read(metrics), Extended.read(metrics), MultipleChoice.read(metrics)
+    score, unseen = Accuracy.read(metrics), UnseenLineUps.read(metrics)
+    line_ups = next(iter(unseen.splits.values()), None) if unseen else None
+    rows = [
+        ("the course's ten forms, on races never seen", score, score.base_exact),
+        ("families beside them (colours, nearest, comparisons ...)", extended, None),
+        ("all families, asked in words that no training has seen", own, own.base_exact if own else None),
+        ("the ten forms, on karts that never drove that track in training", line_ups, None),
+        ("multiple choice, of five sentences", choices, None),
+    ]
+    return [
+        {
+            "questions": name,
+            "fine-tuned": percent(figures.exact),
+            "base alone": percent(base),
+            "blind": percent(getattr(figures, "blind", None)),
+        }
+        for name, figures, base in rows
+        if figures
+    ]
 
 
 def _seeds(kept: dict[str, dict]) -> Iterator[str]:

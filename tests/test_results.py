@@ -19,6 +19,8 @@ def results(monkeypatch, tmp_path):
     spec.loader.exec_module(module)
     monkeypatch.setattr(module, "KEPT", tmp_path / "kept")
     monkeypatch.setattr(module, "PAGE", tmp_path / "RESULTS.md")
+    monkeypatch.setattr(module, "README", tmp_path / "README.md")
+    (tmp_path / "README.md").write_text("Before.\n<!-- results -->\nold\n<!-- end -->\nAfter.\n")
     return module
 
 
@@ -41,6 +43,14 @@ def test_a_run_is_kept_and_shown_with_what_made_it(results, scored):
     assert f"| ten forms | {exact} | {exact} | – |" in page and "Made by hand." in page
     for title in results.DETAILS:
         assert f"<summary>{title}</summary>" in page
+
+
+def test_the_readme_gets_its_five_rows_and_nothing_else_changes(results, scored):
+    results.main(["keep", str(scored), "cpu-seed0"])
+    results.main([])
+    lines = results.README.read_text().splitlines()
+    assert lines[:2] == ["Before.", "<!-- results -->"] and lines[-2:] == ["<!-- end -->", "After."]
+    assert len(lines) == 4 + 2 + 5 and "old" not in lines
 
 
 def test_seeds_stand_beside_each_other_with_mean_and_spread(results, scored):
@@ -71,5 +81,7 @@ def test_what_fails_or_has_no_score_is_not_kept(results, tmp_path, capsys):
 def test_the_page_is_what_the_kept_files_give(results, monkeypatch):
     """RESULTS.md of the repository was written by the command, after the last file was kept."""
     monkeypatch.setattr(results, "KEPT", ROOT / "benchmarks" / "results")
+    results.README.write_text((ROOT / "README.md").read_text())
     results.main([])
     assert results.PAGE.read_text() == (ROOT / "RESULTS.md").read_text()
+    assert results.README.read_text() == (ROOT / "README.md").read_text()
