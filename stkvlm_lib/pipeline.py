@@ -34,8 +34,8 @@ from stkvlm_lib.parallel import ClusterError, cluster
 
 NOTEBOOKS = ROOT / "notebooks"
 EXPECTED_TIME = {
-    "smoke": "about 4 minutes on 2 cores",
-    "cpu": "about 24 minutes on 2 slow cores",
+    "smoke": "2 to 4 minutes on 2 cores",
+    "cpu": "10 minutes on 2 cores, 25 on slow ones",
     "gpu": "depends on the GPU and the number of frames",
 }
 NEEDED_MEMORY_GB = 4
