@@ -39,7 +39,13 @@ def missing_game() -> str:
         return str(error)
 
 
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="also the tests that take minutes each")
+
+
 def pytest_runtest_setup(item):
+    if item.get_closest_marker("slow") and not (item.config.option.slow or "slow" in item.config.option.markexpr):
+        pytest.skip("takes minutes; --slow runs it too")
     if torch := sys.modules.get("torch"):
         torch.set_flush_denormal(False)  # what a command sets for its process would trip hypothesis in later tests
     if item.get_closest_marker("browser") and not find_chromium():

@@ -1,6 +1,7 @@
 """Run the linter and the tests.
 
-What follows goes to pytest, e.g. `-m render`, `-k wording` or `tests/test_files.py`.
+What follows goes to pytest, e.g. `-m render`, `-k wording` or `tests/test_files.py`; `--slow` adds those that take
+minutes each.
 """
 
 import argparse
