@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from stkvlm_lib import runs
+from stkvlm_lib.analysis import accuracy, ceiling, error_budget
 from stkvlm_lib.analysis.accuracy import Accuracy, score_table
 from stkvlm_lib.analysis.calibration import Calibration
 from stkvlm_lib.analysis.ceiling import Ceiling
@@ -48,9 +49,9 @@ MAIN = "cpu-seed"
 HEAD = """\
 # Results
 
-Every figure below comes from a file in `benchmarks/results/` that a command has written; `python benchmarks/results.py`
-writes this page. Scores are strict exact match on races that neither the base nor the adapter has seen; intervals are
-95 % and resample whole races.
+Every figure below comes from a file in `benchmarks/results/` that a command has written; this page is written by
+`.venv/bin/python benchmarks/results.py`. Scores are strict exact match on races that neither the base nor the adapter
+has seen; intervals are 95 % and resample whole races.
 """
 DETAILS: dict[str, type[Analysis]] = {
     "Why answers are wrong": ErrorBudget,
@@ -63,6 +64,17 @@ DETAILS: dict[str, type[Analysis]] = {
     "Answers that must agree": Entailed,
     "Multiple choice": MultipleChoice,
 }
+
+
+NOTES = " ".join(f"{name}: {text}." for name, text in accuracy.NOTES.items())
+LEGENDS = {
+    "Why answers are wrong": error_budget.NOTE,
+    "What can be reached": ceiling.NOTE,
+    "Own words": "Only what the strict rules ask is asked, so that the template scores higher than its family above.",
+}
+LINE_UPS = (
+    "These races have fewer karts than those above: compare with the majority beside them, not with the headline."
+)
 
 
 def keep(name: str, to: str, note: str) -> Path:
@@ -133,7 +145,7 @@ def _headlines(metrics: dict) -> list[dict[str, str]]:
             "questions": name,
             "fine-tuned": percent(figures.exact),
             "base alone": percent(base),
-            "blind": percent(getattr(figures, "blind", None)),
+            "most frequent answer": percent(getattr(figures, "majority", None)),
         }
         for name, figures, base in rows
         if figures
@@ -196,11 +208,16 @@ def _run(name: str, kept: dict) -> Iterator[str]:
         f"{made['date']}, commit {made['commit']}, {made['device']}, {minutes:.0f} minutes. {made['note']}"
     )
     yield table(({k: v for k, v in row.items() if k != "question"} for row in score_table(score).rows), right=True)
+    yield NOTES
     for title, kind in DETAILS.items():
         if figures := kind.read(metrics):
             shown = score_table(figures) if kind is Extended else figures.table()
             if shown:
-                yield folded(title, table(shown.rows, right=True))
+                note = f"\n\n{LEGENDS[title]}" if title in LEGENDS else ""
+                yield folded(title, table(shown.rows, right=True) + note)
+    if unseen := UnseenLineUps.read(metrics):
+        for figures in unseen.splits.values():
+            yield folded("Line-ups never seen", table(score_table(figures).rows, right=True) + f"\n\n{LINE_UPS}")
 
 
 def _benchmark(kept: dict) -> str:

@@ -10,14 +10,21 @@ class Formatted(str):
 
 
 def table(rows: Iterable[Mapping[str, Any]], right: bool = False) -> str:
-    """Rows as a Markdown table; right: numbers, aligned right, in all columns but the first."""
+    """Rows as a Markdown table; right: columns of numbers, but for the first, are aligned right."""
     rows = list(rows)
     if not rows:
         return ""
     names = list(rows[0])
-    rule = ["---", *(["--:" if right else "---"] * (len(names) - 1))]
+    rule = [
+        "--:" if right and n and _is_of_numbers(row[name] for row in rows) else "---" for n, name in enumerate(names)
+    ]
     lines = [list(map(cell, names)), rule, *([cell(row[name]) for name in names] for row in rows)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _is_of_numbers(values: Iterable[Any]) -> bool:
+    """Whether nothing stands in a column but numbers, with their signs and units, and dashes."""
+    return all(re.match(r"[-+±]?\d|[–-]?$", str(value)) for value in values)
 
 
 def cell(value: Any) -> str:

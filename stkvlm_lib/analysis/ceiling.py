@@ -38,7 +38,8 @@ _REACH = PIXEL * BOX_FRAME[0] // IMAGE_SIZE[0]
 NOTE = (
     "pixel: questions that one pixel of the rule decides, and what is right of them and of the clear rest; declined: "
     "questions that the strict rules would not ask, and what is right of them and of those they would; oracle: truths "
-    "that stay when each edge of each box moves by up to a pixel."
+    "that stay when each edge of each box moves by up to a pixel. It errs at random where a model may err less, so "
+    "that a model can beat it in a family."
 )
 
 

@@ -69,7 +69,7 @@ class OwnWords(WordingPair, Analysis):
             f"Each of {count(self.n)} questions was asked in words that no training has seen and in its family's "
             f"template: {percent(self.exact)} (95% interval {interval(self.exact_ci95)}) and "
             f"{percent(self.trained_exact)} are answered exactly right. In own words, {percent(self.unknown)} "
-            f"({interval(self.unknown_ci95)}) are answered `unknown`. The base without the adapter has "
+            f"({interval(self.unknown_ci95)}) are answered unknown. The base without the adapter has "
             f"{percent(self.base_exact)} of them right."
         )
         nothing = self.unanswerable

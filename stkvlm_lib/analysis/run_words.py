@@ -169,12 +169,20 @@ def origin(run: ScoredRun) -> Facts:
     known = base if isinstance(base, dict) else {}
     rows = [
         ("seed", run.metrics.get("seed", manifest.get("seed"))),
-        ("commit", manifest.get("commit")),
+        ("commit", _made_by(manifest)),
         ("versions", ", ".join(f"{n} {v}" for n, v in versions.items()) if isinstance(versions, dict) else ""),
         ("device", manifest.get("device")),
         ("base weights, SHA-256", known.get("sha256") or run.metrics.get("base_sha256")),
     ]
     return [(name, str(value)) for name, value in rows if value not in (None, "")]
+
+
+def _made_by(manifest: dict) -> Any:
+    """The commit that trained, and that which scored where it was another; whoever only reads a run changes neither."""
+    steps = manifest.get("steps")
+    entries = [steps.get(step) for step in ("03", "04")] if isinstance(steps, dict) else []
+    commits = dict.fromkeys(entry["commit"] for entry in entries if isinstance(entry, dict) and entry.get("commit"))
+    return ", then ".join(commits) or manifest.get("commit")
 
 
 def hashes(manifest: dict) -> list[tuple[str, str, str]]:

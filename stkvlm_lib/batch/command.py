@@ -62,6 +62,9 @@ def batch_of(options: argparse.Namespace) -> Batch:
     changes = {**_parameters(options.parameters)}
     given = {"seeds": options.seeds, "name": options.name, "compare_to": options.compare_to}
     changes |= {key: value for key, value in given.items() if value}
+    if options.what is None and not changes:
+        ready = "benchmarks/batches/two-cores.yml"
+        raise ConfigError(f"name a batch file, such as {ready}, or what varies with -p or --seeds")
     if options.what is None or options.what in PROFILES:
         name = "_".join(map(str.lower, changes.get("grid", {}))) or "batch"
         return make_batch({"profile": options.what, "name": name} | changes, "flags")

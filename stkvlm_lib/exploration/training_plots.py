@@ -53,8 +53,9 @@ def loss_curve(rows: Sequence[dict]) -> Figure:
         half = len(values) // 40
         loss_axes.plot(steps, values, color=SKY, linewidth=1, label="each logged step")
         smooth = [values[max(0, i - half) : i + half + 1].mean() for i in range(len(values))]
-        loss_axes.plot(steps, smooth, color=BLUE, linewidth=2, label=f"mean of {2 * half + 1} around it")
-        loss_axes.legend(fontsize=8, frameon=False)
+        if half:
+            loss_axes.plot(steps, smooth, color=BLUE, linewidth=2, label=f"mean of {2 * half + 1} around it")
+            loss_axes.legend(fontsize=8, frameon=False)
     if exact:
         steps, values = np.array(exact).T
         best = int(values.argmax())
