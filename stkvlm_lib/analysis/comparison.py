@@ -137,13 +137,12 @@ class Comparison(Difference, Analysis):
         """Raises ConfigError or ComparisonError for a run that cannot be compared with."""
         if not run.compare_run:
             return None
-        other = compared_run(run.compare_run)
-        shared = share(run.predictions, read_answers(other / HEADLINE))
-        pairs = [pair.ours for pair in shared.pairs]
-        return compare(shared, run.interval_of(pairs), other.resolve().name)
+        shared = _shared(run)
+        name = compared_run(run.compare_run).resolve().name
+        return compare(shared, run.interval_of([pair.ours for pair in shared.pairs]), name)
 
     def section(self, run: ScoredRun) -> Section:
-        pairs = share(run.predictions, read_answers(compared_run(run.compare_run) / HEADLINE)).pairs
+        pairs = _shared(run).pairs
         caption = "Difference to the other run on the same questions, by family, with 95% intervals."
         told = ((name, points(row.difference)) for name, row in self.rows)
         alt = listed("Dot plot of the difference to the other run in percentage points", told)
@@ -186,6 +185,11 @@ class Comparison(Difference, Analysis):
         }
         parts = [f"{count(n)} {what}" for what, n in left_out.items() if n]
         return text + (f" Left out: {', '.join(parts)}." if parts else "")
+
+
+def _shared(run: ScoredRun) -> Shared:
+    """The questions that a run shares with the one it is compared with. Raises ConfigError or ComparisonError."""
+    return share(run.predictions, read_answers(compared_run(run.compare_run) / HEADLINE))
 
 
 WON = "Questions that the other run answered wrong and this one right; the ego kart is yellow."
