@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 OUTPUTS = ROOT / "outputs"
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
 MB = 1e6
+_RESTORE = "restore it, or take another --run-id or RUN_DIR"
 
 
 class StepMissingError(FileNotFoundError):
@@ -38,16 +39,17 @@ class StepMissingError(FileNotFoundError):
 
 
 def set_up_torch() -> None:
-    """Thread count and denormal handling, set in this one place (denormals slow CPU training several times).
-
-    As many threads as OMP_NUM_THREADS says, or else as there are cores that this process may use.
-    """
+    """As many threads as OMP_NUM_THREADS says, or else as there are cores; and numbers next to zero become zero."""
     import torch
 
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     wanted = os.environ.get("OMP_NUM_THREADS", "")
-    torch.set_num_threads(int(wanted) if wanted.isdigit() and int(wanted) else available)
-    torch.set_flush_denormal(True)
+    torch.set_num_threads(int(wanted) if wanted.isdigit() and int(wanted) else cores())
+    torch.set_flush_denormal(True)  # denormals, which Adam makes, slow training on a CPU several times
+
+
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def set_up_hub(base_model: str) -> None:
@@ -89,10 +91,11 @@ class Run:
     lock: run_lock.Lock | None = None
 
     def table(self) -> "pd.DataFrame":
-        """Versions, device, commit and seed, one row each."""
+        """The run's folder, versions, device, commit and seed, one row each."""
         import pandas as pd
 
-        rows = versions() | {"device": device_name(), "commit": commit(), "seed": self.config.seed}
+        place = self.folder.relative_to(ROOT) if self.folder.is_relative_to(ROOT) else self.folder
+        rows = {"run folder": place, **versions(), "device": device_name(), "commit": commit(), "seed": self.config.seed}
         return pd.DataFrame({"": {name: str(value) for name, value in rows.items()}})
 
     def require(self, step: str, *files: str) -> list[Path]:
@@ -114,7 +117,7 @@ class Run:
         """Enter the step into manifest.json (unless `record` has), then write its stamp: now it counts as done."""
         if inputs or artefacts or facts or not self.recorded:
             self.record(inputs, artefacts, **facts)
-        finished = _read_or_empty(self.folder / "manifest.json")["steps"][self.step]["finished"]
+        finished = _manifest(self.folder)["steps"][self.step]["finished"]
         write_json(stamp_path(self.folder, self.step), {"step": self.step, "finished": finished})
         if self.lock:
             self.lock.release()
@@ -134,7 +137,7 @@ class Run:
             "commit": head,
             **facts,
         }
-        manifest = _read_or_empty(self.folder / "manifest.json")
+        manifest = _manifest(self.folder)
         manifest |= {
             "run_id": self.folder.name,
             "seed": self.config.seed,
@@ -163,9 +166,7 @@ def start_run(config: RunConfig, step: str) -> Run:
     folder = config.run_path
     folder.mkdir(parents=True, exist_ok=True)
     lock = run_lock.hold_step(folder)
-    recorded, _ = (
-        _read_or_empty(folder / name) for name in ("config.json", "manifest.json")
-    )  # a broken one stops here
+    recorded, _ = recorded_steps(folder), _manifest(folder)  # a broken one stops here
     parameters = recorded_parameters(config)
     interrupted = recorded.get(step) == parameters and not is_done(folder, step)
     drop_stamps(folder, step)
@@ -235,7 +236,7 @@ def recorded_parameters(config: RunConfig) -> dict[str, Any]:
 
 def changed_parameters(folder: Path, step: str, config: RunConfig) -> list[str]:
     """Which parameters of a step are not those that its run folder recorded, as `NAME=before, now after`."""
-    before, now = _read_or_empty(folder / "config.json").get(step, {}), recorded_parameters(config)
+    before, now = recorded_steps(folder).get(step, {}), recorded_parameters(config)
     return [f"{name}={before.get(name)!r}, now {now[name]!r}" for name in now if before.get(name) != now[name]]
 
 
@@ -278,6 +279,10 @@ def is_done(folder: Path, step: str) -> bool:
     return stamp_path(folder, step).is_file()
 
 
+def are_done(folder: Path, steps: Iterable[str] = STEPS) -> bool:
+    return all(is_done(folder, step) for step in steps)
+
+
 def drop_stamps(folder: Path, first: str) -> None:
     """From step `first` on, nothing counts as done any more."""
     for step in STEPS:
@@ -288,8 +293,8 @@ def drop_stamps(folder: Path, first: str) -> None:
 def forget(folder: Path, first: str) -> None:
     """From step `first` on, nothing is done or begun: what a step left half-finished is not gone on with."""
     drop_stamps(folder, first)
-    recorded = _read_or_empty(folder / "config.json")
-    write_json(folder / "config.json", {step: values for step, values in recorded.items() if step < first})
+    kept = {step: values for step, values in recorded_steps(folder).items() if step < first}
+    write_json(folder / "config.json", kept)
 
 
 def versions() -> dict[str, str]:
@@ -347,16 +352,19 @@ def _git(*arguments: str) -> str:
 
 def recorded_steps(folder: Path) -> dict[str, dict[str, Any]]:
     """The parameters of each step that a run has begun. Raises ValueError for a config.json that is broken."""
-    return _read_or_empty(folder / "config.json")
+    path = folder / "config.json"
+    return _of_objects(path, read_object(path, _RESTORE, missing_ok=True))
 
 
-def _read_or_empty(path: Path) -> dict[str, Any]:
-    """One of a run's two records, empty where it is not there. Raises ValueError for one that is broken."""
-    if not path.is_file():
-        return {}
-    remedy = "restore it, or take another --run-id or RUN_DIR"
-    record = read_object(path, remedy)
-    steps = record.get("steps", {}) if path.name == "manifest.json" else record
+def _manifest(folder: Path) -> dict[str, Any]:
+    """manifest.json, empty where it is not there. Raises ValueError for one that is broken."""
+    path = folder / "manifest.json"
+    manifest = read_object(path, _RESTORE, missing_ok=True)
+    _of_objects(path, manifest.get("steps", {}))
+    return manifest
+
+
+def _of_objects(path: Path, steps: Any) -> dict[str, dict[str, Any]]:
     if not isinstance(steps, dict) or not all(isinstance(values, dict) for values in steps.values()):
-        raise ValueError(f"{path}: a step in it is not an object; {remedy}")
-    return record
+        raise ValueError(f"{path}: a step in it is not an object; {_RESTORE}")
+    return steps

@@ -15,7 +15,7 @@ from checkout import copy_checkout
 from stkvlm_lib import installation
 from stkvlm_lib.commands import command_line
 from stkvlm_lib.config import PROFILES, ROOT, STEPS
-from stkvlm_lib.pipeline import EXPECTED_TIME
+from stkvlm_lib.preflight import EXPECTED_TIME
 
 SCRIPT = ROOT / "run_all.sh"
 

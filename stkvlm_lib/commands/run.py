@@ -6,7 +6,8 @@ The first code cell of each notebook lists its parameters; relative paths in the
 import argparse
 
 from stkvlm_lib.config import PROFILES, STEPS, ConfigError
-from stkvlm_lib.pipeline import EXPECTED_TIME, Request, check_request, run_pipeline
+from stkvlm_lib.pipeline import Request, check_request, run_pipeline
+from stkvlm_lib.preflight import EXPECTED_TIME
 
 _PROFILE_IS = {
     "smoke": "little data, one epoch; what the tests use",
