@@ -370,6 +370,11 @@ def resolve(path: str | Path) -> Path:
     return path if path.is_absolute() else ROOT / path
 
 
+def from_root(path: Path) -> Path:
+    """A path as one names it in the repository: relative where it lies in it."""
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+
+
 def _words(text: str) -> list[str]:
     """Names separated by spaces or commas."""
     return text.replace(",", " ").split()

@@ -9,7 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from stkvlm_lib import runs
-from stkvlm_lib.config import PROFILES, ROOT, STEPS, ConfigError, RunConfig, make_config, unknown_parameters, upper
+from stkvlm_lib.config import (
+    PROFILES,
+    ROOT,
+    STEPS,
+    ConfigError,
+    RunConfig,
+    from_root,
+    make_config,
+    unknown_parameters,
+    upper,
+)
 from stkvlm_lib.files import full_disk, read_object
 from stkvlm_lib.notebook_kernel import execute, write_html
 from stkvlm_lib.number_text import interval, percent
@@ -95,8 +105,7 @@ def run_pipeline(request: Request) -> Path:
     profile = request.profile or default_profile()
     seed = step_configs(profile, request.parameters)["01"].seed
     with runs.open_run(request.run_id, profile, seed) as folder:
-        shown = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
-        configs = step_configs(profile, request.parameters, run_dir=str(shown))
+        configs = step_configs(profile, request.parameters, run_dir=str(from_root(folder)))
         check_resumable(folder, configs, request.from_step)
         preflight(profile, folder.name, configs)
         runs.set_up_hub(configs["04"].base_model)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stkvlm_lib import __version__, run_lock
-from stkvlm_lib.config import EMBEDDED, ROOT, STEPS, ConfigError, RunConfig, resolve, upper
+from stkvlm_lib.config import EMBEDDED, ROOT, STEPS, ConfigError, RunConfig, from_root, resolve, upper
 from stkvlm_lib.files import drop_parts, read_object, sha256, write_json
 from stkvlm_lib.model_files import started_form
 from stkvlm_lib.notebook_kernel import CONNECTION_FILE
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 OUTPUTS = ROOT / "outputs"
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
 MB = 1e6
-_RESTORE = "restore it, or take another --run-id or RUN_DIR"
 
 
 class StepMissingError(FileNotFoundError):
@@ -80,6 +79,7 @@ class Run:
     lock: keeps others out until `finish`, where the pipeline that runs the notebook does not.
     interrupted: the same step was begun here with the same parameters and did not finish, so its leftovers may be
     continued. False after any change and when the step is done anew: then leftovers must go.
+    recorded: when it was entered into manifest.json, empty before that.
     """
 
     folder: Path
@@ -87,15 +87,15 @@ class Run:
     config: RunConfig
     interrupted: bool
     started: float = field(default_factory=time.perf_counter)
-    recorded: bool = False
+    recorded: str = ""
     lock: run_lock.Lock | None = None
 
     def table(self) -> "pd.DataFrame":
         """The run's folder, versions, device, commit and seed, one row each."""
         import pandas as pd
 
-        place = self.folder.relative_to(ROOT) if self.folder.is_relative_to(ROOT) else self.folder
-        rows = {"run folder": place, **versions(), "device": device_name(), "commit": commit(), "seed": self.config.seed}
+        rows = {"run folder": from_root(self.folder), **versions(), "device": device_name(), "commit": commit()}
+        rows["seed"] = self.config.seed
         return pd.DataFrame({"": {name: str(value) for name, value in rows.items()}})
 
     def require(self, step: str, *files: str) -> list[Path]:
@@ -117,8 +117,7 @@ class Run:
         """Enter the step into manifest.json (unless `record` has), then write its stamp: now it counts as done."""
         if inputs or artefacts or facts or not self.recorded:
             self.record(inputs, artefacts, **facts)
-        finished = _manifest(self.folder)["steps"][self.step]["finished"]
-        write_json(stamp_path(self.folder, self.step), {"step": self.step, "finished": finished})
+        write_json(stamp_path(self.folder, self.step), {"step": self.step, "finished": self.recorded})
         if self.lock:
             self.lock.release()
 
@@ -137,25 +136,18 @@ class Run:
             "commit": head,
             **facts,
         }
-        manifest = _manifest(self.folder)
-        manifest |= {
-            "run_id": self.folder.name,
-            "seed": self.config.seed,
-            "versions": versions(),
-            "commit": head,
-            "device": device_name(),
-        }
+        manifest = _read_record(self.folder / "manifest.json")
+        manifest |= {"run_id": self.folder.name, "seed": self.config.seed, "versions": versions()}
+        manifest |= {"commit": head, "device": device_name()}
         manifest["steps"] = dict(sorted((manifest.get("steps", {}) | {self.step: entry}).items()))
         write_json(self.folder / "manifest.json", manifest)
-        self.recorded = True
+        self.recorded = entry["finished"]
 
     def _name(self, path: Path) -> str:
         """A path as the manifest records it: relative to the run folder or the repository where it lies in one."""
         path = Path(path).absolute()
-        for root in (self.folder, ROOT):
-            if path.is_relative_to(root):
-                return path.relative_to(root).as_posix()
-        return path.as_posix()
+        inside = path.is_relative_to(self.folder)
+        return (path.relative_to(self.folder) if inside else from_root(path)).as_posix()
 
 
 def start_run(config: RunConfig, step: str) -> Run:
@@ -166,7 +158,7 @@ def start_run(config: RunConfig, step: str) -> Run:
     folder = config.run_path
     folder.mkdir(parents=True, exist_ok=True)
     lock = run_lock.hold_step(folder)
-    recorded, _ = recorded_steps(folder), _manifest(folder)  # a broken one stops here
+    recorded, _ = recorded_steps(folder), _read_record(folder / "manifest.json")  # a broken one stops here
     parameters = recorded_parameters(config)
     interrupted = recorded.get(step) == parameters and not is_done(folder, step)
     drop_stamps(folder, step)
@@ -352,19 +344,14 @@ def _git(*arguments: str) -> str:
 
 def recorded_steps(folder: Path) -> dict[str, dict[str, Any]]:
     """The parameters of each step that a run has begun. Raises ValueError for a config.json that is broken."""
-    path = folder / "config.json"
-    return _of_objects(path, read_object(path, _RESTORE, missing_ok=True))
+    return _read_record(folder / "config.json")
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
-    """manifest.json, empty where it is not there. Raises ValueError for one that is broken."""
-    path = folder / "manifest.json"
-    manifest = read_object(path, _RESTORE, missing_ok=True)
-    _of_objects(path, manifest.get("steps", {}))
-    return manifest
-
-
-def _of_objects(path: Path, steps: Any) -> dict[str, dict[str, Any]]:
+def _read_record(path: Path) -> dict[str, Any]:
+    """One of a run's two records, empty where it is not there. Raises ValueError for one that is broken."""
+    remedy = "restore it, or take another --run-id or RUN_DIR"
+    record = read_object(path, remedy, missing_ok=True)
+    steps = record.get("steps", {}) if path.name == "manifest.json" else record
     if not isinstance(steps, dict) or not all(isinstance(values, dict) for values in steps.values()):
-        raise ValueError(f"{path}: a step in it is not an object; {_RESTORE}")
-    return steps
+        raise ValueError(f"{path}: a step in it is not an object; {remedy}")
+    return record

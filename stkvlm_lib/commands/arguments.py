@@ -5,8 +5,6 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from stkvlm_lib.config import ROOT
-
 A_RUN = "a name in outputs/, or a folder (relative ones count from the repository)"
 
 
@@ -31,9 +29,3 @@ def require_folder(folder: Path, what: str) -> None:
     """Raises FileNotFoundError where a folder that was named is not there."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; name {what}")
-
-
-def from_repository(folder: Path) -> Path:
-    """A folder as a command typed in the repository names it."""
-    folder = folder.resolve()
-    return folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder

@@ -8,8 +8,7 @@ import argparse
 import shlex
 from pathlib import Path
 
-from stkvlm_lib.commands.arguments import from_repository
-from stkvlm_lib.config import ROOT
+from stkvlm_lib.config import ROOT, from_root
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,4 +25,4 @@ def call(options: argparse.Namespace) -> None:
     got = fetch(options.source or COURSE_URL, options.to or ROOT / FOLDER)
     counts = ", ".join(f"{split} {number:,}" for split, number in sorted(got.frames.items()))
     print(f"{got.folder}: frames: {counts}; {got.written:,} files written, {got.kept:,} were there")
-    print(f"next: ./run_all.sh -p FRAMES_DIR {shlex.quote(str(from_repository(got.folder)))}")
+    print(f"next: ./run_all.sh -p FRAMES_DIR {shlex.quote(str(from_root(got.folder.resolve())))}")
