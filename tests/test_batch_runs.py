@@ -16,7 +16,6 @@ import tiny_run
 
 from stkvlm_lib import runs
 from stkvlm_lib.batch import machines
-from stkvlm_lib.batch import run_batch as running
 from stkvlm_lib.batch.handing_on import hand_on
 from stkvlm_lib.batch.machines import Machines, choose_machines, one_of
 from stkvlm_lib.batch.plan import make_batch
@@ -117,12 +116,12 @@ def test_a_full_disk_is_named_nothing_is_lost_and_the_rest_follows_when_there_is
         calls.append(path)
         return usage(path)._replace(free=10_000_000) if len(calls) > 4 else usage(path)
 
-    monkeypatch.setattr(running.shutil, "disk_usage", filling)
+    monkeypatch.setattr(shutil, "disk_usage", filling)
     states = do(sweep())
     kinds = Counter(state.state for state in states.values())
     assert kinds[DONE] >= 1 and kinds[FAILED] >= 1 and kinds[DONE] + kinds[FAILED] == 4
     assert all("10 MB left; make room" in state.reason for state in states.values() if state.state == FAILED)
-    monkeypatch.setattr(running.shutil, "disk_usage", usage)
+    monkeypatch.setattr(shutil, "disk_usage", usage)
     assert {state.state for state in do(sweep()).values()} == {DONE}
     assert max(Counter(steps_done(outputs)).values()) == 1, "no step was done twice"
 
@@ -365,7 +364,7 @@ def test_progress_in_a_notebook_is_a_table_and_a_log_has_lines(outputs, monkeypa
     from stkvlm_lib.batch import progress
 
     shown = []
-    monkeypatch.setattr(progress, "_kind", lambda: "notebook")
+    monkeypatch.setattr(progress, "_in_notebook", lambda: True)
     monkeypatch.setattr(progress, "_table_shower", lambda: shown.append)
     do(sweep(seeds=[0]))
     said, rows = shown[-1]
@@ -381,4 +380,4 @@ def test_a_run_is_ended_in_a_thread_too(outputs):
         do(sweep(), Machines(2))
     (outputs / "wait").unlink()
     assert {state.state for state in do(sweep()).values()} == {DONE}, "the next call is not stopped by the last"
-    assert log_path(sweep().runs[0]).is_file()
+    assert log_path(sweep().runs[0].folder).is_file()

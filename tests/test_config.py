@@ -185,7 +185,7 @@ def test_the_parameters_cell_of_each_notebook_is_its_configuration(step):
 
 
 def test_a_misspelt_parameter_is_told_what_it_may_have_meant():
-    with pytest.raises(ConfigError, match=r"unknown parameter EPOCH \(did you mean EPOCHS\?\); the first code cell of a"):
+    with pytest.raises(ConfigError, match=r"unknown parameter EPOCH \(did you mean EPOCHS\?\); the first code cell"):
         make_config({"EPOCH": 2}, FinetuneConfig)
     with pytest.raises(ConfigError, match=r"\(did you mean LORA_RANK, LORA_TARGETS or LORA_ALPHA\?\)") as refused:
         make_config({"LORA_RANKS": 2}, FinetuneConfig)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stkvlm_lib.config import ConfigError
+from stkvlm_lib.runs import cores
 
 GPU = "GPU"
 """The Dask resource of which a run takes one."""
@@ -29,8 +30,7 @@ class Machines:
             return {"CUDA_VISIBLE_DEVICES": gpu}
         if self.cluster or self.at_once == 1 or "OMP_NUM_THREADS" in os.environ:
             return {}
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return {"OMP_NUM_THREADS": str(max(1, cores // self.at_once))}
+        return {"OMP_NUM_THREADS": str(max(1, cores() // self.at_once))}
 
 
 def choose_machines(at_once: int = 0, gpus: str = "", cluster: str = "") -> Machines:
