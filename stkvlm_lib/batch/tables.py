@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import mean
 from typing import Any
 
 from stkvlm_lib.analysis.comparison import FEWEST_CLUSTERS
@@ -61,30 +62,29 @@ def compare_settings(
 
 def setting_rows(comparison: Comparison) -> Rows:
     """One row a setting: what varies, how many seeds, scores as mean and spread, the difference, what it took."""
-    return filled(
-        {
-            "setting": setting.name,
-            **{name: _value(setting.parameters.get(name)) for name in comparison.varied},
-            "seeds": f"{len(setting.scored)} of {len(setting.results)}",
-            "valid": share(setting, "valid_exact"),
-            "test": share(setting, "exact"),
-            **difference_cells(comparison, setting),
-            "training, min": measured(setting, "train_seconds", 60),
-            "memory, GB": measured(setting, "peak_memory_mb", 1000),
-            "adapter, MB": measured(setting, "adapter_mb", 1, 2),
-        }
-        for setting in comparison.settings
-    )
+    rows = []
+    for setting in comparison.settings:
+        figures = comparison.figures_of(setting)
+        rows.append(
+            {
+                "setting": setting.name,
+                **{name: _value(setting.parameters.get(name)) for name in comparison.varied},
+                "seeds": f"{len(setting.scored)} of {len(setting.results)}",
+                "valid": share(setting, "valid_exact"),
+                "test": share(setting, "exact"),
+                f"less {comparison.baseline.name}, points": points(figures and figures.difference),
+                "95% interval": interval(figures and figures.difference_ci95, points),
+                "verdict": "compared with" if setting is comparison.baseline else short_verdict(figures),
+                "training, min": measured(setting, "train_seconds", 60),
+                "memory, GB": measured(setting, "peak_memory_mb", 1000),
+                "adapter, MB": measured(setting, "adapter_mb", 1, 2),
+            }
+        )
+    return filled(rows)
 
 
-def difference_cells(comparison: Comparison, setting: Setting) -> dict[str, str]:
-    """The columns of the paired difference; dashes for the setting that all are compared with."""
-    figures = comparison.figures_of(setting)
-    return {
-        f"less {comparison.baseline.name}, points": points(figures and figures.difference),
-        "95% interval": interval(figures and figures.difference_ci95, points),
-        "verdict": "compared with" if setting is comparison.baseline else short_verdict(figures),
-    }
+def _value(value: Any) -> str:
+    return NOTHING if value is None else str(value)
 
 
 def short_verdict(figures: PairedFigures | None) -> str:
@@ -107,10 +107,6 @@ def measured(setting: Setting, measure: str, unit: float, digits: int = 1) -> st
     return number(value / unit, digits) if value is not None else NOTHING
 
 
-def _value(value: Any) -> str:
-    return NOTHING if value is None else "" if value == "" else str(value)
-
-
 def seed_rows(comparison: Comparison) -> Rows:
     """Settings x seeds: each run's test score."""
     seeds = sorted({result.seed for setting in comparison.settings for result in setting.results})
@@ -120,9 +116,9 @@ def seed_rows(comparison: Comparison) -> Rows:
         for seed in seeds:
             found = [percent(r.figures.get("exact")) for r in setting.scored if r.seed == seed]
             row[f"seed {seed}"] = ", ".join(found) or NOTHING
-        values = setting.values("exact")
+        values, spread = setting.values("exact"), setting.spread("exact")
         row["mean"] = percent(setting.mean("exact"))
-        row["spread, points"] = number(100 * value) if (value := setting.spread("exact")) is not None else NOTHING
+        row["spread, points"] = number(100 * spread) if spread is not None else NOTHING
         row["range"] = f"{percent(min(values))} to {percent(max(values))}" if len(values) > 1 else NOTHING
         rows.append(row)
     return filled(rows)
@@ -139,11 +135,10 @@ def _families(setting: Setting) -> dict[str, float]:
     """Family -> mean share right over the runs that have it."""
     found: dict[str, list[float]] = {}
     for result in setting.scored:
-        families = result.figures.get("families")
-        for name, row in families.items() if isinstance(families, dict) else ():
-            if isinstance(row, dict) and is_number(row.get("exact")):
+        for name, row in (result.figures.get("families") or {}).items():
+            if is_number(row.get("exact")):
                 found.setdefault(name, []).append(row["exact"])
-    return {name: sum(values) / len(values) for name, values in found.items()}
+    return {name: mean(values) for name, values in found.items()}
 
 
 def missing_rows(comparison: Comparison) -> Rows:
@@ -162,15 +157,12 @@ def headline(comparison: Comparison) -> str:
     ahead = "" if not second else f", {points(gap)} points to the next" if gap else ", the first of equals"
     n = len(best.values("valid_exact"))
     over = f" (mean of {n} seeds)" if n > 1 else ""
+    sizes = {result.figures.get("n") for setting in comparison.settings for result in setting.scored}
+    asked = f" of {count(*sizes)} questions" if len(sizes) == 1 else ""
     return (
         f"{best.name} is best on the valid races: {share(best, 'valid_exact')}{over}{ahead}. "
-        f"On test it has {share(best, 'exact')}{_asked(comparison)}."
+        f"On test it has {share(best, 'exact')}{asked}."
     )
-
-
-def _asked(comparison: Comparison) -> str:
-    sizes = {r.figures.get("n") for setting in comparison.settings for r in setting.scored}
-    return f" of {count(*sizes)} questions" if len(sizes) == 1 else ""
 
 
 def notes(comparison: Comparison) -> list[str]:
