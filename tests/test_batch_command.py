@@ -12,8 +12,9 @@ from test_batch_results import make_run
 
 from stkvlm_lib import __main__ as cli
 from stkvlm_lib import pipeline, runs
-from stkvlm_lib.batch import command, machines
+from stkvlm_lib.batch import machines
 from stkvlm_lib.batch.run_batch import as_child, run_batch
+from stkvlm_lib.commands import batch as command
 from stkvlm_lib.commands import run as run_command
 from stkvlm_lib.config import ROOT, ConfigError
 from stkvlm_lib.files import read_json
