@@ -53,10 +53,10 @@ class Request:
     from_step: str | None = None
     to_step: str | None = None
 
-    def command(self, profile: str, run_id: str) -> str:
-        """The command that goes on with the run."""
+    def words(self, profile: str, run_id: str) -> list[str]:
+        """The words of the command that goes on with the run."""
         pairs = [word for name, value in self.parameters.items() for word in ("-p", name, str(value))]
-        return shlex.join(["./run_all.sh", profile, *pairs, "--run-id", run_id])
+        return [profile, *pairs, "--run-id", run_id]
 
 
 def check_request(request: Request) -> None:
@@ -112,7 +112,7 @@ def run_pipeline(request: Request) -> Path:
         if request.from_step:
             runs.forget(folder, request.from_step)
         given = PROFILES[profile] | request.parameters
-        resume = request.command(profile, request.run_id or folder.name)
+        resume = shlex.join(["./run_all.sh", *request.words(profile, request.run_id or folder.name)])
         last = request.to_step or max(STEPS)
         for step in (step for step in STEPS if step <= last):
             try:

@@ -50,9 +50,9 @@ _ended = threading.Event()
 
 def as_child(run: PlannedRun, to_step: str | None) -> list[str]:
     """A run as ./run_all.sh would do it, in a process that ends with this one."""
-    pairs = [word for name, value in run.parameters.items() for word in ("-p", name, str(value))]
-    words = ["run", run.profile, *pairs, "--run-id", run.run_id, *(["--to", to_step] if to_step else [])]
-    return [sys.executable, "-P", "-m", "stkvlm_lib.batch.child", str(run.folder.parent), str(os.getpid()), *words]
+    words = [*run.request.words(run.profile, run.run_id), *(["--to", to_step] if to_step else [])]
+    child = [sys.executable, "-P", "-m", "stkvlm_lib.batch.child", str(run.folder.parent), str(os.getpid())]
+    return [*child, "run", *words]
 
 
 @dataclass(frozen=True)
