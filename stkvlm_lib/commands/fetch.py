@@ -13,9 +13,8 @@ from stkvlm_lib.config import ROOT, from_root
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", nargs="?", metavar="PATH_OR_URL", help="default: the address that the course gives")
-    parser.add_argument(
-        "--to", type=Path, metavar="DIR", help="default: data/course in the repository (git ignores it)"
-    )
+    to = "default: data/course in the repository (git ignores it)"
+    parser.add_argument("--to", type=Path, metavar="DIR", help=to)
 
 
 def call(options: argparse.Namespace) -> None:
