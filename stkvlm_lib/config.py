@@ -25,6 +25,10 @@ class ConfigError(ValueError):
     """A parameter that is unknown or has an impossible value; the message names it and the valid ones."""
 
 
+class Failure(RuntimeError):
+    """What was asked for rightly, and yet could not be done; the message says why and what to do."""
+
+
 _FROM_0, _FROM_1 = "a whole number from 0", "a whole number from 1"
 
 

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
+from stkvlm_lib.config import Failure
+
 T = TypeVar("T")
 
 
@@ -16,7 +18,7 @@ REACHED_WITHIN = 15
 """Seconds that a cluster is given to answer."""
 
 
-class ClusterError(RuntimeError):
+class ClusterError(Failure):
     """A cluster that cannot be used; the message says why and what to do."""
 
 

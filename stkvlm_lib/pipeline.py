@@ -14,6 +14,7 @@ from stkvlm_lib.config import (
     ROOT,
     STEPS,
     ConfigError,
+    Failure,
     RunConfig,
     from_root,
     make_config,
@@ -36,7 +37,7 @@ _NOT_HERE = {
 """Parameters of notebooks that a whole run does not take, and what to do instead."""
 
 
-class StepFailed(RuntimeError):
+class StepFailed(Failure):
     """A notebook did not get to its end; the message names it, the error, and the command that resumes."""
 
 
@@ -163,6 +164,7 @@ def run_step(step: str, config: RunConfig, folder: Path, given: dict[str, Any], 
         if not failure and not runs.is_done(folder, step):
             failure = "it ended without finishing (its kernel died, or a cell left early)"
         if failure:
+            print(flush=True)  # so that the error stands apart from what the notebook has printed
             full = full_disk(folder)
             lines = [f"disk   {full}"] * bool(full) + [f"see    {executed}", f"resume {resume}"]
             raise StepFailed("\n  ".join([f"{notebook} failed: {failure}", *lines]))

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 from stkvlm_lib.commands.arguments import whole_number
-from stkvlm_lib.commands.endings import FAILED, INTERRUPTED
 from stkvlm_lib.config import ConfigError
 
 IMAGES = 200
@@ -33,31 +32,22 @@ def check(options: argparse.Namespace) -> None:
         raise ConfigError(f"{file} says what is rendered; leave out {', '.join('--' + name for name in given)}")
 
 
-def call(options: argparse.Namespace) -> int:
+def call(options: argparse.Namespace) -> None:
+    from stkvlm_lib import parallel
     from stkvlm_lib.cards.frames_card import write_card
     from stkvlm_lib.data.frame_sets import read_frames
-    from stkvlm_lib.game import simulate
-
-    try:
-        made = _collect(options)
-    except simulate.FAILURES as error:
-        print(f"error: {error}", file=sys.stderr)
-        return FAILED
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on with what is missing", file=sys.stderr)
-        return INTERRUPTED
-    print(f"{made['images']:,} pictures in {len(made['races'])} races, {made['skipped_frames']} frames skipped")
-    print(f"truth   {made['truth_sha256']}\ncard    {write_card(read_frames(options.out), options.out / 'README.md')}")
-    print(f"next    ./run_all.sh -p FRAMES_DIR {shlex.quote(str(options.out.resolve()))}")
-    return 0
-
-
-def _collect(options: argparse.Namespace) -> dict:
-    from stkvlm_lib import parallel
     from stkvlm_lib.game import simulate
 
     file, tracks, seed = options.recipe or options.replay, options.tracks or [], options.seed or 0
     recipes = simulate.choose_recipes(file, options.images or IMAGES, tracks, seed)
     how = {"workers": options.workers, "replay": options.replay, "retry": options.retry}
-    with parallel.cluster(options.cluster):
-        return simulate.collect(recipes, options.out, **how, report=simulate.printed())
+    try:
+        with parallel.cluster(options.cluster):
+            made = simulate.collect(recipes, options.out, **how, report=simulate.printed())
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on with what is missing", file=sys.stderr)
+        raise
+    print(f"{made['images']:,} pictures in {len(made['races'])} races, {made['skipped_frames']} frames skipped")
+    card = write_card(read_frames(options.out), options.out / "README.md")
+    print(f"truth   {made['truth_sha256']}\ncard    {card}")
+    print(f"next    ./run_all.sh -p FRAMES_DIR {shlex.quote(str(options.out.resolve()))}")
