@@ -6,7 +6,7 @@ papermill writes in place, are copied. The stamp is written last.
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,21 +18,13 @@ BESIDE = {"01": ("figures/data_*.png", "notebooks/01_*"), "02": ("figures/qa_*.p
 """What a step leaves beside the artefacts in its manifest."""
 
 
-def leaders(planned: Iterable[PlannedRun]) -> list[PlannedRun]:
-    """The runs that make the shared steps for all others: one for each choice of their parameters.
-
-    One that has them done already leads, else the first; those that need nothing any more are left out.
-    """
-    groups: dict[str, list[PlannedRun]] = {}
-    for run in planned:
-        groups.setdefault(_choice(run), []).append(run)
-    waiting = [group for group in groups.values() if not all(run.has_shared for run in group)]
-    return [next((run for run in group if run.has_shared), group[0]) for group in waiting]
-
-
-def leader_of(run: PlannedRun, led: Iterable[PlannedRun]) -> PlannedRun | None:
-    """Whose shared steps a run takes over; None where there is no other."""
-    return next((other for other in led if other != run and _choice(other) == _choice(run)), None)
+def leaders(planned: Sequence[PlannedRun]) -> dict[str, PlannedRun]:
+    """Name of a run -> the run that makes the shared steps for it and all others with the same parameters for them:
+    one that has them done already, else the first."""
+    first: dict[str, PlannedRun] = {}
+    for run in sorted(planned, key=lambda run: not run.has_shared):
+        first.setdefault(_choice(run), run)
+    return {run.name: first[_choice(run)] for run in planned}
 
 
 def _choice(run: PlannedRun) -> str:

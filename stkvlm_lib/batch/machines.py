@@ -1,12 +1,8 @@
 """Where the runs of a batch work: on this machine's cores, one on each of its GPUs, or on a Dask cluster."""
 
-import fcntl
 import os
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import cycle, islice
 
 from stkvlm_lib.config import ConfigError
 from stkvlm_lib.runs import cores
@@ -23,6 +19,10 @@ class Machines:
     at_once: int = 1
     gpus: tuple[str, ...] = ()
     cluster: str = ""
+
+    def places(self) -> list[str]:
+        """The GPU of each run that works at the same time: all in turn; none where there are none to give out."""
+        return list(islice(cycle(self.gpus), self.at_once))
 
     def environment(self, gpu: str) -> dict[str, str]:
         """What a run's process finds in its environment besides."""
@@ -62,23 +62,3 @@ def gpus_here() -> tuple[str, ...]:
     named = [part.strip() for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if part.strip()]
     n = torch.cuda.device_count()
     return tuple(named[:n]) if len(named) >= n > 0 else tuple(map(str, range(n)))
-
-
-@contextmanager
-def one_of(gpus: Sequence[str], folder: Path, at_once: int) -> Iterator[str]:
-    """A GPU for one run, of which not more than its share are working on it; "" where there are none to give out."""
-    if not gpus:
-        yield ""
-        return
-    share = -(-at_once // len(gpus))
-    folder.mkdir(parents=True, exist_ok=True)
-    while True:
-        for place, gpu in ((place, gpu) for place in range(share) for gpu in gpus):
-            with (folder / f".gpu-{gpu}-{place}.lock").open("w") as file:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    continue
-                yield gpu
-                return
-        time.sleep(0.2)

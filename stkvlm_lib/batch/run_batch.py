@@ -14,8 +14,8 @@ from functools import partial
 from pathlib import Path
 
 from stkvlm_lib import parallel, run_lock, runs
-from stkvlm_lib.batch.handing_on import hand_on, leader_of, leaders
-from stkvlm_lib.batch.machines import GPU, Machines, one_of
+from stkvlm_lib.batch.handing_on import hand_on, leaders
+from stkvlm_lib.batch.machines import GPU, Machines
 from stkvlm_lib.batch.plan import BATCH_FILE, SHARED_STEPS, Batch, PlannedRun, check_same, planned_runs
 from stkvlm_lib.batch.progress import Board
 from stkvlm_lib.batch.states import (
@@ -44,6 +44,8 @@ ENDS_WITHIN = 20.0
 """Seconds given to a run that was told to end, before it is killed."""
 _working: set[subprocess.Popen] = set()
 """The processes that this one has started and that have not ended."""
+_free_gpus: list[str] = []
+"""Those that no run works on, each as often as it has room for one."""
 _ended = threading.Event()
 """Set while the batch is being interrupted: nothing is started any more."""
 
@@ -77,6 +79,7 @@ def run_batch(batch: Batch, machines: Machines, *, resume: str, command: Command
     _check_bases(batch)
     batch.folder.mkdir(parents=True, exist_ok=True)
     lock = run_lock.hold_run(batch.folder)
+    _free_gpus[:] = machines.places()
     try:
         with _workers(machines) as workers, heartbeat(batch.folder):
             _remember(batch)
@@ -89,8 +92,6 @@ def run_batch(batch: Batch, machines: Machines, *, resume: str, command: Command
     finally:
         end_all()  # also after an error of another kind
         lock.release()
-        for left in batch.folder.glob(".gpu-*.lock"):
-            left.unlink(missing_ok=True)
     done = {run.name: replace(read_state(run.folder), state=DONE, reason="") for run in batch.runs if run.is_done}
     return {run.name: done.get(run.name) or ended[run.name] for run in batch.runs}
 
@@ -126,12 +127,11 @@ def _remember(batch: Batch) -> None:
 def _do(batch: Batch, make: Callable[..., Job], workers: parallel.Workers) -> dict[str, State]:
     """First the shared steps, each made by one run; then all runs. -> how each has ended, also where a full disk has
     kept that from being remembered."""
-    open_runs = [run for run in batch.runs if not run.is_done]
-    led = leaders(batch.runs)
-    first = [make(run, to_step=SHARED_STEPS[-1]) for run in led if not run.has_shared]
+    open_runs, leader = [run for run in batch.runs if not run.is_done], leaders(batch.runs)
+    first = [make(run, to_step=SHARED_STEPS[-1]) for run in open_runs if leader[run.name] is run and not run.has_shared]
     shared = _do_jobs(first, workers) if len(first) < len(open_runs) else {}  # else no run takes over from another
     rest = [run for run in open_runs if run.name not in shared or shared[run.name].state != FAILED]
-    return shared | _do_jobs([make(run, source=leader_of(run, led)) for run in rest], workers)
+    return shared | _do_jobs([make(run, source=leader[run.name]) for run in rest], workers)
 
 
 def _do_jobs(jobs: Sequence[Job], workers: parallel.Workers) -> dict[str, State]:
@@ -144,19 +144,22 @@ def do_job(job: Job) -> State:
     run, before = job.run, read_state(job.run.folder)
     if _ended.is_set():
         return before
-    with one_of(job.machines.gpus, run.folder.parent, job.machines.at_once) as gpu:
-        begin, where = time.time(), here(gpu)
-        write_state(run.folder, State(RUNNING, begin, before.seconds, "", where))
-        try:
-            reason = full_disk(run.folder.parent) or _work(job, gpu)
-        except OSError as error:  # a disk that fills, a program that cannot be started
-            reason = explain(error) if error.errno else str(error)
-        if _ended.is_set():
-            reason = reason and "stopped with the batch"
-        seconds = round(before.seconds + time.time() - begin, 1)
-        state = State(FAILED if reason else DONE if run.is_done else WAITING, time.time(), seconds, reason, where)
-        write_state(run.folder, state)
-        return state
+    gpu = _free_gpus.pop(0) if job.machines.gpus else ""
+    begin, where = time.time(), here(gpu)
+    write_state(run.folder, State(RUNNING, begin, before.seconds, "", where))
+    try:
+        reason = full_disk(run.folder.parent) or _work(job, gpu)
+    except OSError as error:  # a disk that fills, a program that cannot be started
+        reason = explain(error) if error.errno else str(error)
+    finally:
+        if gpu:
+            _free_gpus.append(gpu)
+    if _ended.is_set():
+        reason = reason and "stopped with the batch"
+    seconds = round(before.seconds + time.time() - begin, 1)
+    state = State(FAILED if reason else DONE if run.is_done else WAITING, time.time(), seconds, reason, where)
+    write_state(run.folder, state)
+    return state
 
 
 def _work(job: Job, gpu: str) -> str:
