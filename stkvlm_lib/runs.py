@@ -4,7 +4,6 @@
 A step is done when its stamp is there, and the stamp is written last. Nothing heavy is imported before it is needed.
 """
 
-import itertools
 import os
 import platform
 import random
@@ -172,12 +171,12 @@ def start_run(config: RunConfig, step: str) -> Run:
 
 @contextmanager
 def open_run(name: str | None, profile: str, seed: int) -> Iterator[Path]:
-    """The folder of a run, which nobody else works in meanwhile: the one of that name, or a new one of its own.
+    """The folder of a run, which nobody else works in meanwhile. name None: a new one, called by `run_id`.
 
     What a killed run left half written is removed; a folder in which nothing came to be is taken away at the end.
     Raises run_lock.RunBusy.
     """
-    folder = OUTPUTS / name if name else _new_folder(run_id(profile, seed))
+    folder = OUTPUTS / (name or run_id(profile, seed))
     folder.mkdir(parents=True, exist_ok=True)
     lock = run_lock.hold_run(folder)
     try:
@@ -188,17 +187,6 @@ def open_run(name: str | None, profile: str, seed: int) -> Iterator[Path]:
         lock.release()
         if not any(folder.iterdir()):
             folder.rmdir()
-
-
-def _new_folder(name: str) -> Path:
-    """A folder of this name, or with a number behind it where another run of the same second has it."""
-    for number in itertools.count(1):
-        folder = OUTPUTS / (name if number == 1 else f"{name}-{number}")
-        try:
-            folder.mkdir(parents=True)
-            return folder
-        except FileExistsError:
-            continue
 
 
 def drop_leftovers(folder: Path) -> None:

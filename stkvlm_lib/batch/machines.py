@@ -38,8 +38,6 @@ def choose_machines(at_once: int = 0, gpus: str = "", cluster: str = "") -> Mach
 
     Raises ConfigError for a GPU that is not there, and for wishes that exclude each other.
     """
-    if at_once < 0:
-        raise ConfigError(f"--at-once {at_once}: must be a number of runs from 1")
     if cluster and (gpus or at_once):
         raise ConfigError("--cluster leaves to its workers which GPU and how many at once; leave out --gpus, --at-once")
     if cluster:
@@ -50,8 +48,6 @@ def choose_machines(at_once: int = 0, gpus: str = "", cluster: str = "") -> Mach
         if gpu not in there:
             has = f"there are {', '.join(there)}" if there else "this machine has none; leave out --gpus"
             raise ConfigError(f"--gpus {gpus}: there is no GPU {gpu!r}; {has}")
-    if len(set(wanted)) < len(wanted):
-        raise ConfigError(f"--gpus {gpus}: a GPU stands twice; --at-once {len(wanted)} puts several runs on one")
     return Machines(at_once or max(1, len(wanted)), wanted)
 
 

@@ -86,11 +86,10 @@ def run_batch(batch: Batch, machines: Machines, *, resume: str, command: Command
             with Board(batch.runs, machines.at_once):
                 ended = _do(batch, partial(Job, machines=machines, command=command), workers)
     except KeyboardInterrupt:
-        end_all()
         print(f"\nbatch {batch.name} interrupted\n  resume {resume}", file=sys.stderr, flush=True)
         raise
     finally:
-        end_all()  # also after an error of another kind
+        end_all()
         lock.release()
     done = {run.name: replace(read_state(run.folder), state=DONE, reason="") for run in batch.runs if run.is_done}
     return {run.name: done.get(run.name) or ended[run.name] for run in batch.runs}

@@ -118,13 +118,9 @@ class Pulse:
 
     def is_there(self) -> bool:
         """False once the file is gone, or has stood still for `patience` seconds."""
-        now, text = time.monotonic(), self._last
-        try:
-            text = self._path.read_text()
-        except FileNotFoundError:
-            return False
-        except OSError:  # a share that does not answer for a moment
-            pass
-        if text != self._last:
-            self._last, self._seen = text, now
-        return now - self._seen < self._patience
+        with suppress(OSError):  # a share may not answer for a moment
+            if not self._path.exists():
+                return False
+            if (text := self._path.read_text()) != self._last:
+                self._last, self._seen = text, time.monotonic()
+        return time.monotonic() - self._seen < self._patience

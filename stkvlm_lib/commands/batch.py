@@ -1,14 +1,13 @@
 """Make runs of many settings and seeds, and tell them apart on one page."""
 
 import argparse
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from stkvlm_lib import markdown, pipeline, runs
 from stkvlm_lib.batch.plan import BATCH_FILE, Batch, make_batch, read_batch
-from stkvlm_lib.commands.arguments import add_parameters, named_values
+from stkvlm_lib.commands.arguments import add_parameters, named_values, whole_number
 from stkvlm_lib.config import PROFILES, ConfigError, did_you_mean
 
 
@@ -18,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="default: those of the file, or 0")
     parser.add_argument("--name", help="folder in outputs/; default: the file's name, or what varies")
     parser.add_argument("--compare-to", metavar="SETTING", help="default: that of the file, or the first")
-    parser.add_argument("--at-once", type=int, default=0, metavar="N", help="default: one run at a time, or one a GPU")
+    parser.add_argument("--at-once", type=whole_number(0), default=0, metavar="N", help="default: one run at a time, or one a GPU")
     parser.add_argument("--gpus", default="", metavar="0,1", help="default: all")
     parser.add_argument("--cluster", default="", metavar="ADDRESS", help="tcp://host:port of a Dask scheduler")
 
@@ -38,17 +37,16 @@ def call(options: argparse.Namespace) -> int:
 
     batch = batch_of(options)
     machines = choose_machines(options.at_once, options.gpus, options.cluster)
-    command = command_of(options)
     print(f"batch   {batch.name}: {len(batch.settings)} settings x {len(batch.seeds)} seeds, profile {batch.profile}")
     print(f"folder  {batch.folder}\nlogs    {batch.folder / 'logs'}", flush=True)
-    states = run_batch(batch, machines, resume=command)
+    states = run_batch(batch, machines, resume=options.again)
     failed = {name: state for name, state in states.items() if state.state != DONE}
     if any(run.is_done for run in batch.runs):
-        tell([batch.folder], batch.folder, batch.compare_to, command)
+        tell([batch.folder], batch.folder, batch.compare_to, options.again)
     for name, state in failed.items():
         print(f"failed  {name}: {state.reason or state.state}", file=sys.stderr)
     if failed:
-        print(f"error: {len(failed)} of {len(states)} runs have no score\n  resume {command}", file=sys.stderr)
+        print(f"error: {len(failed)} of {len(states)} runs have no score\n  resume {options.again}", file=sys.stderr)
     return int(bool(failed))
 
 
@@ -71,19 +69,6 @@ def batch_of(options: argparse.Namespace) -> Batch:
         meant = did_you_mean(options.what, PROFILES)
         raise ConfigError(f"{options.what}: neither a batch file nor a profile ({', '.join(PROFILES)}){meant}")
     return read_batch(path, changes)
-
-
-def command_of(options: argparse.Namespace) -> str:
-    """The command again, for going on."""
-    words = ["./run_all.sh", "batch", *([options.what] if options.what else [])]
-    for group in options.parameters:
-        words += ["-p", *group]
-    if options.seeds:
-        words += ["--seeds", *map(str, options.seeds)]
-    for flag in ("name", "compare_to", "at_once", "gpus", "cluster"):
-        if value := getattr(options, flag):
-            words += [f"--{flag.replace('_', '-')}", str(value)]
-    return shlex.join(words)
 
 
 def tell(

@@ -1,6 +1,7 @@
 """The one command line behind `./run_all.sh`, `stkvlm` and `python -m stkvlm_lib`: what it takes, and its help."""
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -72,8 +73,10 @@ def _follow(words: list[str], prog: str) -> int | None:
 
 
 def parse(words: list[str], prog: str = SCRIPT) -> tuple[ModuleType, argparse.Namespace]:
-    """The command that is meant, and its options. Exits with one line for what it does not take."""
+    """The command that is meant, and its options, with its words as they can be typed again. Exits with one line for
+    what it does not take."""
     options = build_parser(prog).parse_args(_complete(words))
+    options.again = shlex.join([prog, *words])
     return options.command, options
 
 

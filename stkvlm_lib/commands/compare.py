@@ -1,7 +1,6 @@
 """Tell two runs apart on the questions that both answered, or more of them, or a batch, in a table and on a page."""
 
 import argparse
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,9 +36,8 @@ def call(options: argparse.Namespace) -> None:
     alone = len(folders) == 1
     usual = folders[0] if alone else runs.OUTPUTS / "comparison"
     compare_to = read_object(folders[0] / BATCH_FILE).get("compare_to", "") if alone else ""
-    command = shlex.join(["./run_all.sh", "compare", *options.runs])
     target = Path(options.out) if options.out else usual
-    tell(folders, target, compare_to, command, resamples=options.bootstrap, seed=options.seed)
+    tell(folders, target, compare_to, options.again, resamples=options.bootstrap, seed=options.seed)
 
 
 def _print_two(folders: Sequence[Path], resamples: int, seed: int) -> None:
