@@ -77,7 +77,6 @@ def test_the_command_that_goes_on_is_the_one_that_was_given(outputs):
         ("smoke -p LORA_RANK 8,x", "setting lora_rank-x: LORA_RANK='x' is not of type int"),
         ("smoke --seeds -1", "seeds"),
         ("smoke --gpus 7", "there is no GPU '7'"),
-        ("smoke --at-once -3", "--at-once -3"),
         ("smoke --cluster tcp://x:1 --at-once 2", "--cluster leaves"),
         ("absent.yml", "absent.yml: no such batch file"),
     ],

@@ -51,6 +51,7 @@ def test_a_port_that_there_is_not_is_refused(capsys, port):
     [
         (("compare", "a", "b"), "--bootstrap", "0"),
         (("compare", "a", "b"), "--seed", "-1"),
+        (("batch", "smoke"), "--at-once", "-3"),
         (("render", "out"), "--images", "0"),
         (("render", "out"), "--seed", "-1"),
         (("render", "out"), "--workers", "-3"),

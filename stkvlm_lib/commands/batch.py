@@ -17,7 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="default: those of the file, or 0")
     parser.add_argument("--name", help="folder in outputs/; default: the file's name, or what varies")
     parser.add_argument("--compare-to", metavar="SETTING", help="default: that of the file, or the first")
-    parser.add_argument("--at-once", type=whole_number(0), default=0, metavar="N", help="default: one run at a time, or one a GPU")
+    at_once = "runs at a time; default: one, or one a GPU"
+    parser.add_argument("--at-once", type=whole_number(0), default=0, metavar="N", help=at_once)
     parser.add_argument("--gpus", default="", metavar="0,1", help="default: all")
     parser.add_argument("--cluster", default="", metavar="ADDRESS", help="tcp://host:port of a Dask scheduler")
 
