@@ -2,14 +2,14 @@
 
 import shutil
 import sys
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from stkvlm_lib.batch.plan import PlannedRun
-from stkvlm_lib.batch.states import DONE, FAILED, RUNNING, WAITING, State, doing, read_state
+from stkvlm_lib.batch.states import DONE, FAILED, RUNNING, WAITING, State, doing, read_state, repeated
 from stkvlm_lib.files import read_object
 from stkvlm_lib.number_text import percent
 
@@ -76,30 +76,26 @@ def rows(planned: Sequence[PlannedRun], states: Sequence[State], now: float) -> 
     ]
 
 
+@contextmanager
+def shown(planned: Sequence[PlannedRun], at_once: int) -> Iterator[None]:
+    """Show the progress while the block runs, and how it has ended."""
+    board = Board(planned, at_once)
+    try:
+        with repeated(board.look, LOOK):
+            yield
+    finally:
+        board.look(last=True)
+
+
 class Board:
-    """Shows the progress from a thread of its own while it is open."""
+    """What has been shown of the progress, and shows more at each look."""
 
     def __init__(self, planned: Sequence[PlannedRun], at_once: int):
-        self._planned, self._at_once = planned, at_once
-        self._show_table = _table_shower() if _in_notebook() else None
-        self._ended, self._shown = threading.Event(), 0.0
+        self._planned, self._at_once, self._shown = planned, at_once, 0.0
         self._before = {run.name: read_state(run.folder).state for run in planned}
-        self._thread = threading.Thread(target=self._watch, name="progress", daemon=True)
+        self._show_table = _table_shower() if _in_notebook() else None
 
-    def __enter__(self) -> "Board":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._ended.set()
-        self._thread.join()
-        self._look(last=True)
-
-    def _watch(self) -> None:
-        while not self._ended.wait(LOOK):
-            self._look()
-
-    def _look(self, last: bool = False) -> None:
+    def look(self, last: bool = False) -> None:
         now, states = time.time(), [read_state(run.folder) for run in self._planned]
         line, ended = headline(states, self._at_once, now), self._newly_ended(states)
         if self._show_table:

@@ -17,7 +17,7 @@ from stkvlm_lib import parallel, run_lock, runs
 from stkvlm_lib.batch.handing_on import hand_on, leaders
 from stkvlm_lib.batch.machines import GPU, Machines
 from stkvlm_lib.batch.plan import BATCH_FILE, SHARED_STEPS, Batch, PlannedRun, check_same, planned_runs
-from stkvlm_lib.batch.progress import Board
+from stkvlm_lib.batch.progress import shown
 from stkvlm_lib.batch.states import (
     BEGUN,
     DONE,
@@ -83,7 +83,7 @@ def run_batch(batch: Batch, machines: Machines, *, resume: str, command: Command
     try:
         with _workers(machines) as workers, heartbeat(batch.folder):
             _remember(batch)
-            with Board(batch.runs, machines.at_once):
+            with shown(batch.runs, machines.at_once):
                 ended = _do(batch, partial(Job, machines=machines, command=command), workers)
     except KeyboardInterrupt:
         print(f"\nbatch {batch.name} interrupted\n  resume {resume}", file=sys.stderr, flush=True)

@@ -4,7 +4,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -89,23 +89,37 @@ def _tail(path: Path, most: int) -> list[str]:
 
 
 @contextmanager
-def heartbeat(folder: Path) -> Iterator[None]:
-    """Let all machines know that the batch is going on; at its end, however it ends, they are told at once."""
-    ended, path = threading.Event(), folder / ALIVE
-    path.write_text("0")
+def repeated(call: Callable[[], None], every: float) -> Iterator[None]:
+    """Call something from a thread every so many seconds, until the block ends."""
+    ended = threading.Event()
 
-    def beat() -> None:
-        while not ended.wait(BEAT):
-            with suppress(OSError):
-                path.write_text(f"{os.getpid()} {time.time()}")
+    def repeat() -> None:
+        while not ended.wait(every):
+            call()
 
-    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+    thread = threading.Thread(target=repeat, name=call.__qualname__, daemon=True)
     thread.start()
     try:
         yield
     finally:
         ended.set()
         thread.join()
+
+
+@contextmanager
+def heartbeat(folder: Path) -> Iterator[None]:
+    """Let all machines know that the batch is going on; at its end, however it ends, they are told at once."""
+    path = folder / ALIVE
+    path.write_text("0")
+
+    def beat() -> None:
+        with suppress(OSError):
+            path.write_text(f"{os.getpid()} {time.time()}")
+
+    try:
+        with repeated(beat, BEAT):
+            yield
+    finally:
         path.unlink(missing_ok=True)
 
 

@@ -4,33 +4,22 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-from stkvlm_lib.commands import (
-    ask,
-    assets,
-    batch,
-    card,
-    compare,
-    explore,
-    export,
-    fetch,
-    pins,
-    push,
-    render,
-    report,
-    run,
-    test,
-)
+from stkvlm_lib.commands import run
 from stkvlm_lib.commands.endings import EXIT_STATUSES, USAGE_ERROR, ended
 from stkvlm_lib.config import PROFILES, ConfigError, check_checkout
 from stkvlm_lib.installation import lead_to_this_library
 from stkvlm_lib.runs import quiet_libraries
 
-COMMANDS = (run, batch, test, ask, explore, report, compare, export, push, render, assets, fetch, card)
-"""In the order in which the help lists them."""
-UNLISTED = (pins,)
+LISTED = (
+    *("run", "batch", "test", "ask", "explore", "report", "compare"),
+    *("export", "push", "render", "assets", "fetch", "card"),
+)
+"""The commands in the order in which the help lists them."""
+COMMANDS = {name: import_module(f"stkvlm_lib.commands.{name}") for name in (*LISTED, "pins")}
 GO_ON = 10
 """The status of `check` for arguments that are in order; 0 is that of --help, after which nothing is left to do."""
 SCRIPT = "./run_all.sh"
@@ -85,21 +74,15 @@ def _complete(words: list[str]) -> list[str]:
     first = words[0] if words else ""
     if first in ("-h", "--help", "help"):
         return ["--help"]
-    known = {name_of(command): command for command in (*COMMANDS, *UNLISTED)}
-    if first not in known:
+    if first not in COMMANDS:
         if first and not first.startswith("-") and first not in PROFILES:
             raise ConfigError(
-                f"{first!r:.80} is neither a command ({', '.join(map(name_of, COMMANDS))}) "
-                f"nor a profile ({', '.join(PROFILES)})"
+                f"{first!r:.80} is neither a command ({', '.join(LISTED)}) nor a profile ({', '.join(PROFILES)})"
             )
-        return [name_of(run), *words]
-    if getattr(known[first], "PASSES_ON", False) and words[1:2] not in (["-h"], ["--help"]):
+        return ["run", *words]
+    if getattr(COMMANDS[first], "PASSES_ON", False) and words[1:2] not in (["-h"], ["--help"]):
         return [first, "--", *words[1:]]
     return words
-
-
-def name_of(command: ModuleType) -> str:
-    return command.__name__.rpartition(".")[2]
 
 
 class _OneLineParser(argparse.ArgumentParser):
@@ -119,9 +102,9 @@ def build_parser(prog: str = SCRIPT) -> argparse.ArgumentParser:
     )
     parser.add_argument("--help", action="help", help=argparse.SUPPRESS)  # listed, it would be a section of one line
     commands = parser.add_subparsers(required=True, metavar="COMMAND", help=argparse.SUPPRESS, prog=prog)
-    for command in (*COMMANDS, *UNLISTED):
+    for name, command in COMMANDS.items():
         own = commands.add_parser(
-            name_of(command),
+            name,
             description=command.__doc__.strip(),
             epilog=getattr(command, "EPILOG", None),
             formatter_class=as_written,
@@ -133,6 +116,6 @@ def build_parser(prog: str = SCRIPT) -> argparse.ArgumentParser:
 
 def _overview(prog: str) -> str:
     """The commands, the profiles, and what happens at first and in the end."""
-    lines = [f"  {name_of(command):<9} {command.__doc__.splitlines()[0].rstrip('.')}" for command in COMMANDS]
+    lines = [f"  {name:<9} {COMMANDS[name].__doc__.splitlines()[0].rstrip('.')}" for name in LISTED]
     listed = "\n".join([f"commands ({prog} COMMAND --help tells more; `run` may be left out):", *lines])
     return "\n\n".join([listed, run.EPILOG, INSTALLING, EXIT_STATUSES])
