@@ -334,7 +334,8 @@ def unknown_parameters(names: Iterable[str], known: Iterable[str]) -> ConfigErro
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """` (did you mean A, B or C?)` of the at most three known names that resemble one most; empty where none does."""
     *others, last = get_close_matches(name, list(known), 3) or [""]
-    return f" (did you mean {' or '.join(filter(None, [', '.join(others), last]))}?)" if last else ""
+    meant = f"{', '.join(others)} or {last}" if others else last
+    return f" (did you mean {meant}?)" if meant else ""
 
 
 def check_reporters(config: FinetuneConfig) -> None:
