@@ -148,7 +148,7 @@ def _where_on_hub(name: str, revision: str | None) -> str:
     from huggingface_hub import HfApi, constants, try_to_load_from_cache
 
     cached = try_to_load_from_cache(name, "config.json", revision=revision)
-    if isinstance(cached, str) and any(Path(cached).parent.glob("*.safetensors")):
+    if isinstance(cached, str) and any(Path(cached).parent.glob("*.safetensors")):  # config.json may lie there alone
         return "in the local cache"
     remedy = f"connect to the hub, or name a folder or {EMBEDDED} with -p BASE_MODEL"
     if constants.HF_HUB_OFFLINE:

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stkvlm_lib import markdown, pipeline, runs
-from stkvlm_lib.batch.plan import BATCH_FILE, Batch, make_batch, read_batch
+from stkvlm_lib.batch.plan import BATCH_FILE, KEYS, Batch, make_batch, read_batch
 from stkvlm_lib.commands.arguments import add_parameters, named_values, whole_number
 from stkvlm_lib.config import PROFILES, ConfigError, did_you_mean
+
+EPILOG = "keys of a batch file:\n" + "\n".join(f"  {key:<11} {meaning}" for key, meaning in KEYS.items())
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
