@@ -80,14 +80,12 @@ def html_page(comparison: Comparison, folder: Path, *, title: str, command: str)
 
 
 def _facts(comparison: Comparison) -> list[tuple[str, str]]:
-    results = [result for setting in comparison.settings for result in setting.results]
-    scored = [result for result in results if not result.problem]
-    first = scored[0].figures
+    first = comparison.scored[0].figures
     races = first.get("n_clusters")
-    took = [seconds for result in results if (seconds := result.figures.get("wall_seconds"))]
+    took = [seconds for result in comparison.results if (seconds := result.figures.get("wall_seconds"))]
     facts = [
         ("settings", f"{len(comparison.settings)}"),
-        ("runs with a score", f"{len(scored)} of {len(results)}"),
+        ("runs with a score", f"{len(comparison.scored)} of {len(comparison.results)}"),
         ("scored on", f"{count(first.get('n'))} questions of {count(races)} {first.get('clusters', 'race')}s"),
         ("base", str(first.get("base_model", ""))),
         ("all runs took", f"{sum(took) / 60:,.0f} min" if took else ""),

@@ -18,6 +18,8 @@ NOT_SETTINGS = ("SEED", "COMPARE_RUN")
 """Parameters by which runs of one setting may differ."""
 MEASURES = ("valid_exact", "exact", "train_seconds", "peak_memory_mb", "adapter_mb")
 """The figures of a run that settings are compared by."""
+FAMILY = "family: "
+"""How the name of a figure begins that is a family's share right."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,7 @@ def read_result(folder: Path, planned: Mapping[str, Any]) -> Result:
     for step in STEPS:
         parameters |= config[step] if isinstance(config.get(step), dict) else {}
     figures = metrics | {"valid_exact": training.get("valid_exact"), "wall_seconds": _wall(manifest.get("steps"))}
+    figures |= {FAMILY + name: row.get("exact") for name, row in (metrics.get("families") or {}).items()}
     seed = planned.get("seed", parameters.get("SEED", 0))
     kept = {name: value for name, value in parameters.items() if name not in NOT_SETTINGS}
     return Result(folder, str(planned.get("setting", "")), seed, kept, figures, log, problem)

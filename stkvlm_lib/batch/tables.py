@@ -2,16 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import mean
 from typing import Any
 
 from stkvlm_lib.analysis.comparison import FEWEST_CLUSTERS
 from stkvlm_lib.analysis.comparison import Comparison as PairedFigures
 from stkvlm_lib.analysis.sections import Rows, filled
 from stkvlm_lib.batch.differences import Difference, differences
-from stkvlm_lib.batch.results import MEASURES, Setting, chosen, in_order, varying
+from stkvlm_lib.batch.results import FAMILY, MEASURES, Result, Setting, chosen, in_order, varying
 from stkvlm_lib.grammar.questions import in_order as families_in_order
-from stkvlm_lib.number_text import NOTHING, count, interval, is_number, number, percent, points
+from stkvlm_lib.number_text import NOTHING, count, interval, number, percent, points
 
 VARIED = "varied: "
 """How the name of a column begins in CSV that holds a parameter in which settings differ."""
@@ -31,6 +30,15 @@ class Comparison:
         """The paired figures of a setting; None for the baseline, and where there are none."""
         found = self.differences.get(setting.name)
         return found.figures if found else None
+
+    @property
+    def results(self) -> list[Result]:
+        """The runs of all settings."""
+        return [result for setting in self.settings for result in setting.results]
+
+    @property
+    def scored(self) -> list[Result]:
+        return [result for result in self.results if not result.problem]
 
     @property
     def varied(self) -> list[str]:
@@ -109,7 +117,7 @@ def measured(setting: Setting, measure: str, unit: float, digits: int = 1) -> st
 
 def seed_rows(comparison: Comparison) -> Rows:
     """Settings x seeds: each run's test score."""
-    seeds = sorted({result.seed for setting in comparison.settings for result in setting.results})
+    seeds = sorted({result.seed for result in comparison.results})
     rows = []
     for setting in comparison.settings:
         row = {"setting": setting.name}
@@ -126,25 +134,14 @@ def seed_rows(comparison: Comparison) -> Rows:
 
 def family_rows(comparison: Comparison) -> Rows:
     """Families of questions x settings: the mean of the runs' test scores."""
-    scores = {setting.name: _families(setting) for setting in comparison.settings if setting.scored}
-    names = families_in_order({name for found in scores.values() for name in found})
-    return [{"family": name, **{s: percent(found.get(name)) for s, found in scores.items()}} for name in names]
-
-
-def _families(setting: Setting) -> dict[str, float]:
-    """Family -> mean share right over the runs that have it."""
-    found: dict[str, list[float]] = {}
-    for result in setting.scored:
-        for name, row in (result.figures.get("families") or {}).items():
-            if is_number(row.get("exact")):
-                found.setdefault(name, []).append(row["exact"])
-    return {name: mean(values) for name, values in found.items()}
+    settings = [setting for setting in comparison.settings if setting.scored]
+    names = families_in_order({name for run in comparison.scored for name in run.figures.get("families") or ()})
+    return [{"family": name, **{s.name: percent(s.mean(FAMILY + name)) for s in settings}} for name in names]
 
 
 def missing_rows(comparison: Comparison) -> Rows:
     """The runs that have no score, and why."""
-    results = [result for setting in comparison.settings for result in setting.results if result.problem]
-    return [{"run": result.name, "why": result.problem} for result in results]
+    return [{"run": result.name, "why": result.problem} for result in comparison.results if result.problem]
 
 
 def headline(comparison: Comparison) -> str:
@@ -157,7 +154,7 @@ def headline(comparison: Comparison) -> str:
     ahead = "" if not second else f", {points(gap)} points to the next" if gap else ", the first of equals"
     n = len(best.values("valid_exact"))
     over = f" (mean of {n} seeds)" if n > 1 else ""
-    sizes = {result.figures.get("n") for setting in comparison.settings for result in setting.scored}
+    sizes = {result.figures.get("n") for result in comparison.scored}
     asked = f" of {count(*sizes)} questions" if len(sizes) == 1 else ""
     return (
         f"{best.name} is best on the valid races: {share(best, 'valid_exact')}{over}{ahead}. "
@@ -167,9 +164,8 @@ def headline(comparison: Comparison) -> str:
 
 def notes(comparison: Comparison) -> list[str]:
     """What a reader must know before believing the table."""
-    scored = [result for setting in comparison.settings for result in setting.scored]
     found = []
-    sizes = sorted({(str(r.figures.get("split")), r.figures.get("n")) for r in scored}, key=str)
+    sizes = sorted({(str(r.figures.get("split")), r.figures.get("n")) for r in comparison.scored}, key=str)
     if len(sizes) > 1:
         told = ", ".join(f"{count(n)} of {split}" for split, n in sizes)
         found.append(f"The runs were not asked the same questions ({told}); only the paired differences compare them.")
