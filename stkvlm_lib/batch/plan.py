@@ -15,7 +15,7 @@ from typing import Any
 
 from stkvlm_lib import pipeline, runs
 from stkvlm_lib.batch.yaml_text import read_yaml
-from stkvlm_lib.config import MOST_SEED, PROFILES, STEPS, ConfigError, did_you_mean
+from stkvlm_lib.config import MOST_SEED, PROFILES, ConfigError, did_you_mean
 from stkvlm_lib.files import read_object
 from stkvlm_lib.pipeline import Request, step_configs
 
@@ -183,8 +183,6 @@ def _settings(grid: dict[str, Any], named: dict[str, Any], where: str) -> dict[s
     for name, parameters in [*((setting_name(point), point) for point in crossed), *named.items()]:
         if name in found:
             raise ConfigError(f"{where}: two settings are named {name}; take one out or name it otherwise")
-        if parameters is not None and not isinstance(parameters, Mapping):
-            raise ConfigError(f"{where}: settings: {name} must be a mapping of parameters, not {parameters!r:.60}")
         _check_name(name, f"{where}: settings:")
         found[name] = _mapping({name: parameters}, name, f"{where}: settings")
     return found or {"base": {}}
@@ -213,18 +211,16 @@ def _check_settings(batch: Batch, where: str) -> None:
 
 def check_same(batch: Batch) -> None:
     """Raises ConfigError where the batch's folder holds runs of other parameters; more settings or seeds may come."""
-    path = batch.folder / BATCH_FILE
-    if not path.is_file() and (batch.folder / "config.json").is_file():
+    if not (batch.folder / BATCH_FILE).is_file() and (batch.folder / "config.json").is_file():
         raise ConfigError(f"{batch.folder} is a run, no batch; take another --name")
     before = planned_runs(batch.folder)
     for run in batch.runs:
         old = before.get(run.name, {})
         changed = [
             f"{name} {old[step].get(name)!r}, now {value!r}"
-            for step in STEPS
-            if isinstance(old.get(step), dict)
-            for name, value in run.recorded[step].items()
-            if old[step].get(name) != value
+            for step, values in run.recorded.items()
+            for name, value in values.items()
+            if step in old and old[step].get(name) != value
         ]
         if changed:
             raise ConfigError(f"{run.run_id} was planned with {'; '.join(dict.fromkeys(changed))}: take another --name")
@@ -232,5 +228,4 @@ def check_same(batch: Batch) -> None:
 
 def planned_runs(folder: Path) -> dict[str, dict[str, Any]]:
     """Run -> what the batch of a folder has planned for it; empty for the folder of no batch."""
-    found = read_object(folder / BATCH_FILE, "restore it, or take another --name", missing_ok=True).get("runs", {})
-    return {name: value for name, value in found.items() if isinstance(value, dict)} if isinstance(found, dict) else {}
+    return read_object(folder / BATCH_FILE, "restore it, or take another --name", missing_ok=True).get("runs", {})
