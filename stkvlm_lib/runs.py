@@ -42,7 +42,7 @@ def set_up_torch() -> None:
 
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     torch.set_num_threads(int(wanted) if wanted.isdigit() and int(wanted) else cores())
-    torch.set_flush_denormal(True)  # denormals, which Adam makes, slow training on a CPU several times
+    torch.set_flush_denormal(True)  # denormals slow training on a CPU several times
 
 
 def cores() -> int:
