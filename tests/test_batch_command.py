@@ -34,7 +34,7 @@ def outputs(tmp_path, monkeypatch):
 
 
 def options_of(text):
-    return command_line.parse(["batch", *shlex.split(text)])[1]
+    return command_line.parse(["batch", *shlex.split(text)])
 
 
 def planned(text):

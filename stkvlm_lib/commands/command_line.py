@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 
 from stkvlm_lib.commands import run
 from stkvlm_lib.commands.endings import EXIT_STATUSES, USAGE_ERROR, ended
@@ -51,22 +50,24 @@ def script() -> int:
 
 def _follow(words: list[str], prog: str) -> int | None:
     checked_only = words[:1] == ["check"]
-    command, options = parse(words[checked_only:], prog)
-    if check := getattr(command, "check", None):
+    options = parse(words[checked_only:], prog)
+    if check := getattr(options.command, "check", None):
         check(options)
     if checked_only:
         return GO_ON
     lead_to_this_library()
     quiet_libraries()
-    return command.call(options)
+    return options.command.call(options)
 
 
-def parse(words: list[str], prog: str = SCRIPT) -> tuple[ModuleType, argparse.Namespace]:
-    """The command that is meant, and its options, with its words as they can be typed again. Exits with one line for
-    what it does not take."""
+def parse(words: list[str], prog: str = SCRIPT) -> argparse.Namespace:
+    """The options of the command that is meant, with `command`, its module, and `again`, the words to type again.
+
+    Exits with one line for what it does not take.
+    """
     options = build_parser(prog).parse_args(_complete(words))
     options.again = shlex.join([prog, *words])
-    return options.command, options
+    return options
 
 
 def _complete(words: list[str]) -> list[str]:
