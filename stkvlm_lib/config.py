@@ -1,10 +1,10 @@
 """Every parameter of a run, checked, and the profiles. Notebooks hold the same parameters in upper case."""
 
-import math
 import os
 import re
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,25 +18,48 @@ EMBEDDED = "embedded"
 """The name under which adapters record the base that ships in models/embedded."""
 BASE = "base"
 """What COMPARE_RUN of the explorer says for the base without the adapter."""
-MOST_SEED = 2**32 - 1
-"""What numpy takes."""
+MOST_SEED = 2**32 - 1  # what numpy takes
 
 
 class ConfigError(ValueError):
     """A parameter that is unknown or has an impossible value; the message names it and the valid ones."""
 
 
+class Failure(RuntimeError):
+    """What was asked for rightly, and yet could not be done; the message says why and what to do."""
+
+
+_FROM_0, _FROM_1 = "a whole number from 0", "a whole number from 1"
+
+
+def valid(default: Any, is_valid: Callable[[Any], bool], wanted: str) -> Any:
+    """A parameter with its default, what its value must fulfil, and the same in words for who gives another."""
+    return field(default=default, metadata={"is_valid": is_valid, "wanted": wanted})
+
+
+def at_least(least: int) -> Callable[[int], bool]:
+    return lambda value: value >= least
+
+
 @dataclass(frozen=True)
-class RunConfig:
+class Parameters:
+    """The parameters of a notebook. Raises ConfigError for a value that is none of those a field says it wants."""
+
+    def __post_init__(self):
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if each.metadata and not each.metadata["is_valid"](value):
+                raise ConfigError(f"{each.name.upper()}={value!r}: must be {each.metadata['wanted']}")
+
+
+@dataclass(frozen=True)
+class RunConfig(Parameters):
     """What every notebook takes."""
 
     run_dir: str = ""
     frames_dir: str = ""
     skip_broken: bool = False
-    seed: int = 0
-
-    def __post_init__(self):
-        _require(0 <= self.seed <= MOST_SEED, "SEED", self.seed, f"a whole number from 0 to {MOST_SEED}")
+    seed: int = valid(0, lambda seed: 0 <= seed <= MOST_SEED, f"{_FROM_0} to {MOST_SEED}")
 
     @property
     def run_path(self) -> Path:
@@ -61,20 +84,13 @@ class ExploreConfig(RunConfig):
 class QaConfig(RunConfig):
     """Notebook 02."""
 
-    workers: int = 1
+    workers: int = valid(1, at_least(1), "a number of processes, from 1")
     cluster: str = ""
-    balance: float = 1.5
-    extended_per_family: int = 0
-    contrast_pictures: int = 100
-    label_sample: int = 200
+    balance: float = valid(1.5, lambda ratio: ratio == 0 or ratio >= 1, "a ratio from 1, or 0 for none")
+    extended_per_family: int = valid(0, at_least(0), _FROM_0)
+    contrast_pictures: int = valid(100, at_least(0), _FROM_0)
+    label_sample: int = valid(200, at_least(0), _FROM_0)
     export: bool = True
-
-    def __post_init__(self):
-        super().__post_init__()
-        _require(self.workers >= 1, "WORKERS", self.workers, "a number of processes, from 1")
-        _require(self.balance == 0 or self.balance >= 1, "BALANCE", self.balance, "a ratio from 1, or 0 for none")
-        for name in ("extended_per_family", "contrast_pictures", "label_sample"):
-            _require(getattr(self, name) >= 0, name.upper(), getattr(self, name), "a whole number from 0")
 
 
 @dataclass(frozen=True)
@@ -83,30 +99,17 @@ class ModelConfig(RunConfig):
 
     base_model: str = ""
     base_revision: str = ""
-    quantization: str = "nf4"
-    eval_batch_size: int = 16
-
-    def __post_init__(self):
-        super().__post_init__()
-        _require(self.quantization in ("nf4", "none"), "QUANTIZATION", self.quantization, "nf4 or none")
-        _require(self.eval_batch_size > 0, "EVAL_BATCH_SIZE", self.eval_batch_size, "pictures answered at once, from 1")
+    quantization: str = valid("nf4", lambda kind: kind in ("nf4", "none"), "nf4 or none")
+    eval_batch_size: int = valid(16, at_least(1), "pictures answered at once, from 1")
 
 
 LORA_PARTS = ("text", "text+connector", "text+connector+vision")
 """What an adapter can train. Image tokens are kept only where neither connector nor vision tower changes."""
-REPORTERS = {
-    "tensorboard": "tensorboard",
-    "wandb": "wandb",
-    "mlflow": "mlflow",
-    "trackio": "trackio",
-    "comet_ml": "comet_ml",
-    "clearml": "clearml",
-    "neptune": "neptune",
-    "swanlab": "swanlab",
-    "dvclive": "dvclive",
-    "codecarbon": "codecarbon",
-}
-"""Logs that the Trainer writes to, and the module that each needs."""
+REPORTERS = (
+    *("tensorboard", "wandb", "mlflow", "trackio", "comet_ml"),
+    *("clearml", "neptune", "swanlab", "dvclive", "codecarbon"),
+)
+"""Logs that the Trainer writes to; each needs the module of its name."""
 
 
 @dataclass(frozen=True)
@@ -114,46 +117,29 @@ class FinetuneConfig(ModelConfig):
     """Notebook 03."""
 
     start_adapter: str = ""
-    train_races: int = 0
-    train_views: int = 0
-    valid_views: int = 200
+    train_races: int = valid(0, at_least(0), "a number of races, 0 for all")
+    train_views: int = valid(0, at_least(0), "a number of pictures, 0 for all")
+    valid_views: int = valid(200, at_least(0), "a number of pictures, 0 for all")
     mirror: bool = True
-    questions_per_view: int = 12
-    extended_per_view: int = 4
-    worded_per_view: int = 4
-    epochs: int = 1
-    batch_size: int = 16
-    learning_rate: float = 2e-3
-    lora_rank: int = 16
-    lora_alpha: int = 32
-    lora_dropout: float = 0.0
-    lora_targets: str = "text"
-    image_side: int = 0
-    evaluations: int = 4
-    processes: int = 1
-    report_to: str = ""
-
-    def __post_init__(self):
-        super().__post_init__()
-        _require(self.lora_targets in LORA_PARTS, "LORA_TARGETS", self.lora_targets, " or ".join(LORA_PARTS))
-        _require(self.image_side >= 0, "IMAGE_SIDE", self.image_side, "a side in pixels, 0 for the base's own")
-        _require(self.processes >= 0, "PROCESSES", self.processes, "a number of processes, 0 for one a GPU")
-        for name in self.reporters:
-            _require(name in REPORTERS, "REPORT_TO", name, f"empty or of {', '.join(REPORTERS)}")
-        for name in ("epochs", "batch_size", "questions_per_view", "lora_rank", "lora_alpha", "evaluations"):
-            _require(getattr(self, name) > 0, name.upper(), getattr(self, name), "a whole number from 1")
-        _require(self.train_races >= 0, "TRAIN_RACES", self.train_races, "a number of races, 0 for all")
-        for name in ("train_views", "valid_views"):
-            _require(getattr(self, name) >= 0, name.upper(), getattr(self, name), "a number of pictures, 0 for all")
-        for name in ("extended_per_view", "worded_per_view"):
-            _require(getattr(self, name) >= 0, name.upper(), getattr(self, name), "a whole number from 0")
-        _require(0 < self.learning_rate < 1, "LEARNING_RATE", self.learning_rate, "a number between 0 and 1")
-        _require(0 <= self.lora_dropout < 1, "LORA_DROPOUT", self.lora_dropout, "a share from 0 to under 1")
+    questions_per_view: int = valid(12, at_least(1), _FROM_1)
+    extended_per_view: int = valid(4, at_least(0), _FROM_0)
+    worded_per_view: int = valid(4, at_least(0), _FROM_0)
+    epochs: int = valid(1, at_least(1), _FROM_1)
+    batch_size: int = valid(16, at_least(1), _FROM_1)
+    learning_rate: float = valid(2e-3, lambda rate: 0 < rate < 1, "a number between 0 and 1")
+    lora_rank: int = valid(16, at_least(1), _FROM_1)
+    lora_alpha: int = valid(32, at_least(1), _FROM_1)
+    lora_dropout: float = valid(0.0, lambda share: 0 <= share < 1, "a share from 0 to under 1")
+    lora_targets: str = valid("text", lambda parts: parts in LORA_PARTS, " or ".join(LORA_PARTS))
+    image_side: int = valid(0, at_least(0), "a side in pixels, 0 for the base's own")
+    evaluations: int = valid(4, at_least(1), _FROM_1)
+    processes: int = valid(1, at_least(0), "a number of processes, 0 for one a GPU")
+    report_to: str = valid("", lambda logs: set(_words(logs)) <= set(REPORTERS), f"empty or of {', '.join(REPORTERS)}")
 
     @property
     def reporters(self) -> list[str]:
         """The logs named, separated by spaces or commas."""
-        return self.report_to.replace(",", " ").split()
+        return _words(self.report_to)
 
 
 @dataclass(frozen=True)
@@ -164,24 +150,12 @@ class ScoreConfig(ModelConfig):
     qa_file: str = ""
     mc_file: str = ""
     own_words_file: str = ""
-    own_words_pictures: int = 3
-    test_views: int = 0
-    extended_scored: int = 100
-    calibration_views: int = 100
-    error_rate: float = 0.05
-    bootstrap: int = 1000
-
-    def __post_init__(self):
-        super().__post_init__()
-        _require(self.test_views >= 0, "TEST_VIEWS", self.test_views, "a number of pictures, 0 for all")
-        most = self.extended_scored
-        _require(most >= 0, "EXTENDED_SCORED", most, "a number of questions, 0 for all")
-        views = self.calibration_views
-        _require(views >= 0, "CALIBRATION_VIEWS", views, "a number of valid pictures, 0 for all")
-        pictures = self.own_words_pictures
-        _require(pictures >= 0, "OWN_WORDS_PICTURES", pictures, "a number of pictures a wording, 0 to leave it out")
-        _require(0 < self.error_rate < 1, "ERROR_RATE", self.error_rate, "a share between 0 and 1, as 0.05")
-        _require(self.bootstrap >= 100, "BOOTSTRAP", self.bootstrap, "a number of resamples from 100")
+    own_words_pictures: int = valid(3, at_least(0), "a number of pictures a wording, 0 to leave it out")
+    test_views: int = valid(0, at_least(0), "a number of pictures, 0 for all")
+    extended_scored: int = valid(100, at_least(0), "a number of questions, 0 for all")
+    calibration_views: int = valid(100, at_least(0), "a number of valid pictures, 0 for all")
+    error_rate: float = valid(0.05, lambda share: 0 < share < 1, "a share between 0 and 1, as 0.05")
+    bootstrap: int = valid(1000, at_least(100), "a number of resamples from 100")
 
     @property
     def own_words_path(self) -> Path:
@@ -223,29 +197,20 @@ class ExplorerConfig(RunConfig):
 
 
 @dataclass(frozen=True)
-class CollectConfig:
+class CollectConfig(Parameters):
     """Notebook 00, which makes frames and is no step of a run."""
 
     out_dir: str = "outputs/frames"
-    images: int = 200
+    images: int = valid(200, at_least(1), "a number of pictures from 1")
     tracks: str = ""
-    seed: int = 0
+    seed: int = valid(0, at_least(0), _FROM_0)
     recipe: str = ""
-    workers: int = 0
-
-    def __post_init__(self):
-        _require(self.images >= 1, "IMAGES", self.images, "a number of pictures from 1")
-        _require(self.seed >= 0, "SEED", self.seed, "a whole number from 0")
-        _require(self.workers >= 0, "WORKERS", self.workers, "a number of processes, 0 for one a core")
-
-    @property
-    def out_path(self) -> Path:
-        return resolve(self.out_dir)
+    workers: int = valid(0, at_least(0), "a number of processes, 0 for one a core")
 
     @property
     def track_names(self) -> list[str]:
         """The tracks named, separated by spaces or commas; empty means all."""
-        return self.tracks.replace(",", " ").split()
+        return _words(self.tracks)
 
     @property
     def recipe_path(self) -> Path | None:
@@ -253,21 +218,16 @@ class CollectConfig:
 
 
 @dataclass(frozen=True)
-class BatchConfig:
+class BatchConfig(Parameters):
     """Notebook 07, which makes many runs and is no step of one."""
 
     batch_file: str = "benchmarks/batches/two-cores.yml"
-    at_once: int = 0
+    at_once: int = valid(0, at_least(0), "a number of runs, 0 for one, or one a GPU")
     gpus: str = ""
     cluster: str = ""
     compare_to: str = ""
-    bootstrap: int = 1000
-    seed: int = 0
-
-    def __post_init__(self):
-        _require(self.at_once >= 0, "AT_ONCE", self.at_once, "a number of runs, 0 for one, or one a GPU")
-        _require(self.bootstrap >= 100, "BOOTSTRAP", self.bootstrap, "a number of resamples from 100")
-        _require(0 <= self.seed <= MOST_SEED, "SEED", self.seed, f"a whole number from 0 to {MOST_SEED}")
+    bootstrap: int = valid(1000, at_least(100), "a number of resamples from 100")
+    seed: int = valid(0, lambda seed: 0 <= seed <= MOST_SEED, f"{_FROM_0} to {MOST_SEED}")
 
     @property
     def batch_path(self) -> Path:
@@ -282,7 +242,10 @@ STEPS: dict[str, tuple[str, type[RunConfig]]] = {
     "05": ("05_error_analysis", ErrorConfig),
 }
 """Step -> (notebook, its parameters), in the order in which they run."""
-ALONE: dict[str, tuple[str, type]] = {"00": ("00_collect_frames", CollectConfig), "07": ("07_batch", BatchConfig)}
+ALONE: dict[str, tuple[str, type[Parameters]]] = {
+    "00": ("00_collect_frames", CollectConfig),
+    "07": ("07_batch", BatchConfig),
+}
 """The same for notebooks that are no step of a run."""
 
 PROFILES: dict[str, dict[str, Any]] = {
@@ -312,7 +275,7 @@ PROFILES: dict[str, dict[str, Any]] = {
 }
 """Profile -> the parameters it sets; all others keep their defaults, which are those of `cpu`."""
 
-C = TypeVar("C", bound=RunConfig | CollectConfig | BatchConfig)
+C = TypeVar("C", bound=Parameters)
 _INJECTED = "# Parameters\n"
 """How the cell begins into which papermill writes the parameters that it was given."""
 
@@ -327,14 +290,14 @@ def read_parameters(namespace: dict[str, Any], kind: type[C]) -> C:
     """
     check_checkout(Path.cwd())
     hint_at_order()
-    valid = {field.name.upper() for field in fields(kind)}
+    names = {each.name.upper() for each in fields(kind)}
     injected, hidden = _injected_names(namespace.get("In", ())), _startup_names(namespace)
 
     def is_given(name: str, value: Any) -> bool:
-        if name in valid or name in injected:
+        if name in names or name in injected:
             return True
         plain = value is None or isinstance(value, bool | int | float | str | list | dict)
-        return plain and name not in hidden and not name.startswith("_") and (name.isupper() or name.upper() in valid)
+        return plain and name not in hidden and not name.startswith("_") and (name.isupper() or name.upper() in names)
 
     return make_config({name: value for name, value in namespace.items() if is_given(name, value)}, kind)
 
@@ -354,30 +317,36 @@ def _startup_names(namespace: dict[str, Any]) -> set[str]:
 
 def make_config(parameters: dict[str, Any], kind: type[C]) -> C:
     """UPPER_CASE parameters -> configuration. Raises ConfigError naming what is unknown or of the wrong type."""
-    types = {field.name.upper(): field.type for field in fields(kind)}
+    types = {each.name.upper(): each.type for each in fields(kind)}
     unknown = sorted(set(parameters) - set(types))
     if unknown:
         raise unknown_parameters(unknown, types)
     return kind(**{name.lower(): _cast(name, value, types[name]) for name, value in parameters.items()})
 
 
-def unknown_parameters(names: Iterable[str], valid: Iterable[str]) -> ConfigError:
-    """Names them, what they may have meant, and all valid ones."""
-    valid = list(valid)
-    meant = {name: get_close_matches(name, valid, 1) for name in names}
-    said = [f"{name} (did you mean {close[0]}?)" if close else name for name, close in meant.items()]
-    return ConfigError(f"unknown parameter {', '.join(said)}; valid ones are {', '.join(valid)}")
+def unknown_parameters(names: Iterable[str], known: Iterable[str]) -> ConfigError:
+    """Names them, those that each may have meant, and where all stand."""
+    known = list(known)
+    said = ", ".join(name + did_you_mean(name, known) for name in names)
+    return ConfigError(f"unknown parameter {said}; the first code cell of a notebook lists what it takes")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """` (did you mean A, B or C?)` of the at most three known names that resemble one most; empty where none does."""
+    *others, last = get_close_matches(name, list(known), 3) or [""]
+    meant = f"{', '.join(others)} or {last}" if others else last
+    return f" (did you mean {meant}?)" if meant else ""
 
 
 def check_reporters(config: FinetuneConfig) -> None:
     """Raises ConfigError where a log of REPORT_TO is not installed."""
     for name in config.reporters:
-        if find_spec(REPORTERS[name]) is None:
-            what = '-e ".[log]"' if name == "tensorboard" else REPORTERS[name]
+        if find_spec(name) is None:
+            what = '-e ".[log]"' if name == "tensorboard" else name
             raise ConfigError(f"REPORT_TO={name}: it is not installed; pip install {what}, or leave it out")
 
 
-def upper(config: RunConfig | CollectConfig | BatchConfig) -> dict[str, Any]:
+def upper(config: Parameters) -> dict[str, Any]:
     """The configuration as notebook parameters."""
     return {name.upper(): value for name, value in asdict(config).items()}
 
@@ -406,6 +375,16 @@ def resolve(path: str | Path) -> Path:
     return path if path.is_absolute() else ROOT / path
 
 
+def from_root(path: Path) -> Path:
+    """A path as one names it in the repository: relative where it lies in it."""
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+
+
+def _words(text: str) -> list[str]:
+    """Names separated by spaces or commas."""
+    return text.replace(",", " ").split()
+
+
 _MOST = 10**18
 """Whole numbers of this size and more are no counts, seeds or rates."""
 
@@ -416,35 +395,22 @@ def _cast(name: str, value: Any, kind: type) -> Any:
     A number for a text is refused: papermill makes 20241126 of `2024_11_26` and inf of `7e23997`, and what was typed is
     lost.
     """
-    if isinstance(value, kind) and not (kind is int and isinstance(value, bool)) and not _is_endless(value):
-        return value
-    if kind is float and isinstance(value, int) and not isinstance(value, bool) and not _is_endless(value):
-        return float(value)
     if isinstance(value, str):
         if kind is bool and value.lower() in ("true", "false"):
             return value.lower() == "true"
         if kind is int and re.fullmatch(r"-?\d{1,18}", value):
             return int(value)
         if kind is float:
-            try:
-                number = float(value)
-            except ValueError:
-                number = math.nan
-            if not _is_endless(number):
-                return number
+            with suppress(ValueError):
+                value = float(value)
+    elif kind is float and type(value) is int and abs(value) < _MOST:
+        return float(value)
+    is_kind = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+    if is_kind and (kind not in (int, float) or abs(value) < _MOST):  # False for NaN, too
+        return value
     if kind is str:
         raise ConfigError(
             f"{name}={value!r} is not text but {type(value).__name__}, so what was typed may be lost; give it to "
             f"papermill with `-r {name} VALUE` in place of -p, in a notebook or YAML file in quotes"
         )
     raise ConfigError(f"{name}={value!r:.80} is not of type {kind.__name__}")
-
-
-def _is_endless(value: Any) -> bool:
-    """Whether a value is NaN, infinite, or too large a number to be meant, which JSON or numpy could not hold."""
-    return isinstance(value, int | float) and not abs(value) < _MOST
-
-
-def _require(condition: bool, name: str, value: Any, wanted: str) -> None:
-    if not condition:
-        raise ConfigError(f"{name}={value!r}: must be {wanted}")

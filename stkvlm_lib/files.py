@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 MAX_JSON_BYTES = 1 << 30
 """Larger JSON files are refused: read, they would take many times as much memory."""
+
+FULL_DISK_BYTES = 100_000_000
 
 
 def cache_folder() -> Path:
@@ -78,6 +81,12 @@ def explain(error: OSError) -> str:
     return f"{where:.300}: {error.strerror or error}; {remedy}"
 
 
+def full_disk(folder: Path) -> str:
+    """That the disk of a folder has no room left, which not every library's error says; empty where it has."""
+    free = shutil.disk_usage(folder).free
+    return "" if free >= FULL_DISK_BYTES else f"{folder} has {free / 1e6:.0f} MB left; make room there"
+
+
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _REMEDIES = {
     **dict.fromkeys(_DISK_FULL, "make room on its disk, or name a folder on another"),
@@ -124,9 +133,14 @@ def read_json(path: str | Path, remedy: str = "make it again or restore it") -> 
         raise ValueError(f"{path}: not readable as JSON ({error}); {remedy}") from None
 
 
-def read_object(path: str | Path, remedy: str = "make it again or restore it") -> dict[str, Any]:
-    """A JSON file that must hold an object. Raises as read_json does, also for a list or a bare value."""
-    value = read_json(path, remedy)
+def read_object(
+    path: str | Path, remedy: str = "make it again or restore it", *, missing_ok: bool = False
+) -> dict[str, Any]:
+    """A JSON file that must hold an object. Raises as read_json does, also for a list or a bare value.
+
+    missing_ok: where there is no such file, an empty object.
+    """
+    value = {} if missing_ok and not Path(path).is_file() else read_json(path, remedy)
     if not isinstance(value, dict):
         raise ValueError(f"{path}: holds a {type(value).__name__}, not a JSON object; {remedy}")
     return value
@@ -145,33 +159,21 @@ def read_json_list(path: str | Path, remedy: str) -> Any:
     """What a JSON file of somebody's making holds; one of JSON lines as the list of its lines. Raises as read_json."""
     try:
         return read_json(path, remedy)
-    except ValueError:
-        lines = [line for line in _lines(path) if line.strip()]
-        if not lines or not _is_object(lines[0]):
-            raise
-    items = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            items.append(_parse(line))
-        except ValueError as error:
-            raise ValueError(f"{path}: line {number} is not JSON ({error}); {remedy}") from None
-    return items
-
-
-def _lines(path: str | Path) -> list[str]:
-    """The lines of a text in any UTF; none where it is no text."""
+    except ValueError as error:
+        no_json = error
+    items, broken = [], None
     try:
         data = _read(path, MAX_JSON_BYTES)
-        return data.decode(json.detect_encoding(data)).split("\n")
-    except (OSError, ValueError):
-        return []
-
-
-def _is_object(line: str) -> bool:
-    try:
-        return isinstance(_parse(line), dict)
-    except ValueError:
-        return False
+        for line in data.decode(json.detect_encoding(data)).split("\n"):
+            if line.strip():
+                items.append(_parse(line))
+    except (OSError, ValueError) as error:
+        broken = error
+    if not items or not isinstance(items[0], dict):
+        raise no_json
+    if broken:
+        raise ValueError(f"{path}: line {len(items) + 1} is not JSON ({broken}); {remedy}")
+    return items
 
 
 def _read(path: str | Path, most: int) -> bytes:

@@ -1,17 +1,68 @@
-"""The process that runs a notebook's cells: known while it runs, ended with all its children, its end told in words."""
+"""Notebooks run through papermill, in a kernel that is known while it runs and is ended with all its children."""
 
 import os
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
+
+from stkvlm_lib.config import ROOT
+from stkvlm_lib.files import write_text
+from stkvlm_lib.installation import lead_to_this_library
 
 CONNECTION_FILE = ".kernel-{}.json"
 """Where a kernel is told to listen, beside the executed notebook; {} is the pid of the pipeline."""
 PATIENCE = 5.0
 """Seconds that an interrupted cell is given to leave nothing half done."""
+
+
+def execute(source: Path, target: Path, parameters: dict[str, Any]) -> str:
+    """Run a notebook with its output on the terminal. Returns what went wrong, empty when nothing is known to.
+
+    An interrupt ends the notebook's kernel and is passed on.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.with_suffix(".html").unlink(missing_ok=True)
+    os.environ["STKVLM_HEADLESS"] = "1"
+    lead_to_this_library()
+    kernel = Kernel(target.parent / CONNECTION_FILE.format(os.getpid()))
+    return kernel.run(lambda: _execute(source, target, parameters, kernel))
+
+
+def _execute(source: Path, target: Path, parameters: dict[str, Any], kernel: "Kernel") -> str:
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+
+    try:
+        papermill.execute_notebook(
+            source,
+            target,
+            parameters,
+            kernel_name="python3",
+            kernel_manager_class=kernel.manager_class(),
+            cwd=ROOT,
+            progress_bar=False,
+            stdout_file=sys.stdout,
+            stderr_file=sys.stderr,
+            extra_arguments=["--log-level=CRITICAL"],  # the kernel's own log; what cells say comes by message
+        )
+    except papermill.PapermillExecutionError as error:
+        return f"{error.ename}: {error.evalue}"
+    except DeadKernelError:
+        return f"Kernel died: {kernel.ended()}"
+    except Exception as error:  # a kernel that does not start, a notebook that cannot be read, a full disk
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def write_html(notebook: Path, page: Path) -> None:
+    from nbconvert import HTMLExporter
+
+    write_text(page, HTMLExporter().from_filename(str(notebook))[0])
 
 
 class Kernel:

@@ -11,10 +11,6 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def is_pair(value: Any) -> bool:
-    return isinstance(value, list | tuple) and len(value) == 2 and all(map(is_number, value))
-
-
 def percent(value: Any) -> str:
     return f"{value:.1%}" if is_number(value) else NOTHING
 
@@ -34,6 +30,6 @@ def number(value: Any, digits: int = 1) -> str:
 
 def interval(value: Any, show: Callable[[Any], str] = percent) -> str:
     """A pair as `low to high`."""
-    if not is_pair(value):
+    if not isinstance(value, list | tuple) or len(value) != 2 or not all(map(is_number, value)):
         return NOTHING
     return f"{show(value[0])} to {show(value[1])}"

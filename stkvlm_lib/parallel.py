@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
+from stkvlm_lib.config import Failure
+
 T = TypeVar("T")
 
 
@@ -16,7 +18,7 @@ REACHED_WITHIN = 15
 """Seconds that a cluster is given to answer."""
 
 
-class ClusterError(RuntimeError):
+class ClusterError(Failure):
     """A cluster that cannot be used; the message says why and what to do."""
 
 
@@ -78,7 +80,8 @@ def cluster(address: str, resource: str = "") -> Iterator[None]:
     except (OSError, ValueError) as error:
         raise ClusterError(f"no Dask scheduler at {address} ({error}); start one, or leave out the cluster") from None
     with client:
-        if resource and not any(worker["resources"].get(resource) for worker in _workers(client)):
+        workers = client.scheduler_info(n_workers=-1)["workers"].values()
+        if resource and not any(worker["resources"].get(resource) for worker in workers):
             raise ClusterError(
                 f"{address}: no worker offers the resource {resource}; start workers with "
                 f'`dask worker {address} --resources "{resource}=1"`, one for each {resource}'
@@ -86,7 +89,3 @@ def cluster(address: str, resource: str = "") -> Iterator[None]:
         taken = {"resources": {resource: 1}} if resource else {}
         with parallel_config(backend="dask", n_jobs=-1, **taken):
             yield
-
-
-def _workers(client) -> list[dict]:
-    return list(client.scheduler_info(n_workers=-1)["workers"].values())

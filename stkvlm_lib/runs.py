@@ -4,7 +4,6 @@
 A step is done when its stamp is there, and the stamp is written last. Nothing heavy is imported before it is needed.
 """
 
-import itertools
 import os
 import platform
 import random
@@ -15,12 +14,12 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stkvlm_lib import __version__, run_lock
-from stkvlm_lib.config import EMBEDDED, ROOT, STEPS, ConfigError, RunConfig, resolve, upper
+from stkvlm_lib.config import EMBEDDED, ROOT, STEPS, ConfigError, RunConfig, from_root, resolve, upper
 from stkvlm_lib.files import drop_parts, read_object, sha256, write_json
 from stkvlm_lib.model_files import started_form
 from stkvlm_lib.notebook_kernel import CONNECTION_FILE
@@ -38,16 +37,17 @@ class StepMissingError(FileNotFoundError):
 
 
 def set_up_torch() -> None:
-    """Thread count and denormal handling, set in this one place (denormals slow CPU training several times).
-
-    As many threads as OMP_NUM_THREADS says, or else as there are cores that this process may use.
-    """
+    """As many threads as OMP_NUM_THREADS says, or else as there are cores; and numbers next to zero become zero."""
     import torch
 
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     wanted = os.environ.get("OMP_NUM_THREADS", "")
-    torch.set_num_threads(int(wanted) if wanted.isdigit() and int(wanted) else available)
-    torch.set_flush_denormal(True)
+    torch.set_num_threads(int(wanted) if wanted.isdigit() and int(wanted) else cores())
+    torch.set_flush_denormal(True)  # denormals slow training on a CPU several times
+
+
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def set_up_hub(base_model: str) -> None:
@@ -78,6 +78,7 @@ class Run:
     lock: keeps others out until `finish`, where the pipeline that runs the notebook does not.
     interrupted: the same step was begun here with the same parameters and did not finish, so its leftovers may be
     continued. False after any change and when the step is done anew: then leftovers must go.
+    recorded: when it was entered into manifest.json, empty before that.
     """
 
     folder: Path
@@ -85,14 +86,15 @@ class Run:
     config: RunConfig
     interrupted: bool
     started: float = field(default_factory=time.perf_counter)
-    recorded: bool = False
+    recorded: str = ""
     lock: run_lock.Lock | None = None
 
     def table(self) -> "pd.DataFrame":
-        """Versions, device, commit and seed, one row each."""
+        """The run's folder, versions, device, commit and seed, one row each."""
         import pandas as pd
 
-        rows = versions() | {"device": device_name(), "commit": commit(), "seed": self.config.seed}
+        rows = {"run folder": from_root(self.folder), **versions(), "device": device_name(), "commit": commit()}
+        rows["seed"] = self.config.seed
         return pd.DataFrame({"": {name: str(value) for name, value in rows.items()}})
 
     def require(self, step: str, *files: str) -> list[Path]:
@@ -114,8 +116,7 @@ class Run:
         """Enter the step into manifest.json (unless `record` has), then write its stamp: now it counts as done."""
         if inputs or artefacts or facts or not self.recorded:
             self.record(inputs, artefacts, **facts)
-        finished = _read_or_empty(self.folder / "manifest.json")["steps"][self.step]["finished"]
-        write_json(stamp_path(self.folder, self.step), {"step": self.step, "finished": finished})
+        write_json(stamp_path(self.folder, self.step), {"step": self.step, "finished": self.recorded})
         if self.lock:
             self.lock.release()
 
@@ -134,25 +135,18 @@ class Run:
             "commit": head,
             **facts,
         }
-        manifest = _read_or_empty(self.folder / "manifest.json")
-        manifest |= {
-            "run_id": self.folder.name,
-            "seed": self.config.seed,
-            "versions": versions(),
-            "commit": head,
-            "device": device_name(),
-        }
+        manifest = _read_record(self.folder / "manifest.json")
+        manifest |= {"run_id": self.folder.name, "seed": self.config.seed, "versions": versions()}
+        manifest |= {"commit": head, "device": device_name()}
         manifest["steps"] = dict(sorted((manifest.get("steps", {}) | {self.step: entry}).items()))
         write_json(self.folder / "manifest.json", manifest)
-        self.recorded = True
+        self.recorded = entry["finished"]
 
     def _name(self, path: Path) -> str:
         """A path as the manifest records it: relative to the run folder or the repository where it lies in one."""
         path = Path(path).absolute()
-        for root in (self.folder, ROOT):
-            if path.is_relative_to(root):
-                return path.relative_to(root).as_posix()
-        return path.as_posix()
+        inside = path.is_relative_to(self.folder)
+        return (path.relative_to(self.folder) if inside else from_root(path)).as_posix()
 
 
 def start_run(config: RunConfig, step: str) -> Run:
@@ -163,9 +157,7 @@ def start_run(config: RunConfig, step: str) -> Run:
     folder = config.run_path
     folder.mkdir(parents=True, exist_ok=True)
     lock = run_lock.hold_step(folder)
-    recorded, _ = (
-        _read_or_empty(folder / name) for name in ("config.json", "manifest.json")
-    )  # a broken one stops here
+    recorded, _ = recorded_steps(folder), _read_record(folder / "manifest.json")  # a broken one stops here
     parameters = recorded_parameters(config)
     interrupted = recorded.get(step) == parameters and not is_done(folder, step)
     drop_stamps(folder, step)
@@ -179,12 +171,12 @@ def start_run(config: RunConfig, step: str) -> Run:
 
 @contextmanager
 def open_run(name: str | None, profile: str, seed: int) -> Iterator[Path]:
-    """The folder of a run, which nobody else works in meanwhile: the one of that name, or a new one of its own.
+    """The folder of a run, which nobody else works in meanwhile. name None: a new one, called by `run_id`.
 
     What a killed run left half written is removed; a folder in which nothing came to be is taken away at the end.
     Raises run_lock.RunBusy.
     """
-    folder = OUTPUTS / name if name else _new_folder(run_id(profile, seed))
+    folder = OUTPUTS / (name or run_id(profile, seed))
     folder.mkdir(parents=True, exist_ok=True)
     lock = run_lock.hold_run(folder)
     try:
@@ -195,17 +187,6 @@ def open_run(name: str | None, profile: str, seed: int) -> Iterator[Path]:
         lock.release()
         if not any(folder.iterdir()):
             folder.rmdir()
-
-
-def _new_folder(name: str) -> Path:
-    """A folder of this name, or with a number behind it where another run of the same second has it."""
-    for number in itertools.count(1):
-        folder = OUTPUTS / (name if number == 1 else f"{name}-{number}")
-        try:
-            folder.mkdir(parents=True)
-            return folder
-        except FileExistsError:
-            continue
 
 
 def drop_leftovers(folder: Path) -> None:
@@ -235,7 +216,7 @@ def recorded_parameters(config: RunConfig) -> dict[str, Any]:
 
 def changed_parameters(folder: Path, step: str, config: RunConfig) -> list[str]:
     """Which parameters of a step are not those that its run folder recorded, as `NAME=before, now after`."""
-    before, now = _read_or_empty(folder / "config.json").get(step, {}), recorded_parameters(config)
+    before, now = recorded_steps(folder).get(step, {}), recorded_parameters(config)
     return [f"{name}={before.get(name)!r}, now {now[name]!r}" for name in now if before.get(name) != now[name]]
 
 
@@ -278,6 +259,10 @@ def is_done(folder: Path, step: str) -> bool:
     return stamp_path(folder, step).is_file()
 
 
+def are_done(folder: Path, steps: Iterable[str] = STEPS) -> bool:
+    return all(is_done(folder, step) for step in steps)
+
+
 def drop_stamps(folder: Path, first: str) -> None:
     """From step `first` on, nothing counts as done any more."""
     for step in STEPS:
@@ -288,19 +273,14 @@ def drop_stamps(folder: Path, first: str) -> None:
 def forget(folder: Path, first: str) -> None:
     """From step `first` on, nothing is done or begun: what a step left half-finished is not gone on with."""
     drop_stamps(folder, first)
-    recorded = _read_or_empty(folder / "config.json")
-    write_json(folder / "config.json", {step: values for step, values in recorded.items() if step < first})
+    kept = {step: values for step, values in recorded_steps(folder).items() if step < first}
+    write_json(folder / "config.json", kept)
 
 
 def versions() -> dict[str, str]:
     """Versions of Python, of the libraries that decide results, and of this package."""
-    found = {"python": platform.python_version()}
-    for name in LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found | {"stkvlm": __version__}
+    libraries = {name: version(name) for name in LIBRARIES}
+    return {"python": platform.python_version(), **libraries, "stkvlm": __version__}
 
 
 def commit() -> str:
@@ -347,15 +327,13 @@ def _git(*arguments: str) -> str:
 
 def recorded_steps(folder: Path) -> dict[str, dict[str, Any]]:
     """The parameters of each step that a run has begun. Raises ValueError for a config.json that is broken."""
-    return _read_or_empty(folder / "config.json")
+    return _read_record(folder / "config.json")
 
 
-def _read_or_empty(path: Path) -> dict[str, Any]:
+def _read_record(path: Path) -> dict[str, Any]:
     """One of a run's two records, empty where it is not there. Raises ValueError for one that is broken."""
-    if not path.is_file():
-        return {}
     remedy = "restore it, or take another --run-id or RUN_DIR"
-    record = read_object(path, remedy)
+    record = read_object(path, remedy, missing_ok=True)
     steps = record.get("steps", {}) if path.name == "manifest.json" else record
     if not isinstance(steps, dict) or not all(isinstance(values, dict) for values in steps.values()):
         raise ValueError(f"{path}: a step in it is not an object; {remedy}")

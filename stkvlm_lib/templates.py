@@ -7,9 +7,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 
 def render(template: Path, **values: Any) -> str:
-    """A template filled in. Of one in HTML (`.html`) every value is escaped; of one in Markdown none is."""
+    """A template filled in. Of one in HTML (`.html`) every value is escaped; of one in Markdown none is.
+
+    It may include its neighbours, and page_style.css.
+    """
     environment = Environment(
-        loader=FileSystemLoader(template.parent),
+        loader=FileSystemLoader([template.parent, Path(__file__).parent]),
         autoescape=template.suffix == ".html",
         trim_blocks=template.suffix == ".md",
         lstrip_blocks=template.suffix == ".md",

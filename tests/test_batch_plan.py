@@ -84,7 +84,7 @@ BAD = {
     "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]": r"\*a repeats",
     "- x": "holds no mapping",
     "": "holds no mapping",
-    "[" * 50_000: "nested too deep",
+    "[" * 1_000: "nested too deep",
     "? [1, 2]\n: 3": "a key must be a name",
     "x: 2024-99-99": "a value cannot be read",
     'a: !!python/object/apply:os.system ["true"]': "could not determine a constructor",
@@ -103,7 +103,7 @@ BAD = {
     "parameters: {RUN_DIR: x}": "RUN_DIR",
     "parameters: {FRAMES_DIR: /nowhere}": "FRAMES_DIR: no folder /nowhere",
     "parameters: 7": "parameters must be a mapping",
-    "grid: {LORA_RANKS: [8, 16]}": r"setting lora_ranks-8: unknown parameter LORA_RANKS \(did you mean LORA_RANK\?\)",
+    "grid: {LORA_RANKS: [8, 16]}": r"setting lora_ranks-8: unknown parameter LORA_RANKS \(did you mean LORA_RANK, ",
     "grid: {LORA_RANK: 8}": "grid: LORA_RANK must have a list",
     "grid: {LORA_RANK: [8, 8]}": "two settings are named lora_rank-8",
     "grid: {LORA_RANK: [8]}\nsettings: {lora_rank-8: {EPOCHS: 2}}": "two settings are named lora_rank-8",
@@ -131,14 +131,12 @@ def test_grids_that_explode_are_refused_before_they_do():
         make_batch({"name": "a", "profile": "smoke", "seeds": list(range(1001))}, "flags")
 
 
-def test_a_missing_a_binary_and_a_huge_file_are_named(tmp_path, written):
+def test_a_missing_and_a_binary_file_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"absent.yml: no such batch file"):
         read_batch(tmp_path / "absent.yml")
     (tmp_path / "binary.yml").write_bytes(b"\xff\xfe\x00\xd8")
     with pytest.raises(ConfigError, match="binary.yml"):
         read_batch(tmp_path / "binary.yml")
-    with pytest.raises(ConfigError, match="huge.yml.*bytes"):
-        read_batch(written("#" * ((1 << 20) + 1), "huge.yml"))
 
 
 def sweep(**changes) -> Batch:

@@ -51,6 +51,7 @@ def test_a_port_that_there_is_not_is_refused(capsys, port):
     [
         (("compare", "a", "b"), "--bootstrap", "0"),
         (("compare", "a", "b"), "--seed", "-1"),
+        (("batch", "smoke"), "--at-once", "-3"),
         (("render", "out"), "--images", "0"),
         (("render", "out"), "--seed", "-1"),
         (("render", "out"), "--workers", "-3"),
@@ -163,7 +164,7 @@ def test_the_notebooks_are_run_where_no_command_is_named(monkeypatch, words, pro
 
 
 def test_a_check_says_of_every_command_whether_to_go_on_and_does_nothing(capsys, outputs, monkeypatch):
-    for command in command_line.COMMANDS:
+    for command in command_line.COMMANDS.values():
         monkeypatch.setattr(command, "call", lambda options: pytest.fail("called"))
     for words in ([], ["cpu"], ["test", "-m", "render"], ["report", "a"], ["explore", "a"], ["fetch"]):
         assert cli.main(["check", *words]) == command_line.GO_ON
@@ -214,8 +215,8 @@ def test_an_ended_test_run_is_ended_in_order(tmp_path):
 def test_every_command_is_a_module_with_what_is_asked_of_one():
     folder = Path(command_line.__file__).parent
     helpers = {"__init__", "arguments", "command_line", "endings"}
-    listed = [*command_line.COMMANDS, *command_line.UNLISTED]
-    assert {file.stem for file in folder.glob("*.py")} - helpers == set(map(command_line.name_of, listed))
+    listed = command_line.COMMANDS.values()
+    assert {file.stem for file in folder.glob("*.py")} - helpers == set(command_line.COMMANDS)
     assert all(callable(command.add_arguments) and callable(command.call) and command.__doc__ for command in listed)
 
 

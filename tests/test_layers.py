@@ -35,6 +35,7 @@ LAYERS = (
     "cards",
     "explore",
     "reports",
+    "preflight",
     "pipeline",
     "batch",
     "commands",

@@ -28,12 +28,15 @@ from stkvlm_lib.config import (
     make_config,
 )
 from stkvlm_lib.files import read_json, write_json
-from stkvlm_lib.pipeline import Request, StepFailed, preflight, run_pipeline, step_configs
+from stkvlm_lib.pipeline import Request, StepFailed, run_pipeline, step_configs
+from stkvlm_lib.preflight import EXPECTED_TIME, describe_base, preflight
 
 METRICS = {"split": "test", "n": 9, "exact": 0.75, "exact_ci95": [0.7, 0.8], "majority": 0.3, "base_exact": 0.1}
 START = """\
 from stkvlm_lib import config, runs
 from stkvlm_lib.files import write_json
+runs.set_seeds = runs.set_up_torch = lambda *given: None  # torch takes seconds to load
+runs.device_name = lambda: "none"
 run = runs.start_run(config.make_config({"RUN_DIR": RUN_DIR, "SEED": SEED}, config.STEPS[STEP][1]), STEP)
 print("in step", STEP)
 """
@@ -339,10 +342,10 @@ def test_an_interrupt_names_the_command_that_resumes(steps, monkeypatch, capsys)
 
 def test_the_preflight_shows_what_will_be_used(capsys):
     configs = pipeline.step_configs("cpu", {"BASE_MODEL": str(ROOT / "models" / "embedded")})
-    pipeline.preflight("cpu", "a", configs)
+    preflight("cpu", "a", configs)
     shown = capsys.readouterr().out
     assert all(f"\n{label} " in "\n" + shown for label in ("run", "device", "memory", "disk", "frames", "base", "time"))
-    assert pipeline.EXPECTED_TIME["cpu"] in shown and "run     a (profile cpu" in shown
+    assert EXPECTED_TIME["cpu"] in shown and "run     a (profile cpu" in shown
 
 
 def test_a_run_is_found_by_name_or_folder(tmp_path, monkeypatch):
@@ -381,13 +384,13 @@ def test_a_path_of_a_run_means_the_same_wherever_a_command_is_started(folder, tm
 )
 def test_the_preflight_refuses_what_is_not_there(name, value):
     with pytest.raises(ConfigError, match=name):
-        pipeline.preflight("cpu", "a", pipeline.step_configs("cpu", {name: value}))
+        preflight("cpu", "a", pipeline.step_configs("cpu", {name: value}))
 
 
 def test_a_base_that_cannot_be_loaded_is_seen_before_the_run(tmp_path):
     write_json(tmp_path / "config.json", {})
     with pytest.raises(ConfigError, match=r"BASE_MODEL: .*no \*.safetensors there"):
-        pipeline.describe_base(ScoreConfig(base_model=str(tmp_path)))
+        describe_base(ScoreConfig(base_model=str(tmp_path)))
 
 
 @pytest.mark.parametrize(("exact", "warned"), [(0.75, False), (0.3, True), (0.0, True)])
@@ -409,9 +412,9 @@ def test_a_hub_that_does_not_give_the_base_is_seen_before_the_run(monkeypatch):
     with pytest.raises(
         ConfigError, match=r"BASE_MODEL: owner/name .*OSError: no route to the hub\).*connect to the hub"
     ):
-        pipeline.describe_base(config)
+        describe_base(config)
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda self, name, **options: None)
-    assert pipeline.describe_base(config) == "owner/name (will be downloaded from the hub)"
+    assert describe_base(config) == "owner/name (will be downloaded from the hub)"
 
 
 def test_questions_about_pictures_that_are_not_there_are_seen_before_the_run(tmp_path):
@@ -422,7 +425,7 @@ def test_questions_about_pictures_that_are_not_there_are_seen_before_the_run(tmp
         write_json(tmp_path / "file.json", [item])
         given = {name: str(tmp_path / "file.json"), "FRAMES_DIR": str(frames)}
         with pytest.raises(ConfigError, match=f"{name}: .*item 0: no picture 'test/absent_00_im.jpg'"):
-            pipeline.preflight("cpu", "a", pipeline.step_configs("cpu", given))
+            preflight("cpu", "a", pipeline.step_configs("cpu", given))
 
 
 def test_the_form_of_a_start_adapter_is_recorded(tmp_path):

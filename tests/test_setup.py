@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 
 import pytest
@@ -15,7 +16,7 @@ from checkout import copy_checkout
 from stkvlm_lib import installation
 from stkvlm_lib.commands import command_line
 from stkvlm_lib.config import PROFILES, ROOT, STEPS
-from stkvlm_lib.pipeline import EXPECTED_TIME
+from stkvlm_lib.preflight import EXPECTED_TIME
 
 SCRIPT = ROOT / "run_all.sh"
 
@@ -94,55 +95,85 @@ def test_a_library_counts_as_installed_where_it_is_this_checkouts_and_editable(t
 def test_help_names_every_command_profile_and_duration_and_installs_nothing(tmp_path, word):
     done = run_all(word, cwd=tmp_path)
     assert done.returncode == 0 and done.stderr == ""
-    assert all(f"\n  {command_line.name_of(command):<9} " in done.stdout for command in command_line.COMMANDS)
+    assert all(f"\n  {name:<9} " in done.stdout for name in command_line.LISTED)
     assert all(f"\n  {profile:<9} {EXPECTED_TIME[profile]}: " in done.stdout for profile in PROFILES)
     assert "./run_all.sh [PROFILE]" in done.stdout and "130 interrupted" in done.stdout
 
 
-def test_every_command_has_a_help_of_its_own_and_installs_nothing(tmp_path):
-    for command in command_line.COMMANDS:
-        done = run_all(command_line.name_of(command), "--help", cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-        assert command.__doc__.splitlines()[0] in done.stdout
+def test_every_command_has_a_help_of_its_own_that_installs_nothing(tmp_path, capsys):
+    for name, command in command_line.COMMANDS.items():
+        with pytest.raises(SystemExit, match="0"):
+            command_line.parse([name, "--help"])
+        assert command.__doc__.splitlines()[0] in capsys.readouterr().out
+    shown = run_all("explore", "--help", cwd=tmp_path)
+    assert shown.returncode == 0 and command_line.COMMANDS["explore"].__doc__.splitlines()[0] in shown.stdout
     asked = run_all("cpu", "-p", "SEED", "1", "-h", cwd=tmp_path)
     assert asked.returncode == 0 and all(step in asked.stdout for step in STEPS)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "named"),
-    [
-        (["fast"], ["fast", *PROFILES]),
-        (["smoke", "-p", "LERNING_RATE", "1"], ["LERNING_RATE", "LEARNING_RATE", "QA_FILE"]),
-        (["-p", "EPOCHS", "many"], ["EPOCHS", "many"]),
-        (["-p", "EPOCHS"], ["EPOCHS", "VALUE"]),
-        (["-p", "RUN_DIR", "x"], ["RUN_DIR", "--run-id"]),
-        (["--from", "09", "--run-id", "x"], ["09", *STEPS]),
-        (["--from", "03"], ["--from", "--run-id"]),
-        (["--from", "03", "--run-id", "absent"], ["absent"]),
-        (["--run-id", "../x"], ["../x"]),
-        (["--frm", "03"], ["--frm", "--help"]),
-        (["report", "absent"], ["absent"]),
-        (["tset"], ["tset", "test", "ask"]),
-        (["compare"], ["RUN", "compare --help"]),
-        (["compare", "one"], ["one: no such run"]),
-        (["compare", "absent", "absent"], ["absent"]),
-        (["push", "absent", "owner/name"], ["absent"]),
-        (["push", "tests"], ["OWNER/NAME", "--help"]),
-        (["ask", "picture.jpg"], ["QUESTION", "ask --help"]),
-        (["explore", "absent"], ["absent"]),
-        (["explore", "--port", "http"], ["--port", "http"]),
-        (["card", "absent"], ["absent"]),
-        (["render", "x", "--images", "0"], ["--images"]),
-        (["render", "x", "--seed", "1", "--recipe", "y"], ["--seed", "leave out"]),
-        (["ask", "absent.jpg", "Which track is this?"], ["absent.jpg"]),
-    ],
-)
-def test_a_wrong_argument_is_one_line_and_status_2_before_any_installation(tmp_path, arguments, named):
-    done = run_all(*arguments, cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert len(done.stderr.splitlines()) == 1
-    assert all(word in done.stderr for word in named)
+WRONG = [
+    (["fast"], ["fast", *PROFILES]),
+    (["smoke", "-p", "LERNING_RATE", "1"], ["LERNING_RATE", "LEARNING_RATE", "first code cell"]),
+    (["-p", "EPOCHS", "many"], ["EPOCHS", "many"]),
+    (["-p", "EPOCHS"], ["EPOCHS", "VALUE"]),
+    (["-p", "RUN_DIR", "x"], ["RUN_DIR", "--run-id"]),
+    (["--from", "09", "--run-id", "x"], ["09", *STEPS]),
+    (["--from", "03"], ["--from", "--run-id"]),
+    (["--from", "03", "--run-id", "absent"], ["absent"]),
+    (["--run-id", "../x"], ["../x"]),
+    (["--frm", "03"], ["--frm", "--help"]),
+    (["report", "absent"], ["absent"]),
+    (["tset"], ["tset", "test", "ask"]),
+    (["compare"], ["RUN", "compare --help"]),
+    (["compare", "one"], ["one: no such run"]),
+    (["compare", "absent", "absent"], ["absent"]),
+    (["push", "absent", "owner/name"], ["absent"]),
+    (["push", "tests"], ["OWNER/NAME", "--help"]),
+    (["ask", "picture.jpg"], ["QUESTION", "ask --help"]),
+    (["explore", "absent"], ["absent"]),
+    (["explore", "--port", "http"], ["--port", "http"]),
+    (["card", "absent"], ["absent"]),
+    (["render", "x", "--images", "0"], ["--images"]),
+    (["render", "x", "--seed", "1", "--recipe", "y"], ["--seed", "leave out"]),
+    (["ask", "absent.jpg", "Which track is this?"], ["absent.jpg"]),
+]
+"""Words -> what is said of them."""
+CHECK = """
+import io, json, sys
+from contextlib import redirect_stderr, redirect_stdout
+from stkvlm_lib.commands.command_line import main
+told = []
+for words in json.loads(sys.argv[1]):
+    with redirect_stdout(io.StringIO()) as shown, redirect_stderr(io.StringIO()) as said:
+        try:
+            status = main(["check", *words])
+        except SystemExit as stopped:
+            status = stopped.code
+    told.append((status, shown.getvalue(), said.getvalue()))
+print(json.dumps(told))
+"""
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory):
+    """What is told of all of them by a Python without packages, as before any installation (-S leaves them out)."""
+    words = [sys.executable, "-S", "-c", CHECK, json.dumps([words for words, _ in WRONG])]
+    environment = {"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]}
+    done = subprocess.run(words, cwd=tmp_path_factory.mktemp("here"), env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("n", range(len(WRONG)), ids=[" ".join(words) for words, _ in WRONG])
+def test_a_wrong_argument_is_one_line_and_status_2_before_any_installation(told, n):
+    status, shown, said = told[n]
+    assert (status, shown) == (2, "") and said.count("\n") == 1
+    assert all(word in said for word in WRONG[n][1])
+
+
+def test_the_script_hands_on_what_the_check_says_and_installs_nothing(tmp_path):
+    done = run_all("fast", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "") and done.stderr.count("\n") == 1 and "fast" in done.stderr
 
 
 def test_without_a_recent_python_the_remedy_is_named(tmp_path):

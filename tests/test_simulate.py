@@ -19,6 +19,7 @@ from stkvlm_lib.config import ROOT
 from stkvlm_lib.data.frame_sets import read_frames
 from stkvlm_lib.data.frames import FLAT_SPLIT
 from stkvlm_lib.game import simulate
+from stkvlm_lib.game.game_assets import RenderError
 from stkvlm_lib.game.race_plans import Recipe, as_json
 from stkvlm_lib.game.race_process import Limits
 from stkvlm_lib.game.render_folder import Counts
@@ -279,7 +280,7 @@ def test_progress_says_rate_skips_and_time_left():
 
 def test_the_command_without_the_game_says_what_to_install(tmp_path, monkeypatch, capsys):
     def load_game():
-        raise simulate.RenderError('pip install -e ".[render]"')
+        raise RenderError('pip install -e ".[render]"')
 
     monkeypatch.setattr(simulate, "load_game", load_game)
     assert cli.main(["render", str(tmp_path / "new")]) == 1

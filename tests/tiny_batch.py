@@ -7,7 +7,8 @@ import tiny_run
 
 from stkvlm_lib import __main__ as cli
 from stkvlm_lib import runs
-from stkvlm_lib.batch import command, machines, run_batch
+from stkvlm_lib.batch import machines, run_batch
+from stkvlm_lib.commands import batch as command
 
 if __name__ == "__main__":
     runs.OUTPUTS = Path(sys.argv[1])

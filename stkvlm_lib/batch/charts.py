@@ -3,24 +3,13 @@
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from stkvlm_lib.batch.results import Setting
-from stkvlm_lib.figures.style import (
-    BLACK,
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    PURPLE,
-    SKY,
-    VERMILLION,
-    Chart,
-    message,
-    plain,
-)
+from stkvlm_lib.figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, Chart, message, plain
 
 COLOURS = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, BLACK)
 MARKERS = ("o", "s", "^", "D", "v")
@@ -47,9 +36,9 @@ def learning_curves(settings: Sequence[Setting]) -> Figure:
     chart = Chart(figsize=(11.6, 4.4), layout="constrained")
     loss_axes, valid_axes = chart.subplots(1, 2)
     for place, setting in enumerate(settings):
-        dashes = DASHES[place // len(COLOURS) % len(DASHES)]
-        _curves(loss_axes, setting, "loss", style(place)["color"], dashes)
-        _curves(valid_axes, setting, "valid_exact", style(place)["color"], dashes, style(place)["marker"])
+        look = {"color": style(place)["color"], "linestyle": DASHES[place // len(COLOURS) % len(DASHES)]}
+        _curves(loss_axes, setting, "loss", look)
+        _curves(valid_axes, setting, "valid_exact", look | {"marker": style(place)["marker"], "markersize": 5})
     plain(loss_axes, "Training loss, smoothed", "optimiser step", "cross-entropy per answer token, nats")
     plain(valid_axes, "Strict exact match on the valid races", "optimiser step", "questions answered right")
     valid_axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
@@ -61,31 +50,22 @@ def learning_curves(settings: Sequence[Setting]) -> Figure:
     return chart
 
 
-def _curves(axes: Axes, setting: Setting, key: str, colour: str, dashes: str | tuple, marker: str = "") -> None:
-    """A setting's runs and their mean; with a marker each logged value has one, without they are many and smoothed."""
-    curves = [curve for result in setting.scored if len((curve := _curve(result.log, key))[0])]
-    if not marker:
-        curves = [(steps, _smooth(values)) for steps, values in curves]
+def _curves(axes: Axes, setting: Setting, key: str, look: dict) -> None:
+    """A setting's runs and their mean."""
+    curves = [curve for result in setting.scored if len(curve := _curve(result.log, key))]
     if len(curves) > 1:
-        for steps, values in curves:
-            axes.plot(steps, values, color=colour, linewidth=0.7, alpha=0.4)
+        for curve in curves:
+            axes.plot(curve.index, curve, color=look["color"], linewidth=0.7, alpha=0.4)
     if curves:
-        steps = curves[0][0]
-        middle = np.mean([np.interp(steps, *curve) for curve in curves], axis=0)
-        look = {"color": colour, "linestyle": dashes, "marker": marker}
-        axes.plot(steps, middle, linewidth=2, label=setting.name, markersize=5, **look)
+        steps = curves[0].index
+        middle = np.mean([np.interp(steps, curve.index, curve) for curve in curves], axis=0)
+        axes.plot(steps, middle, linewidth=2, label=setting.name, **look)
 
 
-def _curve(log: Sequence[dict], key: str) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and values of what was logged."""
-    points = [(row["step"], row[key]) for row in log if row.get(key) is not None]
-    return tuple(np.array(points, float).reshape(-1, 2).T)
-
-
-def _smooth(values: np.ndarray) -> np.ndarray:
-    """The mean of each value and its neighbours, a twentieth of all."""
-    half = len(values) // 40
-    return np.array([values[max(0, i - half) : i + half + 1].mean() for i in range(len(values))])
+def _curve(log: Sequence[dict], key: str) -> pd.Series:
+    """What was logged by optimiser step, smoothed over a twentieth of it: not at all where it is a few values."""
+    logged = pd.Series({row["step"]: row[key] for row in log if row.get(key) is not None}, dtype=float)
+    return logged.rolling(2 * (len(logged) // 40) + 1, center=True, min_periods=1).mean()
 
 
 def accuracy_against_cost(settings: Sequence[Setting]) -> Figure:
@@ -95,13 +75,12 @@ def accuracy_against_cost(settings: Sequence[Setting]) -> Figure:
     if not costs:
         return message("No run tells what it took.")
     chart = Chart(figsize=(11.6, 4.0), layout="constrained")
-    panels = np.atleast_1d(chart.subplots(1, len(costs), sharey=True))
+    panels = chart.subplots(1, len(costs), sharey=True, squeeze=False)[0]
     for axes, cost in zip(panels, costs, strict=True):
         label, unit = COSTS[cost]
         for place, setting in enumerate(settings):
             _cost_mark(axes, setting, cost, unit, style(place))
-        first = axes is panels[0]
-        plain(axes, None, label, "test questions answered right" if first else "")
+        plain(axes, None, label, "test questions answered right" if axes is panels[0] else "")
         axes.margins(0.12)
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))

@@ -6,7 +6,8 @@ papermill writes in place, are copied. The stamp is written last.
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from stkvlm_lib import runs
@@ -17,29 +18,17 @@ BESIDE = {"01": ("figures/data_*.png", "notebooks/01_*"), "02": ("figures/qa_*.p
 """What a step leaves beside the artefacts in its manifest."""
 
 
-def leaders(planned: Iterable[PlannedRun]) -> list[PlannedRun]:
-    """The runs that make the shared steps for all others: one for each choice of their parameters.
-
-    One that has them done already leads, else the first; those that need nothing any more are left out.
-    """
-    groups: dict[str, list[PlannedRun]] = {}
-    for run in planned:
-        groups.setdefault(_choice(run), []).append(run)
-    waiting = [group for group in groups.values() if not all(map(_has_shared, group))]
-    return [next(filter(_has_shared, group), group[0]) for group in waiting]
-
-
-def leader_of(run: PlannedRun, led: Iterable[PlannedRun]) -> PlannedRun | None:
-    """Whose shared steps a run takes over; None where there is no other."""
-    return next((other for other in led if other != run and _choice(other) == _choice(run)), None)
+def leaders(planned: Sequence[PlannedRun]) -> dict[str, PlannedRun]:
+    """Name of a run -> the run that makes the shared steps for it and all others with the same parameters for them:
+    one that has them done already, else the first."""
+    first: dict[str, PlannedRun] = {}
+    for run in sorted(planned, key=lambda run: not run.has_shared):
+        first.setdefault(_choice(run), run)
+    return {run.name: first[_choice(run)] for run in planned}
 
 
 def _choice(run: PlannedRun) -> str:
     return repr([run.recorded[step] for step in SHARED_STEPS])
-
-
-def _has_shared(run: PlannedRun) -> bool:
-    return all(runs.is_done(run.folder, step) for step in SHARED_STEPS)
 
 
 def hand_on(source: PlannedRun, target: PlannedRun) -> list[str]:
@@ -66,21 +55,20 @@ def _is_sound(folder: Path, step: str, wanted: dict) -> bool:
     if not runs.is_done(folder, step):
         return False
     try:
-        config, entry = read_object(folder / "config.json"), _entry(folder, step)
-        return config.get(step) == wanted and all(
-            runs.hash_of(folder / name) == value for name, value in entry["artefacts"].items()
-        )
+        recorded = _artefacts(folder, step)
+        same = runs.recorded_steps(folder).get(step) == wanted
+        return same and all(runs.hash_of(folder / name) == value for name, value in recorded.items())
     except (OSError, ValueError, KeyError):
         return False
 
 
-def _entry(folder: Path, step: str) -> dict:
-    return read_object(folder / "manifest.json")["steps"][step]
+def _artefacts(folder: Path, step: str) -> dict[str, str]:
+    return read_object(folder / "manifest.json")["steps"][step]["artefacts"]
 
 
 def _files(folder: Path, step: str) -> Iterator[str]:
     beside = (path for pattern in BESIDE[step] for path in folder.glob(pattern) if path.is_file())
-    named = {*_entry(folder, step)["artefacts"], *(path.relative_to(folder).as_posix() for path in beside)}
+    named = {*_artefacts(folder, step), *(path.relative_to(folder).as_posix() for path in beside)}
     yield from sorted(name for name in named if not Path(name).name.startswith("."))
 
 
@@ -89,25 +77,19 @@ def _take_over(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
     if source.suffix not in (".ipynb", ".html"):
-        try:
+        with suppress(OSError):  # another disk, or one that knows no links
             return os.link(source, target)
-        except OSError:  # another disk, or one that knows no links
-            pass
     shutil.copy2(source, target)
 
 
 def _record(source: PlannedRun, target: PlannedRun, step: str) -> None:
     """Enter a step into the target's records as its own run would have, with where it comes from."""
-    config = _read(target.folder / "config.json")
+    config = runs.recorded_steps(target.folder)
     write_json(target.folder / "config.json", config | {step: target.recorded[step]})
     there = read_object(source.folder / "manifest.json")
-    manifest = there | _read(target.folder / "manifest.json") | {"run_id": target.name}
+    own = read_object(target.folder / "manifest.json", missing_ok=True)
+    kept = {name: value for name, value in own.get("steps", {}).items() if name < step and name in config}
     entry = there["steps"][step] | {"made_by": source.run_id}
-    kept = {name: value for name, value in manifest["steps"].items() if name < step and name in config}
-    write_json(target.folder / "manifest.json", manifest | {"steps": kept | {step: entry}})
-    stamp = runs.stamp_path(source.folder, step)
-    write_json(runs.stamp_path(target.folder, step), read_object(stamp))
-
-
-def _read(path: Path) -> dict:
-    return read_object(path) if path.is_file() else {}
+    manifest = there | own | {"run_id": target.name, "steps": kept | {step: entry}}
+    write_json(target.folder / "manifest.json", manifest)
+    write_json(runs.stamp_path(target.folder, step), read_object(runs.stamp_path(source.folder, step)))

@@ -1,14 +1,11 @@
 """Where the runs of a batch work: on this machine's cores, one on each of its GPUs, or on a Dask cluster."""
 
-import fcntl
 import os
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import cycle, islice
 
 from stkvlm_lib.config import ConfigError
+from stkvlm_lib.runs import cores
 
 GPU = "GPU"
 """The Dask resource of which a run takes one."""
@@ -23,14 +20,17 @@ class Machines:
     gpus: tuple[str, ...] = ()
     cluster: str = ""
 
+    def places(self) -> list[str]:
+        """The GPU of each run that works at the same time: all in turn; none where there are none to give out."""
+        return list(islice(cycle(self.gpus), self.at_once))
+
     def environment(self, gpu: str) -> dict[str, str]:
         """What a run's process finds in its environment besides."""
         if gpu:
             return {"CUDA_VISIBLE_DEVICES": gpu}
         if self.cluster or self.at_once == 1 or "OMP_NUM_THREADS" in os.environ:
             return {}
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return {"OMP_NUM_THREADS": str(max(1, cores // self.at_once))}
+        return {"OMP_NUM_THREADS": str(max(1, cores() // self.at_once))}
 
 
 def choose_machines(at_once: int = 0, gpus: str = "", cluster: str = "") -> Machines:
@@ -38,8 +38,6 @@ def choose_machines(at_once: int = 0, gpus: str = "", cluster: str = "") -> Mach
 
     Raises ConfigError for a GPU that is not there, and for wishes that exclude each other.
     """
-    if at_once < 0:
-        raise ConfigError(f"--at-once {at_once}: must be a number of runs from 1")
     if cluster and (gpus or at_once):
         raise ConfigError("--cluster leaves to its workers which GPU and how many at once; leave out --gpus, --at-once")
     if cluster:
@@ -50,8 +48,6 @@ def choose_machines(at_once: int = 0, gpus: str = "", cluster: str = "") -> Mach
         if gpu not in there:
             has = f"there are {', '.join(there)}" if there else "this machine has none; leave out --gpus"
             raise ConfigError(f"--gpus {gpus}: there is no GPU {gpu!r}; {has}")
-    if len(set(wanted)) < len(wanted):
-        raise ConfigError(f"--gpus {gpus}: a GPU stands twice; --at-once {len(wanted)} puts several runs on one")
     return Machines(at_once or max(1, len(wanted)), wanted)
 
 
@@ -62,23 +58,3 @@ def gpus_here() -> tuple[str, ...]:
     named = [part.strip() for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if part.strip()]
     n = torch.cuda.device_count()
     return tuple(named[:n]) if len(named) >= n > 0 else tuple(map(str, range(n)))
-
-
-@contextmanager
-def one_of(gpus: Sequence[str], folder: Path, at_once: int) -> Iterator[str]:
-    """A GPU for one run, of which not more than its share are working on it; "" where there are none to give out."""
-    if not gpus:
-        yield ""
-        return
-    share = -(-at_once // len(gpus))
-    folder.mkdir(parents=True, exist_ok=True)
-    while True:
-        for place, gpu in ((place, gpu) for place in range(share) for gpu in gpus):
-            with (folder / f".gpu-{gpu}-{place}.lock").open("w") as file:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    continue
-                yield gpu
-                return
-        time.sleep(0.2)

@@ -1,7 +1,6 @@
 """The comparison as a page of one file (batch.html, offline, without scripts) with CSV beside it."""
 
 import base64
-import csv
 import io
 import os
 from collections.abc import Sequence
@@ -9,14 +8,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from stkvlm_lib.analysis.comparison import Comparison as PairedFigures
 from stkvlm_lib.batch import charts, tables
-from stkvlm_lib.batch.results import Result, Setting
+from stkvlm_lib.batch.results import Result
 from stkvlm_lib.batch.tables import Comparison
-from stkvlm_lib.config import ROOT
+from stkvlm_lib.config import from_root
 from stkvlm_lib.files import whole_file, write_text
 from stkvlm_lib.number_text import count, interval, number, percent, points
 from stkvlm_lib.templates import render
@@ -33,7 +33,6 @@ def write_page(comparison: Comparison, folder: Path, *, title: str, command: str
 
     command: what makes it again.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     _write_csv(folder / "settings.csv", tables.setting_records(comparison))
     _write_csv(folder / "runs.csv", tables.run_records(comparison))
     write_text(folder / PAGE, html_page(comparison, folder, title=title, command=command))
@@ -41,47 +40,52 @@ def write_page(comparison: Comparison, folder: Path, *, title: str, command: str
 
 
 def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    with whole_file(path) as part, part.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    with whole_file(path) as part:  # dtype: else pandas makes 12.0 of a 12 where a value below it is missing
+        pd.DataFrame(rows, dtype=object).to_csv(part, index=False, lineterminator="\r\n")
 
 
 def html_page(comparison: Comparison, folder: Path, *, title: str, command: str) -> str:
     """The whole page; every text is escaped by the template. folder: from which its links to reports count."""
-    shown = tables.setting_rows(comparison)
+    rows = tables.setting_rows(comparison)
+    ends = [abs(end) for d in comparison.differences.values() if d.figures for end in d.figures.difference_ci95]
+    reach = 1.05 * max([0.005, *ends])
+    place = from_root(folder.resolve())
     return render(
         Path(__file__).with_name("batch_template.html"),
         title=title,
-        place=os.path.relpath(folder.resolve(), ROOT) if folder.resolve().is_relative_to(ROOT) else folder.name,
+        place=folder.name if place.is_absolute() else place,
         headline=tables.headline(comparison),
         facts=_facts(comparison),
         notes=tables.notes(comparison),
         missing=tables.missing_rows(comparison),
-        baseline=comparison.baseline.name,
-        chosen=comparison.chosen.name if comparison.chosen else None,
-        varied=comparison.varied,
+        comparison=comparison,
+        rows=rows,
+        usual=next(row for row in rows if row["setting"] == comparison.baseline.name),
         few=len(comparison.varied) <= MOST_IN_FRONT,
-        costs=[name.split(", ") for name in COSTS if name in shown[0]],
-        settings=_setting_cells(comparison, shown),
+        costs=[name for name in COSTS if name in rows[0]],
+        style=charts.style,
+        n_colours=len(charts.COLOURS),
+        percent=percent,
+        points=points,
+        interval=interval,
+        number=number,
+        forest=lambda figures: _forest(figures, reach),
         figures=_figures(comparison),
         seeds=tables.seed_rows(comparison),
         families=tables.family_rows(comparison),
-        runs=[_run_cells(result, folder) for setting in comparison.settings for result in setting.results],
+        report=lambda result: _link(result, folder),
         fixed=[{"parameter": name, "value": str(value)} for name, value in comparison.fixed.items()] or [{"": ""}],
         command=command,
     )
 
 
 def _facts(comparison: Comparison) -> list[tuple[str, str]]:
-    results = [result for setting in comparison.settings for result in setting.results]
-    scored = [result for result in results if not result.problem]
-    first = scored[0].figures
+    first = comparison.scored[0].figures
     races = first.get("n_clusters")
-    took = [seconds for result in results if (seconds := result.figures.get("wall_seconds"))]
+    took = [seconds for result in comparison.results if (seconds := result.figures.get("wall_seconds"))]
     facts = [
         ("settings", f"{len(comparison.settings)}"),
-        ("runs with a score", f"{len(scored)} of {len(results)}"),
+        ("runs with a score", f"{len(comparison.scored)} of {len(comparison.results)}"),
         ("scored on", f"{count(first.get('n'))} questions of {count(races)} {first.get('clusters', 'race')}s"),
         ("base", str(first.get("base_model", ""))),
         ("all runs took", f"{sum(took) / 60:,.0f} min" if took else ""),
@@ -89,46 +93,8 @@ def _facts(comparison: Comparison) -> list[tuple[str, str]]:
     return [(name, value) for name, value in facts if value]
 
 
-def _setting_cells(comparison: Comparison, shown: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
-    """The rows of the main table with what their graphics need."""
-    ends = [abs(end) for d in comparison.differences.values() if d.figures for end in d.figures.difference_ci95]
-    reach = 1.05 * max([0.005, *ends])
-    usual = next(row for row in shown if row["setting"] == comparison.baseline.name)
-    cells = []
-    for place, (setting, row) in enumerate(zip(comparison.settings, shown, strict=True)):
-        figures = comparison.figures_of(setting)
-        cells.append(
-            {
-                "name": setting.name,
-                "chosen": setting is comparison.chosen,
-                "colour": charts.style(place)["color"],
-                "again": place >= len(charts.COLOURS),
-                "varied": [
-                    {"value": row.get(name, ""), "same": row.get(name, "") == usual.get(name, "")}
-                    for name in comparison.varied
-                ],
-                "seeds": row["seeds"],
-                "scores": [_score(setting, measure) for measure in ("valid_exact", "exact")],
-                "points": points(figures.difference) if figures else "",
-                "interval": interval(figures.difference_ci95, points) if figures else "",
-                "forest": _forest(figures, reach),
-                "decided": figures.decided if figures else "",
-                "verdict": tables.difference_cells(comparison, setting)["verdict"],
-                "costs": [row[name] for name in COSTS if name in row],
-            }
-        )
-    return cells
-
-
-def _score(setting: Setting, measure: str) -> dict[str, Any]:
-    mean, spread = setting.mean(measure), setting.spread(measure)
-    return {"mean": percent(mean), "spread": f"± {100 * spread:.1f}" if spread is not None else "", "share": mean}
-
-
-def _forest(figures: PairedFigures | None, reach: float) -> dict[str, float] | None:
+def _forest(figures: PairedFigures, reach: float) -> dict[str, float]:
     """Where dot and interval of a difference stand, in percent of a track from -reach to reach."""
-    if not figures:
-        return None
     ends = figures.difference_ci95
     low, middle, high = (50 + 50 * value / reach for value in (ends[0], figures.difference, ends[1]))
     return {"left": low, "width": high - low, "middle": middle}
@@ -154,20 +120,12 @@ def _figures(comparison: Comparison) -> list[dict[str, str]]:
 def _svg(figure: Figure) -> str:
     """A figure as base64 of an SVG that is the same whenever it is drawn."""
     buffer = io.BytesIO()
-    with rc_context({"svg.hashsalt": "stkvlm"}):
+    with rc_context({"svg.hashsalt": "stkvlm"}):  # else the names of its parts are drawn at random
         figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def _run_cells(result: Result, folder: Path) -> dict[str, str]:
+def _link(result: Result, folder: Path) -> str:
+    """The address of a run's report, as it counts from a folder; empty where there is none."""
     report = result.folder / "report.html"
-    where = os.path.relpath(report.resolve(), folder.resolve()) if report.is_file() else ""
-    seconds = result.figures.get("wall_seconds")
-    return {
-        "name": result.name,
-        "state": result.problem or "done",
-        "report": quote(where),
-        "valid": percent(result.figures.get("valid_exact")),
-        "test": percent(result.figures.get("exact") if not result.problem else None),
-        "minutes": number(seconds / 60) if seconds else number(None),
-    }
+    return quote(os.path.relpath(report.resolve(), folder.resolve())) if report.is_file() else ""

@@ -4,10 +4,10 @@ A batch file is a mapping with the keys of KEYS. `grid` crosses its lists; each 
 more; without either the batch has the one setting `base`.
 """
 
+import math
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from difflib import get_close_matches
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 
 from stkvlm_lib import pipeline, runs
 from stkvlm_lib.batch.yaml_text import read_yaml
-from stkvlm_lib.config import MOST_SEED, PROFILES, STEPS, ConfigError
+from stkvlm_lib.config import MOST_SEED, PROFILES, ConfigError, did_you_mean
 from stkvlm_lib.files import read_object
 from stkvlm_lib.pipeline import Request, step_configs
 
@@ -73,7 +73,12 @@ class PlannedRun:
 
     @property
     def is_done(self) -> bool:
-        return all(runs.is_done(self.folder, step) for step in STEPS)
+        return runs.are_done(self.folder)
+
+    @property
+    def has_shared(self) -> bool:
+        """Whether its shared steps are done."""
+        return runs.are_done(self.folder, SHARED_STEPS)
 
 
 @dataclass(frozen=True)
@@ -102,15 +107,8 @@ class Batch:
 
     def record(self) -> dict[str, Any]:
         """As BATCH_FILE holds it."""
-        return {
-            "name": self.name,
-            "profile": self.profile,
-            "parameters": self.parameters,
-            "settings": self.settings,
-            "seeds": list(self.seeds),
-            "compare_to": self.compare_to,
-            "runs": {run.name: {"setting": run.setting, "seed": run.seed, **run.recorded} for run in self.runs},
-        }
+        planned = {run.name: {"setting": run.setting, "seed": run.seed, **run.recorded} for run in self.runs}
+        return asdict(self) | {"runs": planned}
 
 
 def read_batch(path: str | Path, changes: Mapping[str, Any] | None = None) -> Batch:
@@ -128,8 +126,9 @@ def read_batch(path: str | Path, changes: Mapping[str, Any] | None = None) -> Ba
 
 def make_batch(given: Mapping[str, Any], where: str) -> Batch:
     """A checked batch of the keys in KEYS. where: what errors name as their place. Raises ConfigError."""
-    if unknown := [key for key in given if key not in KEYS]:
-        raise ConfigError(f"{where}: {_unknown(unknown)}; a batch has {', '.join(KEYS)}")
+    if unknown := [str(key)[:60] for key in given if key not in KEYS]:
+        said = ", ".join(key + did_you_mean(key, KEYS) for key in unknown)
+        raise ConfigError(f"{where}: unknown key {said}; a batch has {', '.join(KEYS)}")
     name, profile = given.get("name"), given.get("profile") or pipeline.default_profile()
     _check_name(name, f"{where}: name")
     if name == "latest":
@@ -146,12 +145,6 @@ def make_batch(given: Mapping[str, Any], where: str) -> Batch:
     batch = Batch(name, profile, fixed, settings, seeds, compare_to)
     _check_settings(batch, where)
     return batch
-
-
-def _unknown(names: Iterable[Any]) -> str:
-    meant = {str(name): get_close_matches(str(name), KEYS, 1) for name in names}
-    said = [f"{name:.60} (did you mean {close[0]}?)" if close else f"{name:.60}" for name, close in meant.items()]
-    return f"unknown key {', '.join(said)}"
 
 
 def _check_name(name: Any, where: str) -> None:
@@ -171,8 +164,7 @@ def _mapping(given: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
 
 
 def _seeds(value: Any, where: str) -> tuple[int, ...]:
-    whole = isinstance(value, list) and value and all(type(seed) is int and 0 <= seed <= MOST_SEED for seed in value)
-    if not whole:
+    if not isinstance(value, list) or not value or any(type(n) is not int or not 0 <= n <= MOST_SEED for n in value):
         raise ConfigError(f"{where}: seeds {value!r:.60}: must be a list of whole numbers from 0, such as [0, 1, 2]")
     if len(set(value)) < len(value):
         raise ConfigError(f"{where}: seeds {value!r:.60}: a seed stands twice")
@@ -184,27 +176,16 @@ def _settings(grid: dict[str, Any], named: dict[str, Any], where: str) -> dict[s
     for name, values in grid.items():
         if not isinstance(values, list) or not values:
             raise ConfigError(f"{where}: grid: {name} must have a list of values, such as [8, 16], not {values!r:.60}")
-    if size_of(grid) > MOST_RUNS:
-        raise ConfigError(f"{where}: the grid has {size_of(grid):,} settings; a batch has at most {MOST_RUNS:,} runs")
+    if (size := math.prod(map(len, grid.values()))) > MOST_RUNS:  # before it is crossed, which could take all memory
+        raise ConfigError(f"{where}: the grid has {size:,} settings; a batch has at most {MOST_RUNS:,} runs")
     crossed = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())] if grid else []
     found: dict[str, dict[str, Any]] = {}
-    listed = [*((setting_name(point), point) for point in crossed), *named.items()]
-    for name, parameters in listed:
+    for name, parameters in [*((setting_name(point), point) for point in crossed), *named.items()]:
         if name in found:
             raise ConfigError(f"{where}: two settings are named {name}; take one out or name it otherwise")
-        if parameters is not None and not isinstance(parameters, Mapping):
-            raise ConfigError(f"{where}: settings: {name} must be a mapping of parameters, not {parameters!r:.60}")
         _check_name(name, f"{where}: settings:")
         found[name] = _mapping({name: parameters}, name, f"{where}: settings")
     return found or {"base": {}}
-
-
-def size_of(grid: Mapping[str, list]) -> int:
-    """How many settings a grid has."""
-    size = 1
-    for values in grid.values():
-        size *= len(values)
-    return size
 
 
 def setting_name(parameters: Mapping[str, Any]) -> str:
@@ -230,20 +211,21 @@ def _check_settings(batch: Batch, where: str) -> None:
 
 def check_same(batch: Batch) -> None:
     """Raises ConfigError where the batch's folder holds runs of other parameters; more settings or seeds may come."""
-    path = batch.folder / BATCH_FILE
-    if not path.is_file():
-        if batch.folder.is_dir() and (batch.folder / "config.json").is_file():
-            raise ConfigError(f"{batch.folder} is a run, no batch; take another --name")
-        return
-    before = read_object(path, "restore it, or take another --name").get("runs", {})
+    if not (batch.folder / BATCH_FILE).is_file() and (batch.folder / "config.json").is_file():
+        raise ConfigError(f"{batch.folder} is a run, no batch; take another --name")
+    before = planned_runs(batch.folder)
     for run in batch.runs:
-        old = before.get(run.name, {}) if isinstance(before, dict) else {}
+        old = before.get(run.name, {})
         changed = [
             f"{name} {old[step].get(name)!r}, now {value!r}"
-            for step in STEPS
-            if isinstance(old.get(step), dict)
-            for name, value in run.recorded[step].items()
-            if old[step].get(name) != value
+            for step, values in run.recorded.items()
+            for name, value in values.items()
+            if step in old and old[step].get(name) != value
         ]
         if changed:
             raise ConfigError(f"{run.run_id} was planned with {'; '.join(dict.fromkeys(changed))}: take another --name")
+
+
+def planned_runs(folder: Path) -> dict[str, dict[str, Any]]:
+    """Run -> what the batch of a folder has planned for it; empty for the folder of no batch."""
+    return read_object(folder / BATCH_FILE, "restore it, or take another --name", missing_ok=True).get("runs", {})

@@ -2,20 +2,19 @@
 
 import shutil
 import sys
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from stkvlm_lib.batch.plan import PlannedRun
-from stkvlm_lib.batch.states import DONE, FAILED, RUNNING, WAITING, State, doing, read_state
+from stkvlm_lib.batch.states import DONE, FAILED, RUNNING, WAITING, State, doing, read_state, repeated
 from stkvlm_lib.files import read_object
 from stkvlm_lib.number_text import percent
 
-EVERY = {"terminal": 1.0, "log": 60.0, "notebook": 3.0}
-"""Seconds between two looks, by what shows them; a log also tells at once what has ended."""
-LOOK = 1.0
+LOOK, LOG_EVERY = 1.0, 60.0
+"""Seconds between two looks, and between two lines in a log, which also tells at once what has ended."""
 
 
 def seconds_left(states: Sequence[State], at_once: int, now: float) -> float | None:
@@ -24,10 +23,13 @@ def seconds_left(states: Sequence[State], at_once: int, now: float) -> float | N
     if not took:
         return None
     each = sum(took) / len(took)
-    spent = {RUNNING: lambda state: state.seconds + now - state.since, WAITING: lambda state: state.seconds}
-    left = [max(0.0, each - spent[state.state](state)) for state in states if state.state in spent]
+    left = [max(0.0, each - _spent(state, now)) for state in states if state.state in (RUNNING, WAITING)]
     working = max(1, at_once, sum(state.state == RUNNING for state in states))  # a cluster may work on more
     return max(sum(left) / working, max(left, default=0.0))
+
+
+def _spent(state: State, now: float) -> float:
+    return state.seconds + (now - state.since if state.state == RUNNING else 0)
 
 
 def duration(seconds: float) -> str:
@@ -48,94 +50,82 @@ def headline(states: Sequence[State], at_once: int, now: float) -> str:
     return ", ".join(parts)
 
 
+def told(run: PlannedRun, state: State) -> str:
+    """What a run is doing, why it has failed, or the score that it has come to."""
+    if state.state == RUNNING:
+        return doing(run.folder)
+    if state.reason or not run.is_done:
+        return state.reason
+    try:
+        return f"exact match {percent(read_object(run.folder / 'metrics.json').get('exact'))}"
+    except (OSError, ValueError):
+        return ""
+
+
 def rows(planned: Sequence[PlannedRun], states: Sequence[State], now: float) -> list[dict[str, Any]]:
     """The runs as rows of text, for a table."""
     return [
         {
             "run": run.name,
             "state": state.state,
-            "time": duration(state.seconds + (now - state.since if state.state == RUNNING else 0)),
+            "time": duration(_spent(state, now)),
             "where": state.where,
-            "what": doing(run) if state.state == RUNNING else state.reason or outcome(run),
+            "what": told(run, state),
         }
         for run, state in zip(planned, states, strict=True)
     ]
 
 
-def outcome(run: PlannedRun) -> str:
-    """The score of a run that is done."""
+@contextmanager
+def shown(planned: Sequence[PlannedRun], at_once: int) -> Iterator[None]:
+    """Show the progress while the block runs, and how it has ended."""
+    board = Board(planned, at_once)
     try:
-        return f"exact match {percent(read_object(run.folder / 'metrics.json').get('exact'))}" if run.is_done else ""
-    except (OSError, ValueError):
-        return ""
+        with repeated(board.look, LOOK):
+            yield
+    finally:
+        board.look(last=True)
 
 
 class Board:
-    """Shows the progress from a thread of its own while it is open."""
+    """What has been shown of the progress, and shows more at each look."""
 
     def __init__(self, planned: Sequence[PlannedRun], at_once: int):
-        self._planned, self._at_once = planned, at_once
-        self._kind = _kind()
-        self._ended, self._known, self._told = threading.Event(), {}, 0.0
-        self._show_table = _table_shower() if self._kind == "notebook" else None
-        self._thread = threading.Thread(target=self._watch, name="progress", daemon=True)
+        self._planned, self._at_once, self._shown = planned, at_once, 0.0
+        self._before = {run.name: read_state(run.folder).state for run in planned}
+        self._show_table = _table_shower() if _in_notebook() else None
 
-    def __enter__(self) -> "Board":
-        self._known = {run.name: read_state(run).state for run in self._planned}
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._ended.set()
-        self._thread.join()
-        self._look(last=True)
-
-    def _watch(self) -> None:
-        while not self._ended.wait(LOOK):
-            self._look()
-
-    def _look(self, last: bool = False) -> None:
-        now, states = time.time(), [read_state(run) for run in self._planned]
-        due = last or now - self._told >= EVERY[self._kind]
-        self._told = now if due else self._told
+    def look(self, last: bool = False) -> None:
+        now, states = time.time(), [read_state(run.folder) for run in self._planned]
+        line, ended = headline(states, self._at_once, now), self._newly_ended(states)
         if self._show_table:
-            if due:
-                self._show_table((headline(states, self._at_once, now), rows(self._planned, states, now)))
+            self._show_table((line, rows(self._planned, states, now)))
             return
-        ended = self._newly_ended(states)
-        clear = "\r\x1b[K" if self._kind == "terminal" else ""
-        for line in ended:
-            print(clear + line, flush=True)
+        in_terminal = sys.stdout.isatty()
+        clear = "\r\x1b[K" if in_terminal else ""
+        for each in ended:
+            print(clear + each, flush=True)
         if last:
-            print(clear + headline(states, self._at_once, now), flush=True)
-        elif self._kind == "terminal":
-            print(clear + self._line(states, now)[: shutil.get_terminal_size().columns - 1], end="", flush=True)
-        elif due or ended:
-            print(self._line(states, now), flush=True)
+            print(clear + line, flush=True)
+        elif in_terminal or ended or now - self._shown >= LOG_EVERY:
+            working = [pair for pair in zip(self._planned, states, strict=True) if pair[1].state == RUNNING]
+            line = "  |  ".join([line, *(f"{run.name} {told(run, state)}" for run, state in working)])
+            width = shutil.get_terminal_size().columns - 1 if in_terminal else None
+            print(clear + line[:width], end="" if in_terminal else "\n", flush=True)
+            self._shown = now
 
     def _newly_ended(self, states: Sequence[State]) -> list[str]:
         lines = []
         for run, state in zip(self._planned, states, strict=True):
-            if state.state != self._known.get(run.name) and state.state in (DONE, FAILED):
-                told = outcome(run) if state.state == DONE else state.reason
-                lines.append(f"{state.state:<7} {run.name}  {duration(state.seconds)}  {told}")
-            self._known[run.name] = state.state
+            if state.state != self._before[run.name] and state.state in (DONE, FAILED):
+                lines.append(f"{state.state:<7} {run.name}  {duration(state.seconds)}  {told(run, state)}")
+            self._before[run.name] = state.state
         return lines
 
-    def _line(self, states: Sequence[State], now: float) -> str:
-        working = [
-            f"{run.name} {doing(run)}"
-            for run, state in zip(self._planned, states, strict=True)
-            if state.state == RUNNING
-        ]
-        return "  |  ".join([headline(states, self._at_once, now), *working])
 
-
-def _kind() -> str:
+def _in_notebook() -> bool:
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-    if type(shell).__name__ == "ZMQInteractiveShell":
-        return "notebook"
-    return "terminal" if sys.stdout.isatty() else "log"
+    return type(shell).__name__ == "ZMQInteractiveShell"
 
 
 def _table_shower() -> Callable[[tuple[str, list[dict]]], None]:

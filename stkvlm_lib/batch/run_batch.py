@@ -2,7 +2,6 @@
 
 import os
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -10,15 +9,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from stkvlm_lib import parallel, pipeline, run_lock, runs
-from stkvlm_lib.batch.handing_on import hand_on, leader_of, leaders
-from stkvlm_lib.batch.machines import GPU, Machines, one_of
-from stkvlm_lib.batch.plan import BATCH_FILE, SHARED_STEPS, Batch, PlannedRun, check_same
-from stkvlm_lib.batch.progress import Board
+from stkvlm_lib import parallel, run_lock, runs
+from stkvlm_lib.batch.handing_on import hand_on, leaders
+from stkvlm_lib.batch.machines import GPU, Machines
+from stkvlm_lib.batch.plan import BATCH_FILE, SHARED_STEPS, Batch, PlannedRun, check_same, planned_runs
+from stkvlm_lib.batch.progress import shown
 from stkvlm_lib.batch.states import (
     BEGUN,
     DONE,
@@ -27,7 +26,6 @@ from stkvlm_lib.batch.states import (
     WAITING,
     State,
     complaint,
-    finished,
     heartbeat,
     here,
     log_path,
@@ -35,7 +33,8 @@ from stkvlm_lib.batch.states import (
     write_state,
 )
 from stkvlm_lib.config import ROOT, ConfigError, ScoreConfig, make_config
-from stkvlm_lib.files import errors_naming, explain, read_object, write_json
+from stkvlm_lib.files import errors_naming, explain, full_disk, write_json
+from stkvlm_lib.preflight import describe_base
 
 Command = Callable[[PlannedRun, str | None], list[str]]
 """(run, last step to do) -> the words of the process that does it."""
@@ -43,14 +42,19 @@ OTHERS_END_WITHIN = 90.0
 """Seconds given to what a killed batch has left running, which ends by itself."""
 ENDS_WITHIN = 20.0
 """Seconds given to a run that was told to end, before it is killed."""
+_working: set[subprocess.Popen] = set()
+"""The processes that this one has started and that have not ended."""
+_free_gpus: list[str] = []
+"""Those that no run works on, each as often as it has room for one."""
+_ended = threading.Event()
+"""Set while the batch is being interrupted: nothing is started any more."""
 
 
 def as_child(run: PlannedRun, to_step: str | None) -> list[str]:
     """A run as ./run_all.sh would do it, in a process that ends with this one."""
-    request = run.request
-    pairs = [word for name, value in request.parameters.items() for word in ("-p", name, str(value))]
-    words = ["run", run.profile, *pairs, "--run-id", run.run_id, *(["--to", to_step] if to_step else [])]
-    return [sys.executable, "-P", "-m", "stkvlm_lib.batch.child", str(run.folder.parent), str(os.getpid()), *words]
+    words = [*run.request.words(run.profile, run.run_id), *(["--to", to_step] if to_step else [])]
+    child = [sys.executable, "-P", "-m", "stkvlm_lib.batch.child", str(run.folder.parent), str(os.getpid())]
+    return [*child, "run", *words]
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class Job:
 
     run: PlannedRun
     machines: Machines
-    command: Command = as_child
+    command: Command
     to_step: str | None = None
     source: PlannedRun | None = None
 
@@ -75,22 +79,20 @@ def run_batch(batch: Batch, machines: Machines, *, resume: str, command: Command
     _check_bases(batch)
     batch.folder.mkdir(parents=True, exist_ok=True)
     lock = run_lock.hold_run(batch.folder)
-    ended: dict[str, State] = {}
+    _free_gpus[:] = machines.places()
     try:
         with _workers(machines) as workers, heartbeat(batch.folder):
             _remember(batch)
-            with Board(batch.runs, machines.at_once):
-                ended |= _do(batch, Job(batch.runs[0], machines, command), workers)
+            with shown(batch.runs, machines.at_once):
+                ended = _do(batch, partial(Job, machines=machines, command=command), workers)
     except KeyboardInterrupt:
-        end_all()
         print(f"\nbatch {batch.name} interrupted\n  resume {resume}", file=sys.stderr, flush=True)
         raise
     finally:
-        end_all()  # also after an error of another kind
+        end_all()
         lock.release()
-        for left in batch.folder.glob(".gpu-*.lock"):
-            left.unlink(missing_ok=True)
-    return {run.name: finished(read_state(run)) if run.is_done else ended[run.name] for run in batch.runs}
+    done = {run.name: replace(read_state(run.folder), state=DONE, reason="") for run in batch.runs if run.is_done}
+    return {run.name: done.get(run.name) or ended[run.name] for run in batch.runs}
 
 
 @contextmanager
@@ -105,37 +107,30 @@ def _workers(machines: Machines) -> Iterator[parallel.Workers]:
 
 def _check_bases(batch: Batch) -> None:
     """Raises ConfigError where a base is neither on disk nor given by a hub."""
-    bases = {}
-    for run in batch.runs:
-        bases.setdefault((run.recorded["04"]["BASE_MODEL"], run.recorded["04"]["BASE_REVISION"]), run)
-    for run in bases.values():
-        config = make_config(run.recorded["04"], ScoreConfig)
-        runs.set_up_hub(config.base_model)
-        pipeline.describe_base(config)
+    asked = [run.recorded["04"] for run in batch.runs]
+    bases = {(given["BASE_MODEL"], given["BASE_REVISION"]): given for given in asked}
+    for given in bases.values():
+        runs.set_up_hub(given["BASE_MODEL"])
+        describe_base(make_config(given, ScoreConfig))
 
 
 def _remember(batch: Batch) -> None:
     """Write what the batch consists of; runs of an earlier call that this one does not name stay listed."""
-    path, record = batch.folder / BATCH_FILE, batch.record()
-    before = read_object(path).get("runs", {}) if path.is_file() else {}
-    write_json(path, record | {"runs": before | record["runs"]})
+    record = batch.record()
+    write_json(batch.folder / BATCH_FILE, record | {"runs": planned_runs(batch.folder) | record["runs"]})
     for run in batch.runs:
-        write_state(run, replace(read_state(run), state=DONE if run.is_done else WAITING, reason="", since=time.time()))
+        now = DONE if run.is_done else WAITING
+        write_state(run.folder, replace(read_state(run.folder), state=now, reason="", since=time.time()))
 
 
-def _do(batch: Batch, template: Job, workers: parallel.Workers) -> dict[str, State]:
+def _do(batch: Batch, make: Callable[..., Job], workers: parallel.Workers) -> dict[str, State]:
     """First the shared steps, each made by one run; then all runs. -> how each has ended, also where a full disk has
     kept that from being remembered."""
-    make = partial(Job, machines=template.machines, command=template.command)
-    open_runs = [run for run in batch.runs if not run.is_done]
-    led = leaders(batch.runs)
-    first = [make(run, to_step=SHARED_STEPS[-1]) for run in led if not _shared_done(run)]
-    ended: dict[str, State] = {}
-    if len(first) < len(open_runs):
-        ended |= _do_jobs(first, workers)
-    failed = {name for name, state in ended.items() if state.state == FAILED}
-    rest = [make(run, source=leader_of(run, led)) for run in open_runs if run.name not in failed]
-    return ended | _do_jobs(rest, workers)
+    open_runs, leader = [run for run in batch.runs if not run.is_done], leaders(batch.runs)
+    first = [make(run, to_step=SHARED_STEPS[-1]) for run in open_runs if leader[run.name] is run and not run.has_shared]
+    shared = _do_jobs(first, workers) if len(first) < len(open_runs) else {}  # else no run takes over from another
+    rest = [run for run in open_runs if run.name not in shared or shared[run.name].state != FAILED]
+    return shared | _do_jobs([make(run, source=leader[run.name]) for run in rest], workers)
 
 
 def _do_jobs(jobs: Sequence[Job], workers: parallel.Workers) -> dict[str, State]:
@@ -143,50 +138,41 @@ def _do_jobs(jobs: Sequence[Job], workers: parallel.Workers) -> dict[str, State]
     return {job.run.name: state for job, state in zip(jobs, states, strict=True)}
 
 
-def _shared_done(run: PlannedRun) -> bool:
-    return all(runs.is_done(run.folder, step) for step in SHARED_STEPS)
-
-
 def do_job(job: Job) -> State:
     """Do one run, or its first steps, in a process of its own; -> how it ended, which is remembered too."""
-    run, before = job.run, read_state(job.run)
+    run, before = job.run, read_state(job.run.folder)
     if _ended.is_set():
         return before
-    with one_of(job.machines.gpus, run.folder.parent, job.machines.at_once) as gpu:
-        begin, where = time.time(), here(gpu)
-        write_state(run, State(RUNNING, begin, before.seconds, "", where))
-        try:
-            reason = _full_disk(run.folder.parent) or _work(job, gpu)
-        except OSError as error:  # a disk that fills, a program that cannot be started
-            reason = explain(error) if error.errno else str(error)
-        if _ended.is_set():
-            reason = reason and "stopped with the batch"
-        seconds = round(before.seconds + time.time() - begin, 1)
-        state = State(FAILED if reason else DONE if run.is_done else WAITING, time.time(), seconds, reason, where)
-        write_state(run, state)
-        return state
-
-
-def _full_disk(folder: Path) -> str:
-    free = shutil.disk_usage(folder).free / 1e9
-    if free >= pipeline.FULL_DISK_GB:
-        return ""
-    return f"the disk of {folder} has {1000 * free:.0f} MB left; make room there"
+    gpu = _free_gpus.pop(0) if job.machines.gpus else ""
+    begin, where = time.time(), here(gpu)
+    write_state(run.folder, State(RUNNING, begin, before.seconds, "", where))
+    try:
+        reason = full_disk(run.folder.parent) or _work(job, gpu)
+    except OSError as error:  # a disk that fills, a program that cannot be started
+        reason = explain(error) if error.errno else str(error)
+    finally:
+        if gpu:
+            _free_gpus.append(gpu)
+    if _ended.is_set():
+        reason = reason and "stopped with the batch"
+    seconds = round(before.seconds + time.time() - begin, 1)
+    state = State(FAILED if reason else DONE if run.is_done else WAITING, time.time(), seconds, reason, where)
+    write_state(run.folder, state)
+    return state
 
 
 def _work(job: Job, gpu: str) -> str:
     """-> why it failed, empty when it did not."""
-    run = job.run
+    run, log = job.run, log_path(job.run.folder)
     _wait_for_others(run.folder)
     if job.source:
         hand_on(job.source, run)
-    status = _process(job.command(run, job.to_step), log_path(run), os.environ | job.machines.environment(gpu))
-    done = _shared_done(run) if job.to_step else run.is_done
-    if status == 0 and done:
+    status = _process(job.command(run, job.to_step), log, os.environ | job.machines.environment(gpu))
+    if status == 0 and (run.has_shared if job.to_step else run.is_done):
         return ""
     if status < 0:
         return f"killed (signal {-status}: {signal.Signals(-status).name})"
-    return complaint(run) or _full_disk(run.folder.parent) or f"ended with status {status}; see {log_path(run)}"
+    return complaint(run.folder) or full_disk(run.folder.parent) or f"ended with status {status}; see {log}"
 
 
 def _wait_for_others(folder: Path) -> None:
@@ -207,42 +193,21 @@ def _process(command: Sequence[str], log: Path, environment: dict[str, str]) -> 
         path = os.pathsep.join([str(ROOT), *filter(None, [environment.get("PYTHONPATH")])])
         settings = {"cwd": ROOT, "env": environment | {"PYTHONPATH": path}, "start_new_session": True}
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, **settings)
-        with _children.holding(process):
-            return process.wait()
-
-
-@dataclass
-class _Children:
-    """The processes that this one has started and that are still working."""
-
-    processes: set = field(default_factory=set)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    @contextmanager
-    def holding(self, process: subprocess.Popen) -> Iterator[None]:
-        with self.lock:
-            self.processes.add(process)
-        if _ended.is_set():
-            process.terminate()
+        _working.add(process)
         try:
-            yield
+            if _ended.is_set():  # since this one was asked for
+                process.terminate()
+            return process.wait()
         finally:
             if process.poll() is None:  # an interrupt, where this thread is the main one
                 end_all()
-            with self.lock:
-                self.processes.discard(process)
-
-
-_children = _Children()
-_ended = threading.Event()
-"""Set while the batch is being interrupted: nothing is started any more."""
+            _working.discard(process)
 
 
 def end_all() -> None:
     """Tell every run that is working to end with its kernel, and see that it does."""
     _ended.set()
-    with _children.lock:
-        working = [process for process in _children.processes if process.poll() is None]
+    working = [process for process in _working.copy() if process.poll() is None]
     for process in working:
         with suppress(ProcessLookupError):
             process.terminate()

@@ -4,13 +4,12 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from stkvlm_lib import runs
-from stkvlm_lib.batch.plan import PlannedRun
 from stkvlm_lib.config import STEPS
 from stkvlm_lib.files import read_object, write_json
 
@@ -34,32 +33,28 @@ class State:
     where: str = ""
 
 
-def log_path(run: PlannedRun) -> Path:
-    """What a run has printed."""
-    return run.folder.parent / "logs" / f"{run.name}.log"
+def log_path(run: Path) -> Path:
+    """What the run of a folder has printed."""
+    return run.parent / "logs" / f"{run.name}.log"
 
 
-def _state_path(run: PlannedRun) -> Path:
-    return run.folder.parent / "states" / f"{run.name}.json"
+def _state_path(run: Path) -> Path:
+    return run.parent / "states" / f"{run.name}.json"
 
 
-def write_state(run: PlannedRun, state: State) -> None:
+def write_state(run: Path, state: State) -> None:
     """Remember it. A full disk takes nothing from a run, as its stamps and its outcome say the same."""
     with suppress(OSError):
         write_json(_state_path(run), asdict(state))
 
 
-def read_state(run: PlannedRun) -> State:
+def read_state(run: Path) -> State:
     """The last known state; a run that nobody is working on is done when all its stamps are there."""
     try:
         state = State(**read_object(_state_path(run)))
     except (OSError, ValueError, TypeError):
         state = State()
-    return finished(state) if state.state != RUNNING and run.is_done else state
-
-
-def finished(state: State) -> State:
-    return replace(state, state=DONE, reason="")
+    return replace(state, state=DONE, reason="") if state.state != RUNNING and runs.are_done(run) else state
 
 
 def here(gpu: str = "") -> str:
@@ -67,15 +62,24 @@ def here(gpu: str = "") -> str:
     return socket.gethostname() + (f", GPU {gpu}" if gpu else "")
 
 
-def doing(run: PlannedRun) -> str:
+def doing(run: Path) -> str:
     """The step that a run is in, with the last line that it has printed."""
-    step = next((name for step, (name, _) in STEPS.items() if not runs.is_done(run.folder, step)), "")
-    lines = _tail(log_path(run))
+    step = next((name for step, (name, _) in STEPS.items() if not runs.is_done(run, step)), "")
+    lines = _tail(log_path(run), 4096)
     said = next((line.strip() for line in reversed(lines) if line.strip() and not line.startswith("==")), "")
     return f"{step}: {said[:90]}" if said else step
 
 
-def _tail(path: Path, most: int = 4096) -> list[str]:
+def complaint(run: Path) -> str:
+    """The error that a run's log ends with, empty where it ends with none."""
+    _, _, attempt = "\n".join(_tail(log_path(run), 20_000)).rpartition(BEGUN)
+    _, found, told = f"\n{attempt}".rpartition("\nerror: ")
+    lines = map(str.strip, told.splitlines() if found else ())
+    return "; ".join(line for line in lines if line and not line.startswith(("see ", "resume ")))[:600]
+
+
+def _tail(path: Path, most: int) -> list[str]:
+    """The lines in the last `most` bytes of a file; none where it cannot be read."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - most))
@@ -84,37 +88,38 @@ def _tail(path: Path, most: int = 4096) -> list[str]:
         return []
 
 
-def complaint(run: PlannedRun) -> str:
-    """The error that a run's log ends with, empty where it ends with none."""
-    lines = _tail(log_path(run), 20_000)
-    begun = max((place for place, line in enumerate(lines) if line.startswith(BEGUN)), default=0)
-    lines = lines[begun:]
-    starts = [place for place, line in enumerate(lines) if line.startswith("error: ")]
-    if not starts:
-        return ""
-    told = [line.strip() for line in lines[starts[-1] :]]
-    kept = [line for line in told if line and not line.startswith(("see ", "resume "))]
-    return "; ".join(kept)[7:600]
-
-
 @contextmanager
-def heartbeat(folder: Path) -> Iterator[None]:
-    """Let all machines know that the batch is going on; at its end, however it ends, they are told at once."""
-    ended, path = threading.Event(), folder / ALIVE
-    path.write_text("0")
+def repeated(call: Callable[[], None], every: float) -> Iterator[None]:
+    """Call something from a thread every so many seconds, until the block ends."""
+    ended = threading.Event()
 
-    def beat() -> None:
-        while not ended.wait(BEAT):
-            with suppress(OSError):
-                path.write_text(f"{os.getpid()} {time.time()}")
+    def repeat() -> None:
+        while not ended.wait(every):
+            call()
 
-    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+    thread = threading.Thread(target=repeat, name=call.__qualname__, daemon=True)
     thread.start()
     try:
         yield
     finally:
         ended.set()
         thread.join()
+
+
+@contextmanager
+def heartbeat(folder: Path) -> Iterator[None]:
+    """Let all machines know that the batch is going on; at its end, however it ends, they are told at once."""
+    path = folder / ALIVE
+    path.write_text("0")
+
+    def beat() -> None:
+        with suppress(OSError):
+            path.write_text(f"{os.getpid()} {time.time()}")
+
+    try:
+        with repeated(beat, BEAT):
+            yield
+    finally:
         path.unlink(missing_ok=True)
 
 
@@ -127,13 +132,9 @@ class Pulse:
 
     def is_there(self) -> bool:
         """False once the file is gone, or has stood still for `patience` seconds."""
-        now = time.monotonic()
-        try:
-            text = self._path.read_text()
-        except FileNotFoundError:
-            return False
-        except OSError:  # a share that does not answer for a moment
-            text = self._last
-        if text != self._last:
-            self._last, self._seen = text, now
-        return now - self._seen < self._patience
+        with suppress(OSError):  # a share may not answer for a moment
+            if not self._path.exists():
+                return False
+            if (text := self._path.read_text()) != self._last:
+                self._last, self._seen = text, time.monotonic()
+        return time.monotonic() - self._seen < self._patience

@@ -8,9 +8,9 @@ from stkvlm_lib.analysis.comparison import FEWEST_CLUSTERS
 from stkvlm_lib.analysis.comparison import Comparison as PairedFigures
 from stkvlm_lib.analysis.sections import Rows, filled
 from stkvlm_lib.batch.differences import Difference, differences
-from stkvlm_lib.batch.results import MEASURES, Setting, chosen, in_order, varying
+from stkvlm_lib.batch.results import FAMILY, MEASURES, Result, Setting, chosen, in_order, varying
 from stkvlm_lib.grammar.questions import in_order as families_in_order
-from stkvlm_lib.number_text import NOTHING, count, interval, is_number, number, percent, points
+from stkvlm_lib.number_text import NOTHING, count, interval, number, percent, points
 
 VARIED = "varied: "
 """How the name of a column begins in CSV that holds a parameter in which settings differ."""
@@ -30,6 +30,15 @@ class Comparison:
         """The paired figures of a setting; None for the baseline, and where there are none."""
         found = self.differences.get(setting.name)
         return found.figures if found else None
+
+    @property
+    def results(self) -> list[Result]:
+        """The runs of all settings."""
+        return [result for setting in self.settings for result in setting.results]
+
+    @property
+    def scored(self) -> list[Result]:
+        return [result for result in self.results if not result.problem]
 
     @property
     def varied(self) -> list[str]:
@@ -61,30 +70,29 @@ def compare_settings(
 
 def setting_rows(comparison: Comparison) -> Rows:
     """One row a setting: what varies, how many seeds, scores as mean and spread, the difference, what it took."""
-    return filled(
-        {
-            "setting": setting.name,
-            **{name: _value(setting.parameters.get(name)) for name in comparison.varied},
-            "seeds": f"{len(setting.scored)} of {len(setting.results)}",
-            "valid": share(setting, "valid_exact"),
-            "test": share(setting, "exact"),
-            **difference_cells(comparison, setting),
-            "training, min": measured(setting, "train_seconds", 60),
-            "memory, GB": measured(setting, "peak_memory_mb", 1000),
-            "adapter, MB": measured(setting, "adapter_mb", 1, 2),
-        }
-        for setting in comparison.settings
-    )
+    rows = []
+    for setting in comparison.settings:
+        figures = comparison.figures_of(setting)
+        rows.append(
+            {
+                "setting": setting.name,
+                **{name: _value(setting.parameters.get(name)) for name in comparison.varied},
+                "seeds": f"{len(setting.scored)} of {len(setting.results)}",
+                "valid": share(setting, "valid_exact"),
+                "test": share(setting, "exact"),
+                f"less {comparison.baseline.name}, points": points(figures and figures.difference),
+                "95% interval": interval(figures and figures.difference_ci95, points),
+                "verdict": "compared with" if setting is comparison.baseline else short_verdict(figures),
+                "training, min": measured(setting, "train_seconds", 60),
+                "memory, GB": measured(setting, "peak_memory_mb", 1000),
+                "adapter, MB": measured(setting, "adapter_mb", 1, 2),
+            }
+        )
+    return filled(rows)
 
 
-def difference_cells(comparison: Comparison, setting: Setting) -> dict[str, str]:
-    """The columns of the paired difference; dashes for the setting that all are compared with."""
-    figures = comparison.figures_of(setting)
-    return {
-        f"less {comparison.baseline.name}, points": points(figures and figures.difference),
-        "95% interval": interval(figures and figures.difference_ci95, points),
-        "verdict": "compared with" if setting is comparison.baseline else short_verdict(figures),
-    }
+def _value(value: Any) -> str:
+    return NOTHING if value is None else str(value)
 
 
 def short_verdict(figures: PairedFigures | None) -> str:
@@ -107,22 +115,18 @@ def measured(setting: Setting, measure: str, unit: float, digits: int = 1) -> st
     return number(value / unit, digits) if value is not None else NOTHING
 
 
-def _value(value: Any) -> str:
-    return NOTHING if value is None else "" if value == "" else str(value)
-
-
 def seed_rows(comparison: Comparison) -> Rows:
     """Settings x seeds: each run's test score."""
-    seeds = sorted({result.seed for setting in comparison.settings for result in setting.results})
+    seeds = sorted({result.seed for result in comparison.results})
     rows = []
     for setting in comparison.settings:
         row = {"setting": setting.name}
         for seed in seeds:
             found = [percent(r.figures.get("exact")) for r in setting.scored if r.seed == seed]
             row[f"seed {seed}"] = ", ".join(found) or NOTHING
-        values = setting.values("exact")
+        values, spread = setting.values("exact"), setting.spread("exact")
         row["mean"] = percent(setting.mean("exact"))
-        row["spread, points"] = number(100 * value) if (value := setting.spread("exact")) is not None else NOTHING
+        row["spread, points"] = number(100 * spread) if spread is not None else NOTHING
         row["range"] = f"{percent(min(values))} to {percent(max(values))}" if len(values) > 1 else NOTHING
         rows.append(row)
     return filled(rows)
@@ -130,26 +134,14 @@ def seed_rows(comparison: Comparison) -> Rows:
 
 def family_rows(comparison: Comparison) -> Rows:
     """Families of questions x settings: the mean of the runs' test scores."""
-    scores = {setting.name: _families(setting) for setting in comparison.settings if setting.scored}
-    names = families_in_order({name for found in scores.values() for name in found})
-    return [{"family": name, **{s: percent(found.get(name)) for s, found in scores.items()}} for name in names]
-
-
-def _families(setting: Setting) -> dict[str, float]:
-    """Family -> mean share right over the runs that have it."""
-    found: dict[str, list[float]] = {}
-    for result in setting.scored:
-        families = result.figures.get("families")
-        for name, row in families.items() if isinstance(families, dict) else ():
-            if isinstance(row, dict) and is_number(row.get("exact")):
-                found.setdefault(name, []).append(row["exact"])
-    return {name: sum(values) / len(values) for name, values in found.items()}
+    settings = [setting for setting in comparison.settings if setting.scored]
+    names = families_in_order({name for run in comparison.scored for name in run.figures.get("families") or ()})
+    return [{"family": name, **{s.name: percent(s.mean(FAMILY + name)) for s in settings}} for name in names]
 
 
 def missing_rows(comparison: Comparison) -> Rows:
     """The runs that have no score, and why."""
-    results = [result for setting in comparison.settings for result in setting.results if result.problem]
-    return [{"run": result.name, "why": result.problem} for result in results]
+    return [{"run": result.name, "why": result.problem} for result in comparison.results if result.problem]
 
 
 def headline(comparison: Comparison) -> str:
@@ -162,22 +154,18 @@ def headline(comparison: Comparison) -> str:
     ahead = "" if not second else f", {points(gap)} points to the next" if gap else ", the first of equals"
     n = len(best.values("valid_exact"))
     over = f" (mean of {n} seeds)" if n > 1 else ""
+    sizes = {result.figures.get("n") for result in comparison.scored}
+    asked = f" of {count(*sizes)} questions" if len(sizes) == 1 else ""
     return (
         f"{best.name} is best on the valid races: {share(best, 'valid_exact')}{over}{ahead}. "
-        f"On test it has {share(best, 'exact')}{_asked(comparison)}."
+        f"On test it has {share(best, 'exact')}{asked}."
     )
-
-
-def _asked(comparison: Comparison) -> str:
-    sizes = {r.figures.get("n") for setting in comparison.settings for r in setting.scored}
-    return f" of {count(*sizes)} questions" if len(sizes) == 1 else ""
 
 
 def notes(comparison: Comparison) -> list[str]:
     """What a reader must know before believing the table."""
-    scored = [result for setting in comparison.settings for result in setting.scored]
     found = []
-    sizes = sorted({(str(r.figures.get("split")), r.figures.get("n")) for r in scored}, key=str)
+    sizes = sorted({(str(r.figures.get("split")), r.figures.get("n")) for r in comparison.scored}, key=str)
     if len(sizes) > 1:
         told = ", ".join(f"{count(n)} of {split}" for split, n in sizes)
         found.append(f"The runs were not asked the same questions ({told}); only the paired differences compare them.")

@@ -6,8 +6,6 @@ from typing import Any
 from stkvlm_lib.config import ConfigError
 from stkvlm_lib.files import one_line
 
-MOST_BYTES = 1 << 20
-
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file that must hold a mapping.
@@ -19,8 +17,6 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such batch file; benchmarks/batches/ has some to start from")
-    if path.stat().st_size > MOST_BYTES:
-        raise ConfigError(f"{path}: {path.stat().st_size:,} bytes; a batch file has at most {MOST_BYTES:,}")
     try:
         value = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=_strict_loader())
     except UnicodeDecodeError:
@@ -28,18 +24,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except RecursionError:
         raise ConfigError(f"{path}: nested too deep for a batch file") from None
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: {_told(error)}") from None
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}: " if mark else ""
+        raise ConfigError(f"{path}: {where}{one_line(getattr(error, 'problem', None) or error)}") from None
     except ValueError as error:  # a date that is none, a number of too many digits
         raise ConfigError(f"{path}: a value cannot be read ({one_line(error)}); put texts in quotes") from None
     if not isinstance(value, dict):
         raise ConfigError(f"{path}: holds no mapping but {value!r:.40}; begin with a line such as `profile: smoke`")
     return value
-
-
-def _told(error: Exception) -> str:
-    mark = getattr(error, "problem_mark", None)
-    where = f"line {mark.line + 1}: " if mark else ""
-    return where + one_line(getattr(error, "problem", None) or error)
 
 
 def _strict_loader() -> type:
@@ -50,9 +42,8 @@ def _strict_loader() -> type:
         def compose_node(self, parent, index):
             event = self.peek_event()
             if isinstance(event, yaml.events.AliasEvent):
-                raise yaml.composer.ComposerError(
-                    None, None, f"*{event.anchor} repeats another part; write it out", event.start_mark
-                )
+                said = f"*{event.anchor} repeats another part; write it out"
+                raise yaml.composer.ComposerError(None, None, said, event.start_mark)
             return super().compose_node(parent, index)
 
         def construct_mapping(self, node, deep=False):
@@ -61,9 +52,8 @@ def _strict_loader() -> type:
                 if not isinstance(key, yaml.ScalarNode):
                     raise yaml.constructor.ConstructorError(None, None, "a key must be a name", key.start_mark)
                 if key.value in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"the key {key.value!r:.60} stands twice in one mapping", key.start_mark
-                    )
+                    said = f"the key {key.value!r:.60} stands twice in one mapping"
+                    raise yaml.constructor.ConstructorError(None, None, said, key.start_mark)
                 seen.add(key.value)
             return super().construct_mapping(node, deep)
 

@@ -1,4 +1,4 @@
-"""What `./run_all.sh` and `stkvlm` can do: a command is a module here, listed once, in `command_line.COMMANDS`.
+"""What `./run_all.sh` and `stkvlm` can do: a command is a module here, listed once, in `command_line.LISTED`.
 
 The module's name is the command's; the first line of its docstring stands in the help, all of it in `COMMAND --help`.
 `add_arguments(parser)` says what it takes, `call(options)` does it and may return an exit status. `check(options)`,
@@ -6,5 +6,5 @@ where there is one, comes first and refuses what can be refused before anything 
 module imports at its top, it needs the standard library alone. `EPILOG` stands at the end of a command's help; the
 words of one with `PASSES_ON` are not read but handed on.
 
-For another command: write its module, name it in `COMMANDS`, add a test.
+For another command: write its module, name it in `LISTED`, add a test.
 """

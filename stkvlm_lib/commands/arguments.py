@@ -2,10 +2,10 @@
 
 import argparse
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from stkvlm_lib.config import ROOT
+from stkvlm_lib.config import ConfigError
 
 A_RUN = "a name in outputs/, or a folder (relative ones count from the repository)"
 
@@ -27,13 +27,19 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", nargs="?", metavar="RUN", help=f"{A_RUN}; default: the newest")
 
 
+def add_parameters(parser: argparse.ArgumentParser, metavar: str, meaning: str) -> None:
+    """`-p A 1 B 2`, any number of times."""
+    parser.add_argument("-p", dest="parameters", nargs="+", action="append", default=[], metavar=metavar, help=meaning)
+
+
+def named_values(words: Sequence[str]) -> dict[str, str]:
+    """What stands behind -p as names and values. Raises ConfigError for an odd number of words."""
+    if len(words) % 2:
+        raise ConfigError(f"-p takes a NAME and a VALUE; {words[-1]!r} stands alone")
+    return dict(zip(words[::2], words[1::2], strict=True))
+
+
 def require_folder(folder: Path, what: str) -> None:
     """Raises FileNotFoundError where a folder that was named is not there."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; name {what}")
-
-
-def from_repository(folder: Path) -> Path:
-    """A folder as a command typed in the repository names it."""
-    folder = folder.resolve()
-    return folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder

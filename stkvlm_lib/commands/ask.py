@@ -9,11 +9,10 @@ from stkvlm_lib.model_files import read_adapter_record
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("image", type=Path, metavar="IMAGE")
+    adapter = "the one that answers; default: outputs/latest/adapter"
+    parser.add_argument("image", type=Path, metavar="IMAGE", help="a picture of the game, best of 3:2")
     parser.add_argument("question", metavar="QUESTION", help="in quotes, in your own words")
-    parser.add_argument(
-        "--adapter", type=Path, metavar="DIR", help="the one that answers; default: outputs/latest/adapter"
-    )
+    parser.add_argument("--adapter", type=Path, metavar="DIR", help=adapter)
     parser.add_argument("--base", metavar="NAME_OR_DIR", help="base model, where the adapter's own is a local folder")
 
 

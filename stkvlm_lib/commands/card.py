@@ -7,7 +7,7 @@ from stkvlm_lib.commands.arguments import require_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, metavar="DIR")
+    parser.add_argument("folder", type=Path, metavar="DIR", help="with frames, or with train/ valid/ test/ of them")
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: README.md in the folder")
     parser.add_argument("--title", default="", help="default: the folder's name")
 

@@ -1,35 +1,24 @@
 """The one command line behind `./run_all.sh`, `stkvlm` and `python -m stkvlm_lib`: what it takes, and its help."""
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 
-from stkvlm_lib.commands import (
-    ask,
-    assets,
-    batch,
-    card,
-    compare,
-    explore,
-    export,
-    fetch,
-    pins,
-    push,
-    render,
-    report,
-    run,
-    test,
-)
+from stkvlm_lib.commands import run
 from stkvlm_lib.commands.endings import EXIT_STATUSES, USAGE_ERROR, ended
 from stkvlm_lib.config import PROFILES, ConfigError, check_checkout
 from stkvlm_lib.installation import lead_to_this_library
 from stkvlm_lib.runs import quiet_libraries
 
-COMMANDS = (run, batch, test, ask, explore, report, compare, export, push, render, assets, fetch, card)
-"""In the order in which the help lists them."""
-UNLISTED = (pins,)
+LISTED = (
+    *("run", "batch", "test", "ask", "explore", "report", "compare"),
+    *("export", "push", "render", "assets", "fetch", "card"),
+)
+"""The commands in the order in which the help lists them."""
+COMMANDS = {name: import_module(f"stkvlm_lib.commands.{name}") for name in (*LISTED, "pins")}
 GO_ON = 10
 """The status of `check` for arguments that are in order; 0 is that of --help, after which nothing is left to do."""
 SCRIPT = "./run_all.sh"
@@ -61,20 +50,24 @@ def script() -> int:
 
 def _follow(words: list[str], prog: str) -> int | None:
     checked_only = words[:1] == ["check"]
-    command, options = parse(words[checked_only:], prog)
-    if check := getattr(command, "check", None):
+    options = parse(words[checked_only:], prog)
+    if check := getattr(options.command, "check", None):
         check(options)
     if checked_only:
         return GO_ON
     lead_to_this_library()
     quiet_libraries()
-    return command.call(options)
+    return options.command.call(options)
 
 
-def parse(words: list[str], prog: str = SCRIPT) -> tuple[ModuleType, argparse.Namespace]:
-    """The command that is meant, and its options. Exits with one line for what it does not take."""
+def parse(words: list[str], prog: str = SCRIPT) -> argparse.Namespace:
+    """The options of the command that is meant, with `command`, its module, and `again`, the words to type again.
+
+    Exits with one line for what it does not take.
+    """
     options = build_parser(prog).parse_args(_complete(words))
-    return options.command, options
+    options.again = shlex.join([prog, *words])
+    return options
 
 
 def _complete(words: list[str]) -> list[str]:
@@ -82,21 +75,15 @@ def _complete(words: list[str]) -> list[str]:
     first = words[0] if words else ""
     if first in ("-h", "--help", "help"):
         return ["--help"]
-    known = {name_of(command): command for command in (*COMMANDS, *UNLISTED)}
-    if first not in known:
+    if first not in COMMANDS:
         if first and not first.startswith("-") and first not in PROFILES:
             raise ConfigError(
-                f"{first!r:.80} is neither a command ({', '.join(map(name_of, COMMANDS))}) "
-                f"nor a profile ({', '.join(PROFILES)})"
+                f"{first!r:.80} is neither a command ({', '.join(LISTED)}) nor a profile ({', '.join(PROFILES)})"
             )
-        return [name_of(run), *words]
-    if getattr(known[first], "PASSES_ON", False) and words[1:2] not in (["-h"], ["--help"]):
+        return ["run", *words]
+    if getattr(COMMANDS[first], "PASSES_ON", False) and words[1:2] not in (["-h"], ["--help"]):
         return [first, "--", *words[1:]]
     return words
-
-
-def name_of(command: ModuleType) -> str:
-    return command.__name__.rpartition(".")[2]
 
 
 class _OneLineParser(argparse.ArgumentParser):
@@ -116,9 +103,9 @@ def build_parser(prog: str = SCRIPT) -> argparse.ArgumentParser:
     )
     parser.add_argument("--help", action="help", help=argparse.SUPPRESS)  # listed, it would be a section of one line
     commands = parser.add_subparsers(required=True, metavar="COMMAND", help=argparse.SUPPRESS, prog=prog)
-    for command in (*COMMANDS, *UNLISTED):
+    for name, command in COMMANDS.items():
         own = commands.add_parser(
-            name_of(command),
+            name,
             description=command.__doc__.strip(),
             epilog=getattr(command, "EPILOG", None),
             formatter_class=as_written,
@@ -130,6 +117,6 @@ def build_parser(prog: str = SCRIPT) -> argparse.ArgumentParser:
 
 def _overview(prog: str) -> str:
     """The commands, the profiles, and what happens at first and in the end."""
-    lines = [f"  {name_of(command):<9} {command.__doc__.splitlines()[0].rstrip('.')}" for command in COMMANDS]
+    lines = [f"  {name:<9} {COMMANDS[name].__doc__.splitlines()[0].rstrip('.')}" for name in LISTED]
     listed = "\n".join([f"commands ({prog} COMMAND --help tells more; `run` may be left out):", *lines])
     return "\n\n".join([listed, run.EPILOG, INSTALLING, EXIT_STATUSES])

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from stkvlm_lib.config import Failure
 from stkvlm_lib.files import explain
-from stkvlm_lib.pipeline import StepFailed
 
 FAILED, USAGE_ERROR, INTERRUPTED = 1, 2, 130
 EXIT_STATUSES = (
@@ -47,8 +47,8 @@ def ended(call: Callable[[], int | None]) -> int:
         remedy = "./run_all.sh installs what is needed, or `pip install -e .` in an environment of your own"
         print(f"error: {sys.executable} has no package {error.name}; {remedy}", file=sys.stderr)
         return FAILED
-    except StepFailed as error:
-        print(f"\nerror: {error}", file=sys.stderr)
+    except Failure as error:
+        print(f"error: {error}", file=sys.stderr)
         return FAILED
     except Stopped as stopped:
         return 128 + stopped.number

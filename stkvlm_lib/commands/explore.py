@@ -19,9 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--adapter", metavar="DIR", help="default: the run's own")
     parser.add_argument("--picture", default="", metavar="FILE", help="open at it, e.g. test/800000_00_im.jpg")
     parser.add_argument("--question", default="", metavar="TEXT", help="with this question about it")
-    parser.add_argument(
-        "--port", type=whole_number(1, 65535), default=8866, help="default: 8866, or another where that is in use"
-    )
+    port = "default: 8866, or another where that is in use"
+    parser.add_argument("--port", type=whole_number(1, 65535), default=8866, help=port)
 
 
 def check(options: argparse.Namespace) -> None:

@@ -12,7 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("adapter", metavar="RUN_OR_ADAPTER", help=f"a run ({A_RUN}), or the folder of an adapter")
     parser.add_argument("folder", type=Path, metavar="DIR", help="a new folder")
     parser.add_argument("--merge", action="store_true", help="one model, instead of adapter/ beside base/")
-    parser.add_argument("--base", help="base model, where the adapter's own is a local folder")
+    parser.add_argument("--base", metavar="NAME_OR_DIR", help="base model, where the adapter's own is a local folder")
 
 
 def call(options: argparse.Namespace) -> None:

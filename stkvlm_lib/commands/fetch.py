@@ -8,15 +8,13 @@ import argparse
 import shlex
 from pathlib import Path
 
-from stkvlm_lib.commands.arguments import from_repository
-from stkvlm_lib.config import ROOT
+from stkvlm_lib.config import ROOT, from_root
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", nargs="?", metavar="PATH_OR_URL", help="default: the address that the course gives")
-    parser.add_argument(
-        "--to", type=Path, metavar="DIR", help="default: data/course in the repository (git ignores it)"
-    )
+    to = "default: data/course in the repository (git ignores it)"
+    parser.add_argument("--to", type=Path, metavar="DIR", help=to)
 
 
 def call(options: argparse.Namespace) -> None:
@@ -26,4 +24,4 @@ def call(options: argparse.Namespace) -> None:
     got = fetch(options.source or COURSE_URL, options.to or ROOT / FOLDER)
     counts = ", ".join(f"{split} {number:,}" for split, number in sorted(got.frames.items()))
     print(f"{got.folder}: frames: {counts}; {got.written:,} files written, {got.kept:,} were there")
-    print(f"next: ./run_all.sh -p FRAMES_DIR {shlex.quote(str(from_repository(got.folder)))}")
+    print(f"next: ./run_all.sh -p FRAMES_DIR {shlex.quote(str(from_root(got.folder.resolve())))}")

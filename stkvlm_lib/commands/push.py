@@ -1,4 +1,4 @@
-"""Upload an adapter with its card to the Hugging Face hub."""
+"""Upload an adapter or a merged model with its card to the Hugging Face hub."""
 
 import argparse
 from pathlib import Path
@@ -7,8 +7,9 @@ from stkvlm_lib.commands.arguments import require_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, metavar="ADAPTER_DIR")
-    parser.add_argument("name", metavar="OWNER/NAME")
+    what = "an adapter, such as outputs/latest/adapter, or a model that was exported with --merge"
+    parser.add_argument("folder", type=Path, metavar="DIR", help=what)
+    parser.add_argument("name", metavar="OWNER/NAME", help="the repository on the hub")
     parser.add_argument("--private", action="store_true", help="where the repository has to be made: not public")
 
 

@@ -5,8 +5,10 @@ The first code cell of each notebook lists its parameters; relative paths in the
 
 import argparse
 
-from stkvlm_lib.config import PROFILES, STEPS, ConfigError
-from stkvlm_lib.pipeline import EXPECTED_TIME, Request, check_request, run_pipeline
+from stkvlm_lib.commands.arguments import add_parameters, named_values
+from stkvlm_lib.config import PROFILES, STEPS
+from stkvlm_lib.pipeline import Request, check_request, run_pipeline
+from stkvlm_lib.preflight import EXPECTED_TIME
 
 _PROFILE_IS = {
     "smoke": "little data, one epoch; what the tests use",
@@ -18,26 +20,11 @@ EPILOG = "profiles:\n" + "\n".join(f"  {name:<9} {EXPECTED_TIME[name]}: {_PROFIL
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("profile", nargs="?", metavar="PROFILE", help=", ".join(PROFILES))
-    parser.add_argument(
-        "-p",
-        dest="parameters",
-        nargs="+",
-        action="append",
-        default=[],
-        metavar="NAME VALUE",
-        help="set a parameter in every notebook that has it, e.g. -p EPOCHS 4 -p SEED 1",
-    )
-    parser.add_argument(
-        "--run-id",
-        metavar="ID",
-        help="the run's name, a folder in outputs/; given again, the run goes on at the first step not done",
-    )
-    parser.add_argument(
-        "--from",
-        dest="from_step",
-        metavar="STEP",
-        help=f"do one of {', '.join(STEPS)} and what follows it again; needs --run-id",
-    )
+    add_parameters(parser, "NAME VALUE", "set it in every notebook that has it, e.g. -p EPOCHS 4 -p SEED 1")
+    run_id = "the run's name, a folder in outputs/; given again, the run goes on at the first step not done"
+    parser.add_argument("--run-id", metavar="ID", help=run_id)
+    again = f"do one of {', '.join(STEPS)} and what follows it again; needs --run-id"
+    parser.add_argument("--from", dest="from_step", metavar="STEP", help=again)
     parser.add_argument("--to", dest="to_step", metavar="STEP", help="the last step to do; default: all")
 
 
@@ -52,12 +39,9 @@ def call(options: argparse.Namespace) -> None:
 def _request(options: argparse.Namespace) -> Request:
     """`-p A 1 -p B 2` and `-p A 1 B 2` alike; a profile may also stand after them."""
     profile, parameters = options.profile, {}
-    for given in options.parameters:
-        words = list(given)
+    for words in options.parameters:
         if len(words) % 2 and profile is None and words[-1] in PROFILES:
-            profile = words.pop()
-        if len(words) % 2:
-            raise ConfigError(f"-p takes a NAME and a VALUE; {words[-1]!r} stands alone")
-        parameters |= dict(zip(words[::2], words[1::2], strict=True))
+            *words, profile = words
+        parameters |= named_values(words)
     steps = (step.zfill(2) if step else None for step in (options.from_step, options.to_step))
     return Request(profile, parameters, options.run_id, *steps)

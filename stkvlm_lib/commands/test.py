@@ -17,7 +17,7 @@ PASSES_ON = True
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("arguments", nargs="*", metavar="PYTEST ARGUMENTS")
+    parser.add_argument("arguments", nargs="*", metavar="PYTEST ARGUMENTS", help="go to pytest as they are")
 
 
 def call(options: argparse.Namespace) -> int:

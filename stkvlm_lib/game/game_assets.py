@@ -7,6 +7,7 @@ PySuperTuxKart2 0.7.4 wants the data of SuperTuxKart 1.5 and downloads it at its
 import os
 from pathlib import Path
 
+from stkvlm_lib.config import Failure
 from stkvlm_lib.files import cache_folder
 
 DATA_VARIABLE = "SUPERTUXKART_DATADIR"
@@ -19,7 +20,7 @@ OLD_SKIN, NEW_SKIN = "classic", "cartoon"
 INSTALL_PACKAGES = f"install Debian's packages (apt-get install {DEBIAN_PACKAGES})"
 
 
-class RenderError(RuntimeError):
+class RenderError(Failure):
     """The game cannot be used; the message says what is missing and what to do."""
 
 

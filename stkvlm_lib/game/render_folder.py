@@ -17,6 +17,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from stkvlm_lib.config import Failure
 from stkvlm_lib.data.frames import FLAT_SPLIT, INFO_SUFFIX, VIEW_NAME
 from stkvlm_lib.files import read_json, write_json
 from stkvlm_lib.game.race_plans import PlanError, PlannedRace, Recipes, as_json, read_recipes
@@ -27,7 +28,7 @@ _STATE = ".races"
 _LOCK = ".rendering"
 
 
-class CollectError(RuntimeError):
+class CollectError(Failure):
     """A set that cannot be rendered or gone on with; the message says why and what to do."""
 
 

@@ -18,14 +18,13 @@ from typing import Any
 
 from stkvlm_lib import __version__
 from stkvlm_lib.files import read_json
-from stkvlm_lib.game.game_assets import DEBIAN_DATA, RenderError, find_assets
+from stkvlm_lib.game.game_assets import DEBIAN_DATA, find_assets
 from stkvlm_lib.game.pystk_adapter import load_game
 from stkvlm_lib.game.race_plans import FLAT_SPLIT, TRACKS, Recipes, plan_races, read_recipes, recipe_for
 from stkvlm_lib.game.race_process import GAME, Limits, RaceTask, render_watched
 from stkvlm_lib.game.render_folder import CollectError, Counts, RenderFolder, package_version
-from stkvlm_lib.parallel import ClusterError, Workers
+from stkvlm_lib.parallel import Workers
 
-FAILURES = (ClusterError, CollectError, RenderError)
 GAME_PACKAGE = "PySuperTuxKart2"
 _REPORT_SECONDS = 2.0
 _HOPELESS = 3
