@@ -204,7 +204,7 @@ def no_caches():
 def test_a_missing_game_says_what_to_install(monkeypatch, no_caches):
     monkeypatch.setitem(sys.modules, "pystk2", None)
     with pytest.raises(RenderError) as error:
-        next(race_renderer.render_race(RacePlan(1, "lighthouse", ("tux",), 1, 1), race_renderer.RenderSettings()))
+        next(race_renderer.render_race(RacePlan(1, "lighthouse", ("tux",), 1, 1), (300, 200)))
     assert 'pip install -e ".[render]"' in str(error.value)
     assert "supertuxkart-data libgl1 libegl1 libgl1-mesa-dri" in str(error.value)
 

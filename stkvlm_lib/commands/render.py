@@ -71,7 +71,6 @@ def _collect(options: argparse.Namespace) -> dict:
             workers=options.workers,
             replay=options.replay,
             retry=options.retry,
-            report=simulate.printed(),
         )
 
 

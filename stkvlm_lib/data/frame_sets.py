@@ -1,4 +1,4 @@
-"""Sets of frames: one data folder or several, read and checked; filters, statistics, and splits by race.
+"""Sets of frames: one data folder or several, read and checked; statistics, and splits by race.
 
 Bundled, rendered and course frames all come as a `FrameSet` from `read_frames`.
 """
@@ -13,14 +13,11 @@ from functools import cached_property
 from pathlib import Path
 
 from stkvlm_lib.data import frame_statistics
-from stkvlm_lib.data.frame_index import read_split
 from stkvlm_lib.data.frame_statistics import Rows, track_kart_pairs
 from stkvlm_lib.data.frames import FLAT_SPLIT, INFO_SUFFIX, SPLITS, Frame, FramesError, View
+from stkvlm_lib.data.info_files import read_folder
 from stkvlm_lib.data.pictures import BrokenFile
 from stkvlm_lib.files import one_line
-
-Names = str | Iterable[str] | None
-"""One name, several, or None for all."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,30 +70,6 @@ class FrameSet:
     def _by_stem(self) -> dict[str, str]:
         return {_stem(name): name for name in self.by_image_file}
 
-    def where(self, *, track: Names = None, kart: Names = None, split: Names = None) -> "FrameSet":
-        """The frames on these tracks, with one of these karts in the race, of these splits.
-
-        Frames stay whole. Raises FramesError for a name that this set does not have at all.
-        """
-        tracks, karts = {frame.track for frame in self.frames()}, {k for frame in self.frames() for k in frame.karts}
-        on = self._known("track", track, tracks)
-        driven = self._known("kart", kart, karts)
-        kept = self._known("split", split, set(self.splits))
-        splits = {
-            name: tuple(f for f in frames if f.track in on and not driven.isdisjoint(f.karts))
-            for name, frames in self.splits.items()
-            if name in kept
-        }
-        return replace(self, splits=splits)
-
-    def _known(self, what: str, names: Names, there: set[str]) -> set[str]:
-        if names is None:
-            return there
-        names = {names} if isinstance(names, str) else set(names)
-        if unknown := sorted(names - there):
-            raise FramesError(f"{self.root}: no {what} {', '.join(unknown)}; it has {', '.join(sorted(there))}")
-        return names
-
     def drawn_by_race(self, seed: int) -> "FrameSet":
         """A set without split folders with its races drawn into train, valid and test; any other as it is."""
         if FLAT_SPLIT not in self.splits:
@@ -120,11 +93,10 @@ class FrameSet:
         return frame_statistics.split_rows(self.splits)
 
     def statistics(self) -> dict[str, Rows]:
-        """Four tables with a column a split: tracks, karts, karts_in_view, pairs (of track and kart, and in train)."""
+        """Three tables: tracks and karts with a column a split, and pairs (of track and kart, and in train)."""
         return {
             "tracks": frame_statistics.track_rows(self.splits),
             "karts": frame_statistics.kart_rows(self.splits),
-            "karts_in_view": frame_statistics.shown_rows(self.splits),
             "pairs": frame_statistics.pair_rows(self.splits),
         }
 
@@ -179,7 +151,7 @@ def _read_folder(root: Path, skip_broken: bool, check_images: bool) -> FrameSet:
         folders = {FLAT_SPLIT: root}
     splits, skipped = {}, []
     for split, folder in folders.items():
-        results = read_split(folder, split, check_images)
+        results = read_folder(folder, split, check_images)
         splits[split] = tuple(result for result in results if isinstance(result, Frame))
         errors = [result for result in results if isinstance(result, BrokenFile)]
         if errors and not skip_broken:

@@ -111,17 +111,6 @@ def set_lens(camera: FollowCamera, degrees: float, aspect: float) -> None:
     )
 
 
-def place_camera(camera: FollowCamera, eye: Sequence[float], target: Sequence[float]) -> None:
-    """Put a camera somewhere else until the game plays on. World coordinates, metres."""
-    vector = ctypes.c_float * 3
-    _function("_ZN3irr5scene10ISceneNode11setPositionERKNS_4core8vector3dIfEE", None, ctypes.c_void_p, vector)(
-        camera.node, vector(*eye)
-    )
-    _function("_ZN3irr5scene16CCameraSceneNode9setTargetERKNS_4core8vector3dIfEE", None, ctypes.c_void_p, vector)(
-        camera.node, vector(*target)
-    )
-
-
 def read_view(camera: FollowCamera, player: Any = None) -> tuple[np.ndarray, np.ndarray]:
     """(view, projection) as 4x4 arrays for row vectors: clip = [x y z 1] @ view @ projection. Right once drawn."""
     if getattr(player, "camera", None) is not None:

@@ -9,15 +9,16 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from stkvlm_lib.data.frames import BOX_FRAME, KART_CLASS
 from stkvlm_lib.game import pystk_adapter as adapter
 from stkvlm_lib.game.game_assets import DATA_VARIABLE, INSTALL_PACKAGES, RenderError, find_assets
 from stkvlm_lib.game.kart_extents import EXTENTS
-from stkvlm_lib.game.view_truth import BOX_FRAME, KART_CLASS, KartInView, see_karts
+from stkvlm_lib.game.view_truth import KartInView, see_karts
 
 LENS = 75
 """Field of view (height) in degrees."""
@@ -50,13 +51,6 @@ class RacePlan:
 
 
 @dataclass(frozen=True)
-class RenderSettings:
-    """How frames are drawn. `size`: (width, height) in pixels."""
-
-    size: tuple[int, int] = (300, 200)
-
-
-@dataclass(frozen=True)
 class RenderedFrame:
     """Frame `number` of a race: its truth as it is saved, and one picture a view, (H, W, 3) uint8."""
 
@@ -72,7 +66,7 @@ class RunningRace:
     game: Any
     game_race: Any
     cameras: list[adapter.FollowCamera]
-    milliseconds: int = field(default=0)
+    milliseconds: int = 0
 
     def play(self, seconds: float) -> None:
         """Play on for some seconds, rounded to whole steps. Draws nothing."""
@@ -84,16 +78,17 @@ class RunningRace:
 
 def render_race(
     plan: RacePlan,
-    settings: RenderSettings,
+    size: tuple[int, int],
     *,
     skip: frozenset[int] = frozenset(),
     on_frame: Callable[[int], None] | None = None,
 ) -> Iterator[RenderedFrame]:
     """Render a race's frames in order, those in `skip` played past. `on_frame(n)` is called before frame n is drawn.
 
+    size: width and height of the pictures, px.
     Raises RenderError when the game, its data or a usable build is missing, or the plan asks for what there is not.
     """
-    with running_race(plan, settings) as race:
+    with running_race(plan, size) as race:
         _check_cameras(race, plan.views)
         race.play(plan.warm_up - SETTLED)
         for number in range(plan.frames):
@@ -102,13 +97,13 @@ def render_race(
             if number not in skip:
                 if on_frame:
                     on_frame(number)
-                yield draw_frame(race, plan, settings, number)
+                yield draw_frame(race, plan, size, number)
 
 
 @contextlib.contextmanager
-def running_race(plan: RacePlan, settings: RenderSettings) -> Iterator[RunningRace]:
+def running_race(plan: RacePlan, size: tuple[int, int]) -> Iterator[RunningRace]:
     """A race that has just been started, and is stopped at the end. Raises RenderError."""
-    game = start_game(settings.size)
+    game = start_game(size)
     _check_plan(game, plan)
     adapter.forget_random_state(plan.seed)
     adapter.set_clock(0)
@@ -117,7 +112,7 @@ def running_race(plan: RacePlan, settings: RenderSettings) -> Iterator[RunningRa
         race.game_race.start()
         race.cameras += adapter.read_cameras(len(plan.karts))
         for camera in race.cameras:
-            adapter.set_lens(camera, LENS, settings.size[0] / settings.size[1])
+            adapter.set_lens(camera, LENS, size[0] / size[1])
         yield race
     finally:
         race.game_race.stop()
@@ -206,7 +201,7 @@ def _lenses(race: RunningRace, state: Any, views: int) -> list[tuple[np.ndarray,
     return [adapter.read_view(race.cameras[view], state.players[view]) for view in range(views)]
 
 
-def draw_frame(race: RunningRace, plan: RacePlan, settings: RenderSettings, number: int) -> RenderedFrame:
+def draw_frame(race: RunningRace, plan: RacePlan, size: tuple[int, int], number: int) -> RenderedFrame:
     """The present moment as frame `number`."""
     drawn = adapter.draw(race.game_race, race.cameras, plan.views)
     without_karts = adapter.draw(race.game_race, race.cameras, plan.views, hidden=race.cameras)
@@ -222,7 +217,7 @@ def draw_frame(race: RunningRace, plan: RacePlan, settings: RenderSettings, numb
         **_course_keys(plan, state, seen),
         **_view_keys(seen),
         "box_frame": list(BOX_FRAME),
-        "image_size": list(settings.size),
+        "image_size": list(size),
         "view": [_rounded(view, 5) for view, _ in lenses],
         "projection": [_rounded(projection, 6) for _, projection in lenses],
         "fov": LENS,
