@@ -30,7 +30,7 @@ from stkvlm_lib.files import write_json
 from stkvlm_lib.grammar.questions import COURSE_FAMILIES, ask_all
 from stkvlm_lib.grammar.scene import read_scene
 from stkvlm_lib.parallel import Workers
-from stkvlm_lib.qa.generate import FRAMES_A_CHUNK, Chunk, Plan, add_course, line_writer, write_qa_sets
+from stkvlm_lib.qa.generate import FRAMES_A_CHUNK, Chunk, Plan, add_course, write_qa_sets
 
 STRAIGHT, COURSE, ALL = "straightforward way, ten forms", "ten forms", "all sets"
 LINES = ((STRAIGHT, 1), (COURSE, 1), (COURSE, 2), (ALL, 1), (ALL, 2), (STRAIGHT, 1))
@@ -129,7 +129,7 @@ def course_chunk(frames: Sequence[Frame]) -> Chunk:
     chunk = Chunk()
     for frame in frames:
         for view in frame.moved().views:
-            add_course(chunk, read_scene(view), view, line_writer(view, FLAT_SPLIT))
+            add_course(chunk, view, FLAT_SPLIT)
     return chunk
 
 

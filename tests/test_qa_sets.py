@@ -2,17 +2,18 @@ import json
 
 import pytest
 
+from stkvlm_lib.files import write_json
 from stkvlm_lib.grammar.questions import COURSE_FAMILIES, FAMILIES, ask_all
 from stkvlm_lib.grammar.scene import read_scene
 from stkvlm_lib.qa.qa_sets import (
     QaError,
     Record,
     composition,
+    course_item,
     family_rows,
     question_files,
     read_course_qa,
     read_records,
-    write_course_json,
     write_records,
 )
 
@@ -36,7 +37,7 @@ def test_a_record_knows_whether_its_wording_is_held_out():
 
 
 def test_the_course_format_has_three_keys_and_reads_back(tmp_path, bundled, records):
-    write_course_json(records[:50], tmp_path / "valid_qa_pairs.json")
+    write_json(tmp_path / "valid_qa_pairs.json", [course_item(record) for record in records[:50]])
     items = json.loads((tmp_path / "valid_qa_pairs.json").read_text())
     assert all(set(item) == {"question", "answer", "image_file"} for item in items)
     read = read_course_qa(tmp_path / "valid_qa_pairs.json", bundled)
