@@ -194,7 +194,7 @@ def straightforward(frames: Sequence[Frame], most: int) -> Iterator[tuple[str, s
         for view in range(frame.view_count):
             others = [kart["name"] for kart in kart_objects(path, view) if not kart.get("is_center_kart")]
             for family in COURSE_FAMILIES.values():
-                for name in others if family.about_kart else [""]:
+                for name in others if family.slots else [""]:
                     answer = answer_again(path, view, family.name, name)
                     if answer is not None:
                         yield frame.image_file(view), family.template.format(kart=name), answer

@@ -78,9 +78,7 @@ def _attempt(url: str, part: Path, note: Path) -> None:
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
         if response.status_code in BRIEF:
             raise _Broken(f"the server answers {response.status_code} {response.reason}")
-        if response.status_code == 416 or (
-            response.status_code == 206 and not _goes_on(response, have, known)
-        ):
+        if response.status_code == 416 or (response.status_code == 206 and not _goes_on(response, have, known)):
             part.unlink(missing_ok=True)
             raise _Broken("the file has changed on the server, starting over")
         if response.status_code not in (200, 206):
