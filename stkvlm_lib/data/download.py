@@ -91,7 +91,7 @@ def _attempt(url: str, part: Path, note: Path) -> None:
             have = 0
         length = response.headers.get("Content-Length", "")
         total = have + int(length) if length.isdigit() else None
-        _check_space(part, (total or 0) - have)
+        check_space(part.parent, (total or 0) - have)
         if not have:
             part.unlink(missing_ok=True)  # before the note: never bytes of another file beside it
             write_json(note, {"url": url, "version": _version(response), "size": total})
@@ -129,11 +129,12 @@ def _version(response: requests.Response) -> str | None:
     return tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified")
 
 
-def _check_space(part: Path, missing: int) -> None:
-    free = shutil.disk_usage(part.parent).free
+def check_space(folder: Path, missing: int) -> None:
+    """Raise DownloadError where so many bytes are to come into a folder and fewer are free."""
+    free = shutil.disk_usage(folder).free
     if missing > free:
         raise DownloadError(
-            f"{part.parent}: {missing:,} bytes are still to come but {free:,} are free; "
+            f"{folder}: {missing:,} bytes are still to come but {free:,} are free; "
             "make room, or name a folder on another disk"
         )
 

@@ -6,7 +6,7 @@ Bundled, rendered and course frames all come as a `FrameSet` from `read_frames`.
 import os
 import posixpath
 import random
-from collections import Counter, defaultdict
+from collections import Counter, UserDict, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -59,7 +59,7 @@ class FrameSet:
     @cached_property
     def by_image_file(self) -> Mapping[str, View]:
         """Each view by its picture's name in question files; a frame is parsed when one of its views is asked for."""
-        return _Pictures(self.frames())
+        return _Pictures({f.image_file(view): (f, view) for f in self.frames() for view in range(f.view_count)})
 
     def find(self, image_file: str) -> View | None:
         """The view that a question file means, also by a path of Windows or with ./, or by another of the endings."""
@@ -102,31 +102,23 @@ class FrameSet:
 
     def line_ups(self, split: str | None = None) -> dict[str, Counter[str]]:
         """{track: {kart: number of races it drives there}}"""
-        return frame_statistics.line_ups(self.frames(split))
+        counts: dict[str, Counter[str]] = defaultdict(Counter)
+        frames = self.frames(split)
+        for track, _, kart in sorted({(frame.track, frame.race, kart) for frame in frames for kart in frame.karts}):
+            counts[track][kart] += 1
+        return dict(counts)
 
 
 def _stem(image_file: str) -> str:
     return posixpath.splitext(image_file)[0]
 
 
-class _Pictures(Mapping):
-    """Views by picture name; those of a frame are made when the first of them is asked for."""
-
-    def __init__(self, frames: Iterable[Frame]):
-        self._homes = {f.image_file(view): (f, view) for f in frames for view in range(f.view_count)}
+class _Pictures(UserDict):
+    """Views by picture name, kept as (frame, index): those of a frame are made when the first is asked for."""
 
     def __getitem__(self, image_file: str) -> View:
-        frame, view = self._homes[image_file]
+        frame, view = self.data[image_file]
         return frame.views[view]
-
-    def __contains__(self, image_file: object) -> bool:
-        return image_file in self._homes
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._homes)
-
-    def __len__(self) -> int:
-        return len(self._homes)
 
 
 def read_frames(

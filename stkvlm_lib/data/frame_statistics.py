@@ -63,14 +63,6 @@ def pair_rows(splits: Splits) -> Rows:
     ]
 
 
-def line_ups(frames: Iterable[Frame]) -> dict[str, Counter[str]]:
-    """{track: {kart: number of races it drives there}}"""
-    counts: dict[str, Counter[str]] = defaultdict(Counter)
-    for track, _, kart in {(frame.track, frame.race, kart) for frame in frames for kart in frame.karts}:
-        counts[track][kart] += 1
-    return dict(sorted(counts.items()))
-
-
 def track_kart_pairs(frames: Iterable[Frame]) -> set[tuple[str, str]]:
     return {(frame.track, kart) for frame in frames for kart in frame.karts}
 

@@ -130,6 +130,7 @@ def _checked_views(data: Any) -> list[list[list]]:
 
 
 def _check_names(track: str, karts: Sequence[str], seed: Any) -> None:
+    """Refuse names that no question can use. Names that the game does not have are fine."""
     if len(karts) > MAX_KARTS:
         raise ValueError(f"key 'karts' lists {len(karts):,} names, over the limit of {MAX_KARTS}")
     named = [("track", track), *(("karts", name) for name in karts)]
@@ -138,19 +139,15 @@ def _check_names(track: str, karts: Sequence[str], seed: Any) -> None:
     elif seed is not None and (type(seed) is not int or abs(seed) > 2**128):
         raise ValueError(f"key 'race_seed' is {reprlib.repr(seed)}, neither a whole number nor a name")
     for key, name in named:
-        if fault := _name_fault(name):
-            raise ValueError(f"key {key!r}: the name {reprlib.repr(name)} {fault}")
-
-
-def _name_fault(name: str) -> str:
-    """Why questions cannot name something so; empty where they can. Names that the game does not have are fine."""
-    if not name:
-        return "is empty"
-    if len(name) > MAX_NAME:
-        return f"has {len(name):,} characters, over the limit of {MAX_NAME}"
-    if not name.isprintable() or name != name.strip() or not any(map(str.isalnum, name)):
-        return "has a character that cannot be shown, no letter, or a space at an end; write it as sara_the_racer"
-    return ""
+        if not name:
+            fault = "is empty"
+        elif len(name) > MAX_NAME:
+            fault = f"has {len(name):,} characters, over the limit of {MAX_NAME}"
+        elif not name.isprintable() or name != name.strip() or not any(map(str.isalnum, name)):
+            fault = "has a character that cannot be shown, no letter, or a space at an end; write it as sara_the_racer"
+        else:
+            continue
+        raise ValueError(f"key {key!r}: the name {reprlib.repr(name)} {fault}")
 
 
 def _rows(view: int, rows: Sequence[Any], karts: int) -> list[list[int]]:

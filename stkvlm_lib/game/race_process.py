@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -71,18 +71,18 @@ def render_watched(task: RaceTask) -> dict[int, str]:
         _die_with_parent(os.getppid())
     held, skipped, deaths = set(task.held), dict(task.skipped), 0
     while missing := [n for n in range(task.race.plan.frames) if n not in held and n not in skipped]:
-        attempt = _attempt(task, held | set(skipped))
-        held |= attempt.saved
+        saved, begun, failure = _attempt(task, held | set(skipped))
+        held |= saved
         missing = [n for n in missing if n not in held]
-        if not attempt.failure:
+        if not failure:
             skipped |= {n: "the race ended before this frame" for n in missing}
         else:
-            deaths = 1 if attempt.saved else deaths + 1
-            if attempt.begun in missing:
-                skipped[attempt.begun] = attempt.failure
-                missing.remove(attempt.begun)
+            deaths = 1 if saved else deaths + 1
+            if begun in missing:
+                skipped[begun] = failure
+                missing.remove(begun)
             if deaths >= task.limits.deaths:
-                skipped |= {n: f"race given up: {attempt.failure}" for n in missing}
+                skipped |= {n: f"race given up: {failure}" for n in missing}
         for frame in skipped:
             remove_frame(task.folder, task.race.frame_id(frame))
         if skipped:
@@ -96,41 +96,23 @@ def remove_frame(folder: Path, frame_id: str) -> None:
         path.unlink(missing_ok=True)
 
 
-@dataclass
-class _Attempt:
-    """How far one child came: frames saved, the frame begun last, and why it ended (empty: the race is done)."""
-
-    saved: set[int] = field(default_factory=set)
-    begun: int | None = None
-    failure: str = ""
-
-
-def _attempt(task: RaceTask, skip: set[int]) -> _Attempt:
-    child, attempt, done = _child(task), _Attempt(), False
+def _attempt(task: RaceTask, skip: set[int]) -> tuple[set[int], int | None, str]:
+    """How far one child comes: frames saved, the frame begun last, and why it ended (empty: the race is done)."""
+    child, saved, begun, limit = _child(task), set(), None, task.limits.start
+    message = {"renderer": task.renderer, "race": asdict(task.race), "folder": str(task.folder), "skip": sorted(skip)}
+    settings = {"size": task.recipe.size, "saved": task.recipe.saved, "quality": task.recipe.quality}
+    done = False
     try:
-        child.send(
-            {
-                "renderer": task.renderer,
-                "race": asdict(task.race),
-                "folder": str(task.folder),
-                "skip": sorted(skip),
-                "size": task.recipe.size,
-                "saved": task.recipe.saved,
-                "quality": task.recipe.quality,
-            }
-        )
-        limit = task.limits.start
-        while not done and not attempt.failure:
+        child.send(message | settings)
+        while True:
             event, value = child.next_event(limit)
             if event == "begun":
-                attempt.begun, limit = value, task.limits.frame
+                begun, limit = value, task.limits.frame
             elif event == "saved":
-                attempt.saved.add(value)
-            elif event == "done":
-                done = True
+                saved.add(value)
             else:
-                attempt.failure = value
-        return attempt
+                done = event == "done"
+                return saved, begun, value or ""
     finally:
         if not done:
             child.kill()

@@ -149,7 +149,19 @@ class RenderFolder:
                 truth = (self.of(race.split) / f"{race.frame_id(frame)}{INFO_SUFFIX}").read_bytes()
                 own.update(truth)
                 overall.update(truth)
-            rows.append(self._row(race) | {"truth_sha256": own.hexdigest()})
+            rows.append(
+                {
+                    "number": f"{race.number:04x}",
+                    "split": race.split,
+                    "seed": race.plan.seed,
+                    "track": race.plan.track,
+                    "reverse": race.plan.reverse,
+                    "karts": list(race.plan.karts),
+                    "frames": sorted(self.held[race.number]),
+                    "skipped": {str(frame): why for frame, why in sorted(self.skipped[race.number].items())},
+                    "truth_sha256": own.hexdigest(),
+                }
+            )
         manifest = {
             "recipe": as_json(self.recipes),
             "versions": self.versions,
@@ -162,19 +174,6 @@ class RenderFolder:
         }
         write_json(self.root / MANIFEST, manifest)
         return manifest
-
-    def _row(self, race: PlannedRace) -> dict[str, Any]:
-        skipped = self.skipped[race.number]
-        return {
-            "number": f"{race.number:04x}",
-            "split": race.split,
-            "seed": race.plan.seed,
-            "track": race.plan.track,
-            "reverse": race.plan.reverse,
-            "karts": list(race.plan.karts),
-            "frames": sorted(self.held[race.number]),
-            "skipped": {str(frame): skipped[frame] for frame in sorted(skipped)},
-        }
 
     def _differences(self, manifest: dict[str, Any]) -> str:
         """What a manifest's recipe has otherwise; settings that it does not name have their defaults."""

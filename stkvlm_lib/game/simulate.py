@@ -72,8 +72,14 @@ def game_versions() -> dict[str, str]:
 
 
 def choose_recipes(file: str | Path | None, images: int, tracks: Sequence[str], seed: int) -> Recipes:
-    """The recipes of a file where one is named, else of a set without splits; no tracks means all."""
-    return read_recipe_file(file) if file else {FLAT_SPLIT: recipe_for(images, tracks or TRACKS, seed)}
+    """The recipes of a file, or of the manifest of a rendered set; without a file, of a set without splits.
+
+    No tracks means all.
+    """
+    if not file:
+        return {FLAT_SPLIT: recipe_for(images, tracks or TRACKS, seed)}
+    data = read_json(file, "give a recipe file; the README shows one")
+    return read_recipes(data["recipe"] if isinstance(data, dict) and "races" in data and "recipe" in data else data)
 
 
 def skipped_rows(manifest: dict[str, Any]) -> list[dict[str, Any]]:
@@ -85,12 +91,6 @@ def skipped_rows(manifest: dict[str, Any]) -> list[dict[str, Any]]:
             place = {"race": race["number"], "split": race["split"], "track": race["track"]}
             rows.append(place | {"frames": ", ".join(frames), "why": reason})
     return rows
-
-
-def read_recipe_file(path: str | Path) -> Recipes:
-    """A recipe file, or the manifest of a rendered set, whose recipe is then meant."""
-    data = read_json(path, "give a recipe file; the README shows one")
-    return read_recipes(data["recipe"] if isinstance(data, dict) and "races" in data and "recipe" in data else data)
 
 
 def _render_all(folder: RenderFolder, workers: int, renderer: str, limits: Limits) -> None:

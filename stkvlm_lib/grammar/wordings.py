@@ -105,7 +105,9 @@ class Language:
             if kind < 0.5:
                 said = self._say(rng.choice(self.patterns(UNKNOWN)), rng).replace("{kart}", rng.choice(KARTS))
             elif kind < 0.75 or not absent:
-                said = self._about(rng.choice([*named, "in_view"]), self._stranger(rng), rng)
+                said = self._about(
+                    rng.choice([*named, "in_view"]), self._say(rng.choice(self._data["unknown"]["name"]), rng), rng
+                )
             else:
                 said = self._about(rng.choice(named), rng.choice(absent), rng)
             if not is_kept_back(said := plain(_spaced(said))):
@@ -117,9 +119,6 @@ class Language:
         slots = FAMILIES[family].slots
         names = {slot: rng.choice(KARTS) for slot in slots} | {rng.choice(slots): "_".join(name.split())}
         return fill(self.draw(family, rng), names)
-
-    def _stranger(self, rng: random.Random) -> str:
-        return self._say(rng.choice(self._data["unknown"]["name"]), rng)
 
     def _say(self, text: str, rng: random.Random) -> str:
         """One of the texts of a pattern, spaces not yet in order."""

@@ -13,8 +13,8 @@ from typing import Any
 
 from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.data.frames import FLAT_SPLIT, SPLITS, View
-from stkvlm_lib.files import read_json_list, stream_rows, write_jsonl
-from stkvlm_lib.grammar.questions import COURSE_FAMILIES, FAMILIES, ask_all, family_of
+from stkvlm_lib.files import read_json_list, stream_rows
+from stkvlm_lib.grammar.questions import FAMILIES, ask_all, family_of
 from stkvlm_lib.grammar.scene import COURSE_RULES, read_scene
 
 CUSTOM_SPLIT = "custom"
@@ -81,10 +81,6 @@ def make_record(
 def course_item(record: Record) -> dict[str, str]:
     """A question as the course's files hold it."""
     return {"question": record.question, "answer": record.answer, "image_file": record.image_file}
-
-
-def write_records(records: Iterable[Record], path: Path) -> None:
-    write_jsonl(path, map(vars, records))
 
 
 def read_records(path: Path) -> list[Record]:
@@ -162,12 +158,6 @@ def ordered(counts: dict[tuple[str, str], int]) -> Composition:
         if n:
             families[family][answer] = n
     return {family: dict(counter.most_common()) for family, counter in families.items()}
-
-
-def family_rows(sets: dict[str, Composition], families: Iterable[str] = tuple(COURSE_FAMILIES)) -> list[dict]:
-    """A table of the number of questions: a row a family and one for all, a column a set."""
-    rows = [{"family": name, **{s: sum(c.get(name, {}).values()) for s, c in sets.items()}} for name in families]
-    return [*rows, {"family": "all", **{s: sum(sum(a.values()) for a in c.values()) for s, c in sets.items()}}]
 
 
 def by_picture(records: Iterable[Record]) -> dict[str, list[Record]]:
