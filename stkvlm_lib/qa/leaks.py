@@ -137,9 +137,9 @@ def _compare(
 ) -> Comparison:
     pairs = []
     for row, view in zip(hashes[second], views[second], strict=True):
-        bits = np.bitwise_count(hashes[first] ^ row).sum(1, dtype=np.int64)
-        nearest = int(bits.argmin())
-        pairs.append(NearPair(int(bits[nearest]), views[first][nearest], view))
+        differing = np.bitwise_count(hashes[first] ^ row).sum(1, dtype=np.int64)
+        nearest = int(differing.argmin())
+        pairs.append(NearPair(int(differing[nearest]), views[first][nearest], view))
     bits = [pair.bits for pair in pairs]
     # of other races each: the views of one moment look alike and would fill the picture
     closest: dict[tuple[str, str], NearPair] = {}
