@@ -149,7 +149,7 @@ def write_sheets(frames: FrameSet, drawn: Sequence[Record], folder: Path) -> Non
             reference_sheet(dict(list(tiles.items())[start : start + 8])).save(folder / f"{name}{start // 8 + 1}.png")
     places = {image_file: place for place, image_file in enumerate(by_picture(drawn), start=1)}
     for number, about_kart in enumerate((False, True), start=1):
-        for image_file, records in by_picture(r for r in drawn if FAMILIES[r.family].about_kart == about_kart).items():
+        for image_file, records in by_picture(r for r in drawn if bool(FAMILIES[r.family].slots) == about_kart).items():
             questions = [r.question for r in records]
             sheet = question_sheet(frames.by_image_file[image_file].image(), f"Picture {places[image_file]}", questions)
             sheet.save(folder / f"round{number}_{places[image_file]:02}.png")

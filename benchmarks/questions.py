@@ -30,7 +30,7 @@ from stkvlm_lib.files import write_json
 from stkvlm_lib.grammar.questions import COURSE_FAMILIES, ask_all
 from stkvlm_lib.grammar.scene import read_scene
 from stkvlm_lib.parallel import Workers
-from stkvlm_lib.qa.generate import FRAMES_A_CHUNK, Chunk, Plan, add_course, line_writer, write_qa_sets
+from stkvlm_lib.qa.generate import FRAMES_A_CHUNK, Chunk, Plan, add_course, write_qa_sets
 
 STRAIGHT, COURSE, ALL = "straightforward way, ten forms", "ten forms", "all sets"
 LINES = ((STRAIGHT, 1), (COURSE, 1), (COURSE, 2), (ALL, 1), (ALL, 2), (STRAIGHT, 1))
@@ -129,7 +129,7 @@ def course_chunk(frames: Sequence[Frame]) -> Chunk:
     chunk = Chunk()
     for frame in frames:
         for view in frame.moved().views:
-            add_course(chunk, read_scene(view), view, line_writer(view, FLAT_SPLIT))
+            add_course(chunk, view, FLAT_SPLIT)
     return chunk
 
 
@@ -194,7 +194,7 @@ def straightforward(frames: Sequence[Frame], most: int) -> Iterator[tuple[str, s
         for view in range(frame.view_count):
             others = [kart["name"] for kart in kart_objects(path, view) if not kart.get("is_center_kart")]
             for family in COURSE_FAMILIES.values():
-                for name in others if family.about_kart else [""]:
+                for name in others if family.slots else [""]:
                     answer = answer_again(path, view, family.name, name)
                     if answer is not None:
                         yield frame.image_file(view), family.template.format(kart=name), answer

@@ -109,9 +109,8 @@ def measure_setting(setting: dict) -> dict:
     change_renderer(setting)
     for race in plan_races({FLAT_SPLIT: recipe}):
         begin, first = time.perf_counter(), []
-        settings = race_renderer.RenderSettings(recipe.size)
         for frame in race_renderer.render_race(
-            race.plan, settings, on_frame=lambda _, first=first: first.append(time.perf_counter())
+            race.plan, recipe.size, on_frame=lambda _, first=first: first.append(time.perf_counter())
         ):
             pictures += len(frame.images)
         loading, drawing = loading + first[0] - begin, drawing + time.perf_counter() - first[0]

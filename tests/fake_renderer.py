@@ -14,7 +14,7 @@ NEVER_STARTS, LOADS_FOREVER = "abyss", "fortmagma"
 BAD_FRAME = 1
 
 
-def render_race(plan, settings, *, skip=frozenset(), on_frame=None):
+def render_race(plan, size, *, skip=frozenset(), on_frame=None):
     if plan.track == NEVER_STARTS:
         os.write(2, b"warning: none\nno such driver\n")
         os._exit(7)
@@ -33,7 +33,7 @@ def render_race(plan, settings, *, skip=frozenset(), on_frame=None):
         elif trouble == RAISES:
             raise ValueError("nothing to see")
         time.sleep(float(os.environ.get("FAKE_SECONDS", "0")))
-        width, height = settings.size
+        width, height = size
         images = [
             np.full((height, width, 3), (plan.seed + number + view) % 256, np.uint8) for view in range(plan.views)
         ]

@@ -10,20 +10,20 @@ import sys
 import numpy as np
 
 from stkvlm_lib.game import pystk_adapter as adapter
-from stkvlm_lib.game.race_renderer import RacePlan, RenderSettings, draw_frame, render_race, running_race
+from stkvlm_lib.game.race_renderer import RacePlan, draw_frame, render_race, running_race
 
-SETTINGS = RenderSettings((300, 200))
+SIZE = (300, 200)
 KARTS = ("tux", "konqi", "sara_the_racer", "wilber", "puffy")
 
 
 def followed_boxes(track: str) -> list[dict]:
     plan = RacePlan(seed=11, track=track, karts=KARTS, views=3, frames=2)
     found = []
-    with running_race(plan, SETTINGS) as race:
+    with running_race(plan, SIZE) as race:
         race.play(plan.warm_up)
         for number in range(plan.frames):
             race.play(plan.seconds_between)
-            frame = draw_frame(race, plan, SETTINGS, number)
+            frame = draw_frame(race, plan, SIZE, number)
             shown = adapter.draw(race.game_race, race.cameras, plan.views)
             for view in range(plan.views):
                 hidden = adapter.draw(race.game_race, race.cameras, plan.views, hidden=[race.cameras[view]])
@@ -38,7 +38,7 @@ def followed_boxes(track: str) -> list[dict]:
 def truth(skipped: frozenset[int]) -> dict:
     plan = RacePlan(seed=11, track="lighthouse", karts=KARTS, views=2, frames=3)
     begun = []
-    frames = list(render_race(plan, SETTINGS, skip=skipped, on_frame=begun.append))
+    frames = list(render_race(plan, SIZE, skip=skipped, on_frame=begun.append))
     shapes = [image.shape for frame in frames for image in frame.images]
     return {"begun": begun, "infos": {frame.number: frame.info for frame in frames}, "shapes": shapes}
 

@@ -9,7 +9,7 @@ from tiny import copy_frames, fresh
 from stkvlm_lib.config import ROOT
 from stkvlm_lib.data.frame_sets import read_frames
 from stkvlm_lib.files import write_json, write_jsonl
-from stkvlm_lib.qa.qa_sets import COURSE, Record, make_records, write_records
+from stkvlm_lib.qa.qa_sets import COURSE, Record, make_records
 from stkvlm_lib.vlm.adapter import save_adapter
 
 
@@ -19,7 +19,7 @@ def make_run(folder: Path, *, adapter: bool = True) -> Path:
     copy_frames(copy_frames(frames, "valid", 2), "test", 6)
     read = read_frames(frames)
     for split in ("valid", "test"):
-        write_records(make_records(read, split), folder / "qa" / COURSE.format(split))
+        write_jsonl(folder / "qa" / COURSE.format(split), map(vars, make_records(read, split)))
     write_jsonl(folder / "predictions.jsonl", map(answered, range(10_000), make_records(read, "test")))
     write_json(folder / "config.json", {"02": {"FRAMES_DIR": str(frames)}})
     if adapter:

@@ -64,7 +64,7 @@ def test_sheets_show_pictures_without_marks_and_names_from_train(eye, few, bundl
 
     names = list(dict.fromkeys(r.image_file for r in drawn))
     sheets = sorted(tmp_path.glob("round*.png"))
-    rounds = {(r.image_file, FAMILIES[r.family].about_kart) for r in drawn}
+    rounds = {(r.image_file, bool(FAMILIES[r.family].slots)) for r in drawn}
     assert {s.name for s in sheets} == {f"round{1 + named}_{names.index(f) + 1:02}.png" for f, named in rounds}
     for sheet in sheets:
         plain = frames.by_image_file[names[int(sheet.stem[-2:]) - 1]].image()

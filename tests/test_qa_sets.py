@@ -2,18 +2,17 @@ import json
 
 import pytest
 
+from stkvlm_lib.files import write_json, write_jsonl
 from stkvlm_lib.grammar.questions import COURSE_FAMILIES, FAMILIES, ask_all
 from stkvlm_lib.grammar.scene import read_scene
 from stkvlm_lib.qa.qa_sets import (
     QaError,
     Record,
     composition,
-    family_rows,
+    course_item,
     question_files,
     read_course_qa,
     read_records,
-    write_course_json,
-    write_records,
 )
 
 
@@ -36,7 +35,7 @@ def test_a_record_knows_whether_its_wording_is_held_out():
 
 
 def test_the_course_format_has_three_keys_and_reads_back(tmp_path, bundled, records):
-    write_course_json(records[:50], tmp_path / "valid_qa_pairs.json")
+    write_json(tmp_path / "valid_qa_pairs.json", [course_item(record) for record in records[:50]])
     items = json.loads((tmp_path / "valid_qa_pairs.json").read_text())
     assert all(set(item) == {"question", "answer", "image_file"} for item in items)
     read = read_course_qa(tmp_path / "valid_qa_pairs.json", bundled)
@@ -134,7 +133,7 @@ def test_a_file_that_is_no_list_of_questions_is_refused_in_one_line(tmp_path, bu
 
 
 def test_records_round_trip_and_foreign_rows_are_refused(tmp_path, records):
-    write_records(records, tmp_path / "valid.jsonl")
+    write_jsonl(tmp_path / "valid.jsonl", map(vars, records))
     assert read_records(tmp_path / "valid.jsonl") == records
     (tmp_path / "bad.jsonl").write_text('{"question": "x"}\n')
     with pytest.raises(QaError, match=r"bad\.jsonl: line 1"):
@@ -160,10 +159,3 @@ def test_composition_counts_every_record(records):
     table = composition(records)
     assert sum(sum(answers.values()) for answers in table.values()) == len(records)
     assert list(table["count"].values()) == sorted(table["count"].values(), reverse=True)
-
-
-def test_the_table_of_numbers_has_a_row_for_every_family_and_one_for_all(records):
-    rows = family_rows({"valid": composition(records), "test": {}})
-    assert [row["family"] for row in rows] == [*COURSE_FAMILIES, "all"]
-    assert sum(row["valid"] for row in rows[:-1]) == rows[-1]["valid"] == len(records)
-    assert {row["test"] for row in rows} == {0}

@@ -19,8 +19,9 @@ from stkvlm_lib.evaluation.question_sets import (
     trained_wording,
     valid_records,
 )
+from stkvlm_lib.files import write_jsonl
 from stkvlm_lib.grammar.questions import FAMILIES, read_question
-from stkvlm_lib.qa.qa_sets import COURSE, CUSTOM_SPLIT, QaError, make_records, read_records, write_records
+from stkvlm_lib.qa.qa_sets import COURSE, CUSTOM_SPLIT, QaError, make_records, read_records
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def bare(tmp_path):
 
 
 def write_split(config, split, records):
-    write_records(records, config.run_path / "qa" / COURSE.format(split))
+    write_jsonl(config.run_path / "qa" / COURSE.format(split), map(vars, records))
 
 
 def test_the_draw_takes_so_many_of_each_family_and_the_same_from_any_order(records):

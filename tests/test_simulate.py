@@ -22,8 +22,7 @@ from stkvlm_lib.game import simulate
 from stkvlm_lib.game.game_assets import RenderError
 from stkvlm_lib.game.race_plans import Recipe, as_json
 from stkvlm_lib.game.race_process import Limits
-from stkvlm_lib.game.render_folder import Counts
-from stkvlm_lib.game.simulate import CollectError, Progress, collect
+from stkvlm_lib.game.simulate import CollectError, collect
 
 LIMITS = Limits(start=60, frame=3.0, deaths=3)
 SMOOTH = {FLAT_SPLIT: Recipe(tracks=("hacienda", "lighthouse", "scotland"), frames=3, size=(48, 32), saved=(24, 16))}
@@ -163,7 +162,11 @@ def start_slow_run(out, workers=2):
         "from test_simulate import SMOOTH, run\n"
         "try:\n    run(SMOOTH, {out!r}, workers={workers})\nexcept KeyboardInterrupt:\n    raise SystemExit(130)"
     )
-    environment = os.environ | {"FAKE_SECONDS": "0.3", "PYTHONPATH": os.pathsep.join([str(ROOT), fake_renderer.here()])}
+    environment = os.environ | {
+        "FAKE_SECONDS": "0.3",
+        "STKVLM_HEADLESS": "1",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), fake_renderer.here()]),
+    }
     return subprocess.Popen(
         [sys.executable, "-c", script.format(out=str(out), workers=workers)],
         env=environment,
@@ -265,17 +268,9 @@ def test_a_second_run_into_the_same_folder_is_refused(tmp_path):
         process.communicate()
 
 
-def test_progress_is_reported_to_the_end(tmp_path):
-    seen = []
-    run(rough(CRASHES), tmp_path, report=seen.append)
-    assert seen[-1].counts == Counts(held=15, wanted=20, skipped=5)
-    assert (seen[-1].rendered, seen[-1].counts.left) == (15, 0)
-
-
-def test_progress_says_rate_skips_and_time_left():
-    text = str(Progress(Counts(held=1200, wanted=4000, skipped=40), rendered=1000, seconds=100))
-    assert text == "1,200 of 4,000 pictures, 10.0 a second, 40 skipped, about 5 min left"
-    assert str(Progress(Counts(0, 200, 0), 0, 0)) == "0 of 200 pictures, 0.0 a second"
+def test_progress_is_told_by_races(tmp_path, capsys):
+    run(rough(CRASHES), tmp_path)
+    assert "races: 100%" in capsys.readouterr().err
 
 
 def test_the_command_without_the_game_says_what_to_install(tmp_path, monkeypatch, capsys):

@@ -40,10 +40,11 @@ def call(options: argparse.Namespace) -> None:
 
     file, tracks, seed = options.recipe or options.replay, options.tracks or [], options.seed or 0
     recipes = simulate.choose_recipes(file, options.images or IMAGES, tracks, seed)
-    how = {"workers": options.workers, "replay": options.replay, "retry": options.retry}
     try:
         with parallel.cluster(options.cluster):
-            made = simulate.collect(recipes, options.out, **how, report=simulate.printed())
+            made = simulate.collect(
+                recipes, options.out, workers=options.workers, replay=options.replay, retry=options.retry
+            )
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on with what is missing", file=sys.stderr)
         raise

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
 
-from stkvlm_lib.data.download import CHUNK, download, progress_bar
+from stkvlm_lib.data.download import CHUNK, check_space, download, progress_bar
 from stkvlm_lib.data.frames import FLAT_SPLIT, INFO_SUFFIX, SPLITS
 
 COURSE_URL = "https://utexas.box.com/shared/static/qubjm5isldqvyimfj9rsmbnvnbezwcv4.zip"
@@ -87,14 +87,15 @@ def _downloaded(url: str, to: Path) -> Path:
 def unpack(path: str | Path, to: str | Path) -> Unpacked:
     """Unpack into `to` the files that are missing there or differ in size or CRC-32. Each file appears whole.
 
-    All names and sizes are checked before anything is written. Raises CourseZipError.
+    All names and sizes are checked before anything is written. Raises CourseZipError, or DownloadError without room.
     """
     path, to = Path(path), Path(to)
     with _opened(path) as archive:
         entries = _checked(path, archive.infolist())
         root, frames = _frames(path, entries)
         to.mkdir(parents=True, exist_ok=True)
-        _check_space(path, to, entries)
+        missing = [entry.file_size for name, entry in entries.items() if not os.path.exists(to / name)]
+        check_space(to, sum(-(-size // BLOCK) * BLOCK for size in missing))
         written = 0
         with progress_bar("unpacking", len(entries), unit=" files") as bar:
             for name, entry in entries.items():
@@ -178,16 +179,6 @@ def _frames(path: Path, entries: dict[str, zipfile.ZipInfo]) -> tuple[str, dict[
             f"a data folder holds {'/ '.join(SPLITS)}/ or the files themselves"
         )
     return str(roots.pop()), {home.name if home.name in SPLITS else FLAT_SPLIT: n for home, n in homes.items()}
-
-
-def _check_space(path: Path, to: Path, entries: dict[str, zipfile.ZipInfo]) -> None:
-    needed = sum(-(-info.file_size // BLOCK) * BLOCK for name, info in entries.items() if not os.path.exists(to / name))
-    free = shutil.disk_usage(to).free
-    if needed > free:
-        raise CourseZipError(
-            f"{to}: {path.name} needs {needed:,} bytes there but {free:,} are free; "
-            "make room, or name a folder on another disk"
-        )
 
 
 def _is_there(target: Path, entry: zipfile.ZipInfo) -> bool:

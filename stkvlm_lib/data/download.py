@@ -31,8 +31,8 @@ class _Broken(Exception):
 def download(url: str, path: str | Path) -> Path:
     """Bring `url` to `path`, which appears only when it is complete. Does nothing when it is there.
 
-    What has arrived waits in `path`.part, so that a later call goes on from there where the server can; what it belongs
-    to is kept beside it. Raises DownloadError.
+    What has arrived waits in `path`.part, so that a later call goes on from there where the server can and tells the
+    size; what it belongs to is kept beside it. Raises DownloadError.
     """
     path = Path(path)
     if path.exists():
@@ -50,7 +50,11 @@ def download(url: str, path: str | Path) -> Path:
                 waits, most = iter(WAITS), size
             wait = next(waits, None)
             if wait is None:
-                raise DownloadError(_stopped(url, size, error)) from None
+                go_on = f"{size:,} bytes are kept: call again" if size else "check the network, then call again"
+                raise DownloadError(
+                    f"{url}: the download stopped ({_reason(error)}); {go_on} to go on, or fetch it in a browser and "
+                    "give the file's path"
+                ) from None
             _say(f"{_reason(error)}; trying again in {wait} s")
             time.sleep(wait)
         except requests.RequestException as error:
@@ -62,9 +66,9 @@ def download(url: str, path: str | Path) -> Path:
 
 def _attempt(url: str, part: Path, note: Path) -> None:
     """Receive what is missing from `part`. Raises _Broken or a requests exception when it ends early."""
-    known = _note_of(url, part, note)
+    known = _known(url, part, note)
     have = _size(part)
-    if have and have == known.get("size"):
+    if have and have == known["size"]:
         return
     headers = {"Accept-Encoding": "identity"}
     if have:
@@ -85,46 +89,38 @@ def _attempt(url: str, part: Path, note: Path) -> None:
         if have and response.status_code == 200:
             _say(f"starting over after {have:,} bytes: the server cannot resume, or the file has changed there")
             have = 0
-        total = _total(response, have)
-        _check_space(part, (total or 0) - have)
+        length = response.headers.get("Content-Length", "")
+        total = have + int(length) if length.isdigit() else None
+        check_space(part.parent, (total or 0) - have)
         if not have:
-            part.unlink(missing_ok=True)
+            part.unlink(missing_ok=True)  # before the note: never bytes of another file beside it
             write_json(note, {"url": url, "version": _version(response), "size": total})
-        _receive(response, part, have, total)
+        with part.open("ab") as file, progress_bar("downloading", total, have) as bar:
+            for chunk in response.iter_content(CHUNK):
+                file.write(chunk)
+                bar.update(len(chunk))
+    if total is not None and _size(part) != total:
+        raise _Broken(f"{_size(part):,} of {total:,} bytes arrived")
 
 
-def _receive(response: requests.Response, part: Path, have: int, total: int | None) -> None:
-    with part.open("ab") as file, progress_bar("downloading", total, have) as bar:
-        for chunk in response.iter_content(CHUNK):
-            file.write(chunk)
-            bar.update(len(chunk))
-    size = _size(part)
-    if total is not None and size != total:
-        if size > total:
-            part.unlink()
-        raise _Broken(f"{size:,} of {total:,} bytes arrived")
-
-
-def _note_of(url: str, part: Path, note: Path) -> dict:
-    """What `part` belongs to; an unknown part is dropped."""
+def _known(url: str, part: Path, note: Path) -> dict:
+    """Version and size of the file that `part` belongs to; a part is dropped of which they are not known."""
     try:
         known = read_json(note)
-        if known["url"] == url:
-            return {"version": known["version"], "size": known["size"]}
+        if known["url"] == url and known["size"] and "version" in known:
+            return known
     except (OSError, ValueError, KeyError, TypeError):
         pass
     part.unlink(missing_ok=True)
-    return {"version": None, "size": None}
+    return {}
 
 
 def _goes_on(response: requests.Response, have: int, known: dict) -> bool:
     """Whether a partial answer continues what we have: from its end, of the same file."""
-    match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
-    if not match or int(match[1]) != have:
+    if not have:
         return False
-    same_size = match[2] == "*" or known["size"] in (None, int(match[2]))
-    same_version = None in (known["version"], _version(response)) or known["version"] == _version(response)
-    return same_size and same_version
+    rest = f"bytes {have}-{known['size'] - 1}/{known['size']}"
+    return response.headers.get("Content-Range") == rest and _version(response) == known["version"]
 
 
 def _version(response: requests.Response) -> str | None:
@@ -133,19 +129,12 @@ def _version(response: requests.Response) -> str | None:
     return tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified")
 
 
-def _total(response: requests.Response, have: int) -> int | None:
-    """Bytes of the whole file, as far as the server tells."""
-    if response.headers.get("Content-Encoding", "identity") != "identity":
-        return None  # then the length is that of the packed form
-    length = response.headers.get("Content-Length", "")
-    return have + int(length) if length.isdigit() else None
-
-
-def _check_space(part: Path, missing: int) -> None:
-    free = shutil.disk_usage(part.parent).free
+def check_space(folder: Path, missing: int) -> None:
+    """Raise DownloadError where so many bytes are to come into a folder and fewer are free."""
+    free = shutil.disk_usage(folder).free
     if missing > free:
         raise DownloadError(
-            f"{part.parent}: {missing:,} bytes are still to come but {free:,} are free; "
+            f"{folder}: {missing:,} bytes are still to come but {free:,} are free; "
             "make room, or name a folder on another disk"
         )
 
@@ -159,11 +148,6 @@ def _reason(error: BaseException) -> str:
     text = str(error)
     found = re.findall(r"\[Errno -?\d+\] [^'\")]+|IncompleteRead\([^)]*\)|Read timed out|timed out", text)
     return found[-1] if found else text
-
-
-def _stopped(url: str, size: int, error: BaseException) -> str:
-    go_on = f"{size:,} bytes are kept: call again to go on" if size else "check the network, then call again"
-    return f"{url}: the download stopped ({_reason(error)}); {go_on}, or fetch it in a browser and give the file's path"
 
 
 def _say(text: str) -> None:

@@ -1,4 +1,4 @@
-"""Sets of frames: one data folder or several, read and checked; filters, statistics, and splits by race.
+"""Sets of frames: one data folder or several, read and checked; statistics, and splits by race.
 
 Bundled, rendered and course frames all come as a `FrameSet` from `read_frames`.
 """
@@ -6,21 +6,18 @@ Bundled, rendered and course frames all come as a `FrameSet` from `read_frames`.
 import os
 import posixpath
 import random
-from collections import Counter, defaultdict
+from collections import Counter, UserDict, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from stkvlm_lib.data import frame_statistics
-from stkvlm_lib.data.frame_index import read_split
 from stkvlm_lib.data.frame_statistics import Rows, track_kart_pairs
 from stkvlm_lib.data.frames import FLAT_SPLIT, INFO_SUFFIX, SPLITS, Frame, FramesError, View
+from stkvlm_lib.data.info_files import read_folder
 from stkvlm_lib.data.pictures import BrokenFile
 from stkvlm_lib.files import one_line
-
-Names = str | Iterable[str] | None
-"""One name, several, or None for all."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +59,7 @@ class FrameSet:
     @cached_property
     def by_image_file(self) -> Mapping[str, View]:
         """Each view by its picture's name in question files; a frame is parsed when one of its views is asked for."""
-        return _Pictures(self.frames())
+        return _Pictures({f.image_file(view): (f, view) for f in self.frames() for view in range(f.view_count)})
 
     def find(self, image_file: str) -> View | None:
         """The view that a question file means, also by a path of Windows or with ./, or by another of the endings."""
@@ -72,30 +69,6 @@ class FrameSet:
     @cached_property
     def _by_stem(self) -> dict[str, str]:
         return {_stem(name): name for name in self.by_image_file}
-
-    def where(self, *, track: Names = None, kart: Names = None, split: Names = None) -> "FrameSet":
-        """The frames on these tracks, with one of these karts in the race, of these splits.
-
-        Frames stay whole. Raises FramesError for a name that this set does not have at all.
-        """
-        tracks, karts = {frame.track for frame in self.frames()}, {k for frame in self.frames() for k in frame.karts}
-        on = self._known("track", track, tracks)
-        driven = self._known("kart", kart, karts)
-        kept = self._known("split", split, set(self.splits))
-        splits = {
-            name: tuple(f for f in frames if f.track in on and not driven.isdisjoint(f.karts))
-            for name, frames in self.splits.items()
-            if name in kept
-        }
-        return replace(self, splits=splits)
-
-    def _known(self, what: str, names: Names, there: set[str]) -> set[str]:
-        if names is None:
-            return there
-        names = {names} if isinstance(names, str) else set(names)
-        if unknown := sorted(names - there):
-            raise FramesError(f"{self.root}: no {what} {', '.join(unknown)}; it has {', '.join(sorted(there))}")
-        return names
 
     def drawn_by_race(self, seed: int) -> "FrameSet":
         """A set without split folders with its races drawn into train, valid and test; any other as it is."""
@@ -120,41 +93,32 @@ class FrameSet:
         return frame_statistics.split_rows(self.splits)
 
     def statistics(self) -> dict[str, Rows]:
-        """Four tables with a column a split: tracks, karts, karts_in_view, pairs (of track and kart, and in train)."""
+        """Three tables: tracks and karts with a column a split, and pairs (of track and kart, and in train)."""
         return {
             "tracks": frame_statistics.track_rows(self.splits),
             "karts": frame_statistics.kart_rows(self.splits),
-            "karts_in_view": frame_statistics.shown_rows(self.splits),
             "pairs": frame_statistics.pair_rows(self.splits),
         }
 
     def line_ups(self, split: str | None = None) -> dict[str, Counter[str]]:
         """{track: {kart: number of races it drives there}}"""
-        return frame_statistics.line_ups(self.frames(split))
+        counts: dict[str, Counter[str]] = defaultdict(Counter)
+        frames = self.frames(split)
+        for track, _, kart in sorted({(frame.track, frame.race, kart) for frame in frames for kart in frame.karts}):
+            counts[track][kart] += 1
+        return dict(counts)
 
 
 def _stem(image_file: str) -> str:
     return posixpath.splitext(image_file)[0]
 
 
-class _Pictures(Mapping):
-    """Views by picture name; those of a frame are made when the first of them is asked for."""
-
-    def __init__(self, frames: Iterable[Frame]):
-        self._homes = {f.image_file(view): (f, view) for f in frames for view in range(f.view_count)}
+class _Pictures(UserDict):
+    """Views by picture name, kept as (frame, index): those of a frame are made when the first is asked for."""
 
     def __getitem__(self, image_file: str) -> View:
-        frame, view = self._homes[image_file]
+        frame, view = self.data[image_file]
         return frame.views[view]
-
-    def __contains__(self, image_file: object) -> bool:
-        return image_file in self._homes
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._homes)
-
-    def __len__(self) -> int:
-        return len(self._homes)
 
 
 def read_frames(
@@ -179,7 +143,7 @@ def _read_folder(root: Path, skip_broken: bool, check_images: bool) -> FrameSet:
         folders = {FLAT_SPLIT: root}
     splits, skipped = {}, []
     for split, folder in folders.items():
-        results = read_split(folder, split, check_images)
+        results = read_folder(folder, split, check_images)
         splits[split] = tuple(result for result in results if isinstance(result, Frame))
         errors = [result for result in results if isinstance(result, BrokenFile)]
         if errors and not skip_broken:

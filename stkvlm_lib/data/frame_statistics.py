@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from stkvlm_lib.data.frames import KART_CLASS, Frame, View
+from stkvlm_lib.data.frames import KART_CLASS, Frame
 
 Splits = Mapping[str, Sequence[Frame]]
 Rows = list[dict[str, int | str]]
@@ -39,7 +39,9 @@ def track_rows(splits: Splits) -> Rows:
 
 def kart_rows(splits: Splits) -> Rows:
     """One row a kart: its races of each split, on how many tracks, and the views in which it is detected."""
-    seen = Counter(kart for frames in splits.values() for f in frames for view in f.views for kart in karts_shown(view))
+    seen: Counter[str] = Counter()
+    for view in (view for frames in splits.values() for frame in frames for view in frame.views):
+        seen.update(view.frame.karts[d.object_id] for d in view.detections if d.class_id == KART_CLASS)
     return [
         {
             "kart": kart,
@@ -49,16 +51,6 @@ def kart_rows(splits: Splits) -> Rows:
         }
         for kart, frames in _grouped(splits, lambda frame: frame.karts)
     ]
-
-
-def shown_rows(splits: Splits) -> Rows:
-    """Views of each split by the number of karts detected in them."""
-    counts = {
-        split: Counter(len(karts_shown(view)) for frame in frames for view in frame.views)
-        for split, frames in splits.items()
-    }
-    most = max((n for counter in counts.values() for n in counter), default=-1)
-    return [{"karts in view": n, **{split: counts[split][n] for split in splits}} for n in range(most + 1)]
 
 
 def pair_rows(splits: Splits) -> Rows:
@@ -71,21 +63,8 @@ def pair_rows(splits: Splits) -> Rows:
     ]
 
 
-def line_ups(frames: Iterable[Frame]) -> dict[str, Counter[str]]:
-    """{track: {kart: number of races it drives there}}"""
-    counts: dict[str, Counter[str]] = defaultdict(Counter)
-    for track, _, kart in {(frame.track, frame.race, kart) for frame in frames for kart in frame.karts}:
-        counts[track][kart] += 1
-    return dict(sorted(counts.items()))
-
-
 def track_kart_pairs(frames: Iterable[Frame]) -> set[tuple[str, str]]:
     return {(frame.track, kart) for frame in frames for kart in frame.karts}
-
-
-def karts_shown(view: View) -> list[str]:
-    """Every kart detected in a view, however small."""
-    return [view.frame.karts[d.object_id] for d in view.detections if d.class_id == KART_CLASS]
 
 
 def _views(frames: Iterable[Frame]) -> int:

@@ -1,14 +1,19 @@
-"""Info files: read, and every value checked that something relies on; what cannot be is refused by file and key."""
+"""Folders of frames: info files read, and every value checked that something relies on.
+
+What cannot be is refused by file and key.
+"""
 
 import json
+import os
 import reprlib
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from math import inf
 from pathlib import Path
 from typing import Any
 
-from stkvlm_lib.data.frames import BOX_FRAME, INFO_SUFFIX, KART_CLASS, Frame
+from stkvlm_lib.data.frames import BOX_FRAME, INFO_SUFFIX, KART_CLASS, VIEW_NAME, Frame
 from stkvlm_lib.data.pictures import BrokenFile, decode_image
 from stkvlm_lib.files import one_line, parse_json
 
@@ -26,46 +31,66 @@ _LARGEST_SIDE = 100_000
 _compact = json.JSONEncoder(separators=(",", ":")).encode
 
 
-@dataclass(frozen=True)
-class Info:
-    """What an info file says, checked. `rows`: the detections of each view as JSON text.
+def read_folder(folder: Path, split: str, check_images: bool) -> list[Frame | BrokenFile]:
+    """Each frame of a folder or what is wrong with it: pictures without an info file first, then by frame id."""
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in entries if _is_data(entry))
+    pictures: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    for name in names:
+        if match := VIEW_NAME.match(name):
+            pictures[match["frame"]].append((int(match["view"]), name))
+    frame_ids = [name.removesuffix(INFO_SUFFIX) for name in names if name.endswith(INFO_SUFFIX)]
+    missing = [
+        BrokenFile(folder / f"{frame_id}{INFO_SUFFIX}", "missing, but its pictures are there")
+        for frame_id in sorted(set(pictures) - set(frame_ids))
+    ]
 
-    outside: how many boxes lie wholly outside their picture; they are in no row, as nobody can see them.
+    def read(frame_id: str) -> Frame | BrokenFile:
+        try:
+            frame = read_frame(folder / f"{frame_id}{INFO_SUFFIX}", split, pictures.get(frame_id, []))
+            for name in frame.picture_names if check_images else ():
+                decode_image(folder / name)
+            return frame
+        except BrokenFile as error:
+            return error
+
+    if not check_images:
+        return missing + list(map(read, frame_ids))
+    with ThreadPoolExecutor(max_workers=4) as pool:  # decoding a picture lets other threads run
+        return missing + list(pool.map(read, frame_ids))
+
+
+def _is_data(entry: os.DirEntry) -> bool:
+    """Whether an entry of a folder may belong to a frame: hidden files do not, as those that macOS adds (`._...`)."""
+    try:
+        return not entry.name.startswith(".") and entry.is_file()
+    except OSError:  # a link that leads back to itself: reading it says so
+        return True
+
+
+def read_frame(path: Path, split: str, pictures: Sequence[tuple[int, str]]) -> Frame:
+    """The frame of an info file and the pictures beside it, each with its view: [(view, file name), ...].
+
+    Raises BrokenFile saying what is wrong with the file, or which view lacks its picture or has two.
     """
-
-    track: str
-    karts: tuple[str, ...]
-    race_seed: int | str | None
-    rows: tuple[str, ...]
-    outside: int = 0
-
-
-def read_info(path: Path) -> Info:
-    """Read and check an info file. Raises BrokenFile saying what is wrong with it."""
     try:
         data = parse_json(path, MAX_BYTES)
     except (ValueError, OSError) as error:
         raise BrokenFile(path, f"not readable as JSON ({error}); restore it, or skip broken frames") from None
     try:
-        return _checked(data)
+        views = _checked_views(data)
     except ValueError as error:
         raise BrokenFile(path, str(error)) from None
-
-
-def make_frame(path: Path, info: Info, split: str, pictures: Sequence[tuple[int, str]]) -> Frame:
-    """The frame of an info file and the pictures beside it, each with its view: [(view, file name), ...].
-
-    Raises BrokenFile when a view lacks its picture or has two.
-    """
-    n = len(info.rows)
-    names = dict(pictures)
+    n, names = len(views), dict(pictures)
     if len(pictures) != n or set(names) != set(range(n)):
         raise BrokenFile(path, f"{n} detection lists but {len(pictures)} pictures beside it ({_differs(n, pictures)})")
+    track, karts, seed = data["track"], tuple(data["karts"]), data.get("race_seed")
     # without a seed, the folder, the track and the karts in order tell races apart, as in the course's data
-    named = info.race_seed is not None
-    race = f"race-{info.race_seed}" if named else f"{split}:{info.track}:{','.join(info.karts)}"
-    frame_id = path.name.removesuffix(INFO_SUFFIX)
-    frame = Frame(path.parent, split, frame_id, info.track, info.karts, race, rows=info.rows, outside=info.outside)
+    race = f"{split}:{track}:{','.join(karts)}" if seed is None else f"race-{seed}"
+    shown = [[row for row in rows if _is_inside(row)] for rows in views]
+    outside = sum(map(len, views)) - sum(map(len, shown))
+    frame_id, rows = path.name.removesuffix(INFO_SUFFIX), tuple(map(_compact, shown))
+    frame = Frame(path.parent, split, frame_id, track, karts, race, rows=rows, outside=outside)
     ordered = tuple(names[view] for view in range(n))
     return frame if ordered == frame.picture_names else frame.moved(pictures=ordered)
 
@@ -81,14 +106,11 @@ def _differs(n: int, pictures: Sequence[tuple[int, str]]) -> str:
     return f"picture of view {', '.join(missing[:5])}{' and more' if len(missing) > 5 else ''} is missing"
 
 
-def check_pictures(frame: Frame) -> None:
-    """Decode every picture from its file. Raises BrokenFile naming the first that is broken."""
-    for name in frame.picture_names:
-        decode_image(frame.folder / name)
+def _checked_views(data: Any) -> list[list[list]]:
+    """The detections of each view: class, object id, x1, y1, x2, y2 and what was measured, if anything, of each.
 
-
-def _checked(data: Any) -> Info:
-    """What an info file holds. Raises ValueError saying what is wrong, and where in the file."""
+    Raises ValueError saying what is wrong, and where in the file.
+    """
     if not isinstance(data, dict):
         raise ValueError(f"holds a {type(data).__name__}, not an object with track, karts and detections")
     for key, kind in (("track", str), ("karts", list), ("detections", list)):
@@ -97,20 +119,18 @@ def _checked(data: Any) -> Info:
     for key, kind in (("karts", str), ("detections", list)):
         if not all(isinstance(item, kind) for item in data[key]):
             raise ValueError(f"key {key!r} holds something that is not a {kind.__name__}")
-    track, karts, seed = data["track"], data["karts"], data.get("race_seed")
-    _check_names(track, karts, seed)
-    views = [_rows(view, rows, len(karts)) for view, rows in enumerate(data["detections"])]
-    if any(key in data for key in MEASURED):
-        columns = [_measured(data, key) for key in MEASURED]
-        views = [
-            [[*row, *measured] for row, *measured in zip(*view, strict=True)]
-            for view in zip(views, *columns, strict=True)
-        ]
-    shown = [[row for row in rows if _is_inside(row)] for rows in views]
-    return Info(track, tuple(karts), seed, tuple(map(_compact, shown)), sum(map(len, views)) - sum(map(len, shown)))
+    _check_names(data["track"], data["karts"], data.get("race_seed"))
+    views = [_rows(view, rows, len(data["karts"])) for view, rows in enumerate(data["detections"])]
+    if not any(key in data for key in MEASURED):
+        return views
+    columns = [_measured(data, key) for key in MEASURED]
+    return [
+        [[*row, *measured] for row, *measured in zip(*view, strict=True)] for view in zip(views, *columns, strict=True)
+    ]
 
 
 def _check_names(track: str, karts: Sequence[str], seed: Any) -> None:
+    """Refuse names that no question can use. Names that the game does not have are fine."""
     if len(karts) > MAX_KARTS:
         raise ValueError(f"key 'karts' lists {len(karts):,} names, over the limit of {MAX_KARTS}")
     named = [("track", track), *(("karts", name) for name in karts)]
@@ -119,19 +139,15 @@ def _check_names(track: str, karts: Sequence[str], seed: Any) -> None:
     elif seed is not None and (type(seed) is not int or abs(seed) > 2**128):
         raise ValueError(f"key 'race_seed' is {reprlib.repr(seed)}, neither a whole number nor a name")
     for key, name in named:
-        if fault := _name_fault(name):
-            raise ValueError(f"key {key!r}: the name {reprlib.repr(name)} {fault}")
-
-
-def _name_fault(name: str) -> str:
-    """Why questions cannot name something so; empty where they can. Names that the game does not have are fine."""
-    if not name:
-        return "is empty"
-    if len(name) > MAX_NAME:
-        return f"has {len(name):,} characters, over the limit of {MAX_NAME}"
-    if not name.isprintable() or name != name.strip() or not any(map(str.isalnum, name)):
-        return "has a character that cannot be shown, no letter, or a space at an end; write it as sara_the_racer"
-    return ""
+        if not name:
+            fault = "is empty"
+        elif len(name) > MAX_NAME:
+            fault = f"has {len(name):,} characters, over the limit of {MAX_NAME}"
+        elif not name.isprintable() or name != name.strip() or not any(map(str.isalnum, name)):
+            fault = "has a character that cannot be shown, no letter, or a space at an end; write it as sara_the_racer"
+        else:
+            continue
+        raise ValueError(f"key {key!r}: the name {reprlib.repr(name)} {fault}")
 
 
 def _rows(view: int, rows: Sequence[Any], karts: int) -> list[list[int]]:
@@ -182,13 +198,16 @@ def _measured(data: dict[str, Any], key: str) -> list[list[float | None]]:
         raise ValueError(f"{key!r} holds something that is not a number; render it again")
     if wrong := [value for value in values if not 0 <= value <= MEASURED[key]]:
         raise ValueError(f"{key!r} holds {reprlib.repr(wrong[0])}, not 0 to {MEASURED[key]:,.0f}; render it again")
-    return [[_scaled(data, value) for value in view] for view in views] if key == "pixels" else views
+    if key != "pixels":
+        return views
+    area = _picture_area(data)
+    return [[None if n is None else round(n * BOX_FRAME[0] * BOX_FRAME[1] / area) for n in view] for view in views]
 
 
-def _scaled(data: dict[str, Any], pixels: float | None) -> int | None:
-    """Pixels of the rendered picture -> pixels of the 600x400 frame."""
+def _picture_area(data: dict[str, Any]) -> float:
+    """How many pixels the rendered picture has in which `pixels` were counted."""
     size = data.get("image_size", RENDERED_SIZE)
     sides = size if isinstance(size, list | tuple) else ()
     if len(sides) != 2 or not all(_is_number(side) and 1 <= side <= _LARGEST_SIDE for side in sides):
         raise ValueError(f"image_size {reprlib.repr(size)} is not the width and height of a picture")
-    return None if pixels is None else round(pixels * BOX_FRAME[0] * BOX_FRAME[1] / (sides[0] * sides[1]))
+    return sides[0] * sides[1]

@@ -29,11 +29,6 @@ def default_folder() -> Path:
     return cache_folder() / "stkvlm" / "supertuxkart"
 
 
-def downloaded_folder() -> Path:
-    """Where PySuperTuxKart2 keeps the data that it downloads itself."""
-    return cache_folder() / "PySuperTuxKart2" / GAME_VERSION
-
-
 def prepare_assets(folder: Path, package: Path | None = None) -> Path:
     """Lay out the data of Debian's package under `folder`/data as symbolic links. Returns `folder`.
 
@@ -52,7 +47,7 @@ def prepare_assets(folder: Path, package: Path | None = None) -> Path:
         _link(data / "skins" / skin.name, skin)
     if not (package / "skins" / OLD_SKIN).exists():
         _link(data / "skins" / OLD_SKIN, Path(NEW_SKIN))
-    if not (data / VERSION_FILE).exists():
+    if not (data / VERSION_FILE).exists():  # else it may be a link into the package, which only root may touch
         (data / VERSION_FILE).touch()
     check_assets(folder)
     return folder
@@ -60,8 +55,8 @@ def prepare_assets(folder: Path, package: Path | None = None) -> Path:
 
 def check_assets(folder: Path) -> None:
     """Raise RenderError unless `folder` holds the game's data; with a wrong folder the game ends the process."""
-    missing = [name for name in (VERSION_FILE, "stk_config.xml", "karts", "tracks", "shaders", f"skins/{OLD_SKIN}")
-               if not (folder / "data" / name).exists()]  # fmt: skip
+    needed = (VERSION_FILE, "stk_config.xml", "karts", "tracks", "shaders", f"skins/{OLD_SKIN}")
+    missing = [name for name in needed if not (folder / "data" / name).exists()]
     if missing:
         raise RenderError(
             f"{folder}: not a data folder of SuperTuxKart {GAME_VERSION} (data/{missing[0]} is missing); unset "
@@ -79,8 +74,9 @@ def find_assets() -> Path | None:
     if named:
         check_assets(Path(named))
         return Path(named)
-    if (downloaded_folder() / "__downloaded__.txt").is_file():
-        return downloaded_folder()
+    downloaded = cache_folder() / "PySuperTuxKart2" / GAME_VERSION
+    if (downloaded / "__downloaded__.txt").is_file():
+        return downloaded
     if DEBIAN_DATA.is_dir():
         return prepare_assets(default_folder())
     return None

@@ -12,8 +12,7 @@ after steps of zero seconds alone, with the cameras held still, so playing never
 import ctypes
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -111,17 +110,6 @@ def set_lens(camera: FollowCamera, degrees: float, aspect: float) -> None:
     )
 
 
-def place_camera(camera: FollowCamera, eye: Sequence[float], target: Sequence[float]) -> None:
-    """Put a camera somewhere else until the game plays on. World coordinates, metres."""
-    vector = ctypes.c_float * 3
-    _function("_ZN3irr5scene10ISceneNode11setPositionERKNS_4core8vector3dIfEE", None, ctypes.c_void_p, vector)(
-        camera.node, vector(*eye)
-    )
-    _function("_ZN3irr5scene16CCameraSceneNode9setTargetERKNS_4core8vector3dIfEE", None, ctypes.c_void_p, vector)(
-        camera.node, vector(*target)
-    )
-
-
 def read_view(camera: FollowCamera, player: Any = None) -> tuple[np.ndarray, np.ndarray]:
     """(view, projection) as 4x4 arrays for row vectors: clip = [x y z 1] @ view @ projection. Right once drawn."""
     if getattr(player, "camera", None) is not None:
@@ -153,10 +141,24 @@ def draw(
     uint8; depth: (H, W) float32 in 0..1.
     """
     race.config.step_size = 0.0
-    with _drawn_cameras(views), _unfollowed(cameras), _hidden(hidden):
+    set_visible = _function("_ZN3irr5scene10ISceneNode10setVisibleEb", None, ctypes.c_void_p, ctypes.c_bool)
+    listed = _camera_list()
+    end = listed[1]
+    try:
+        listed[1] = listed[0] + POINTER * views
+        for camera in cameras:  # without a kart it stays where it is; even a step of zero seconds would move it
+            ctypes.c_void_p.from_address(camera.address + CAMERA_KART).value = None
+        for camera in hidden:
+            set_visible(camera.model, False)
         _activate(cameras)
         race.step()
         return [(np.array(data.image), np.array(data.depth)) for data in race.render_data[:views]]
+    finally:
+        for camera in hidden:
+            set_visible(camera.model, True)
+        for camera in cameras:
+            ctypes.c_void_p.from_address(camera.address + CAMERA_KART).value = camera.kart
+        listed[1] = end
 
 
 def check_views(lenses: Sequence[tuple[np.ndarray, np.ndarray]], poses: Sequence[np.ndarray]) -> None:
@@ -256,39 +258,3 @@ def _activate(cameras: Sequence[FollowCamera]) -> None:
     """Make the cameras the active ones in turn, in the scene too; without one, some tracks (mines) end the process."""
     for camera in cameras:
         _function("_ZN6Camera8activateEb", None, ctypes.c_void_p, ctypes.c_bool)(camera.address, True)
-
-
-@contextmanager
-def _drawn_cameras(count: int) -> Iterator[None]:
-    listed = _camera_list()
-    end = listed[1]
-    listed[1] = listed[0] + POINTER * count
-    try:
-        yield
-    finally:
-        listed[1] = end
-
-
-@contextmanager
-def _unfollowed(cameras: Sequence[FollowCamera]) -> Iterator[None]:
-    """Without a kart a camera stays where it is; even a step of zero seconds would move it."""
-    for camera in cameras:
-        ctypes.c_void_p.from_address(camera.address + CAMERA_KART).value = None
-    try:
-        yield
-    finally:
-        for camera in cameras:
-            ctypes.c_void_p.from_address(camera.address + CAMERA_KART).value = camera.kart
-
-
-@contextmanager
-def _hidden(cameras: Sequence[FollowCamera]) -> Iterator[None]:
-    """The karts that the cameras follow are not drawn."""
-    set_visible = _function("_ZN3irr5scene10ISceneNode10setVisibleEb", None, ctypes.c_void_p, ctypes.c_bool)
-    for camera in cameras:
-        set_visible(camera.model, False)
-    try:
-        yield
-    finally:
-        for camera in cameras:
-            set_visible(camera.model, True)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from stkvlm_lib.data.frames import FLAT_SPLIT
+from stkvlm_lib.data.frames import FLAT_SPLIT, SPLITS
 from stkvlm_lib.game.race_renderer import SETTLED, RacePlan
 from stkvlm_lib.grammar import names
 
@@ -23,7 +23,7 @@ UNSEEN = "test_unseen"
 """The split whose (track, kart) pairs never occur in the others."""
 RESERVED = 5
 """Karts that each track keeps for the split `test_unseen`."""
-SPLIT_ORDER = ("train", "valid", "test", UNSEEN)
+SPLIT_ORDER = SPLITS
 MAX_SEED = 2**15
 _BLOCK = 2**14
 _MAX_FRAMES = 256
@@ -154,9 +154,8 @@ def plan_races(recipes: Recipes) -> list[PlannedRace]:
     reserved = reserved_karts(recipes[UNSEEN]) if UNSEEN in recipes else {}
     races = [race for split in sorted(recipes) for race in _plan_split(split, recipes[split], reserved)]
     races.sort(key=lambda race: race.number)
-    for what in (lambda race: race.number, lambda race: race.plan.seed):
-        if len({what(race) for race in races}) != len(races):
-            raise PlanError("two races of the set have the same number or seed; use fewer races")
+    if len({race.number for race in races}) < len(races):  # nor have two the same seed, which follows from it
+        raise PlanError("two races of the set have the same number; use fewer races")
     if len(recipes) > 1:
         _check_every_kart(recipes, races)
     return races
@@ -196,7 +195,7 @@ def _plan_split(split: str, recipe: Recipe, reserved: Mapping[str, frozenset[str
     first = SPLIT_ORDER.index(split) * _BLOCK if split in SPLIT_ORDER else 0
     count = recipe.races * len(recipe.tracks)
     _require(count <= _BLOCK, f"races of {split}", count, f"at most {_BLOCK}")
-    line_ups = _LineUps()
+    uses: Counter = Counter()
     races = []
     for number in range(first, first + count):
         track = recipe.tracks[(number - first) % len(recipe.tracks)]
@@ -209,7 +208,7 @@ def _plan_split(split: str, recipe: Recipe, reserved: Mapping[str, frozenset[str
             )
         seed = recipe.seed * 4 * _BLOCK + number
         rng = random.Random(f"race-{seed}")
-        karts = line_ups.draw(track, allowed, rng.randint(recipe.karts_min, recipe.karts_max), rng)
+        karts = _line_up(track, allowed, rng.randint(recipe.karts_min, recipe.karts_max), uses, rng)
         plan = RacePlan(
             seed=seed,
             track=track,
@@ -224,28 +223,19 @@ def _plan_split(split: str, recipe: Recipe, reserved: Mapping[str, frozenset[str
     return races
 
 
-class _LineUps:
-    """Draws line-ups so that karts occur about equally often on each track, overall, and at each place."""
+def _line_up(track: str, allowed: list[str], n: int, uses: Counter, rng: random.Random) -> tuple[str, ...]:
+    """n karts, drawn so that all occur about equally often on each track, overall, and at each place.
 
-    def __init__(self):
-        self.on_track: Counter[tuple[str, str]] = Counter()
-        self.overall: Counter[str] = Counter()
-        self.at_place: Counter[tuple[int, str]] = Counter()
-
-    def draw(self, track: str, allowed: list[str], n: int, rng: random.Random) -> tuple[str, ...]:
-        def use(kart: str) -> tuple:
-            return self.on_track[track, kart], self.overall[kart], rng.random()
-
-        chosen = sorted(allowed, key=use)[:n]
-        karts = []
-        for place in range(n):
-            kart = min(chosen, key=lambda kart: (self.at_place[place, kart], rng.random()))  # noqa: B023
-            chosen.remove(kart)
-            karts.append(kart)
-            self.at_place[place, kart] += 1
-            self.on_track[track, kart] += 1
-            self.overall[kart] += 1
-        return tuple(karts)
+    uses: of each kart, (track, kart) and (place, kart) in the line-ups before; counts on.
+    """
+    chosen = sorted(allowed, key=lambda kart: (uses[track, kart], uses[kart], rng.random()))[:n]
+    karts = []
+    for place in range(n):
+        kart = min(chosen, key=lambda kart: (uses[place, kart], rng.random()))  # noqa: B023
+        chosen.remove(kart)
+        karts.append(kart)
+        uses.update([kart, (track, kart), (place, kart)])
+    return tuple(karts)
 
 
 def _check_every_kart(recipes: Recipes, races: list[PlannedRace]) -> None:

@@ -19,8 +19,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,8 @@ from PIL import Image
 
 from stkvlm_lib.config import ROOT
 from stkvlm_lib.files import whole_file, write_json
-from stkvlm_lib.game.race_renderer import RacePlan, RenderedFrame, RenderSettings
+from stkvlm_lib.game.race_plans import PlannedRace, Recipe
+from stkvlm_lib.game.race_renderer import RacePlan
 
 GAME = "stkvlm_lib.game.race_renderer:render_race"
 """What renders, as module:function; tests name another."""
@@ -52,21 +53,15 @@ class Limits:
 class RaceTask:
     """What one race needs. folder: where its frames go; state: the file that keeps what was skipped, {frame: why}."""
 
-    number: int
-    plan: RacePlan
+    race: PlannedRace
+    recipe: Recipe
     folder: Path
     state: Path
     held: frozenset[int]
     skipped: dict[int, str]
-    size: tuple[int, int]
-    saved: tuple[int, int]
-    quality: int
     renderer: str = GAME
     limits: Limits = Limits()
     paths: tuple[str, ...] = ()
-
-    def frame_id(self, frame: int) -> str:
-        return f"{self.number:04x}{frame:02x}"
 
 
 def render_watched(task: RaceTask) -> dict[int, str]:
@@ -75,21 +70,21 @@ def render_watched(task: RaceTask) -> dict[int, str]:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first decides what follows
         _die_with_parent(os.getppid())
     held, skipped, deaths = set(task.held), dict(task.skipped), 0
-    while missing := [n for n in range(task.plan.frames) if n not in held and n not in skipped]:
-        attempt = _attempt(task, held | set(skipped))
-        held |= attempt.saved
+    while missing := [n for n in range(task.race.plan.frames) if n not in held and n not in skipped]:
+        saved, begun, failure = _attempt(task, held | set(skipped))
+        held |= saved
         missing = [n for n in missing if n not in held]
-        if not attempt.failure:
+        if not failure:
             skipped |= {n: "the race ended before this frame" for n in missing}
         else:
-            deaths = 1 if attempt.saved else deaths + 1
-            if attempt.begun in missing:
-                skipped[attempt.begun] = attempt.failure
-                missing.remove(attempt.begun)
+            deaths = 1 if saved else deaths + 1
+            if begun in missing:
+                skipped[begun] = failure
+                missing.remove(begun)
             if deaths >= task.limits.deaths:
-                skipped |= {n: f"race given up: {attempt.failure}" for n in missing}
+                skipped |= {n: f"race given up: {failure}" for n in missing}
         for frame in skipped:
-            remove_frame(task.folder, task.frame_id(frame))
+            remove_frame(task.folder, task.race.frame_id(frame))
         if skipped:
             write_json(task.state, {str(n): skipped[n] for n in sorted(skipped)})
     return skipped
@@ -101,45 +96,32 @@ def remove_frame(folder: Path, frame_id: str) -> None:
         path.unlink(missing_ok=True)
 
 
-@dataclass
-class _Attempt:
-    """How far one child came: frames saved, the frame begun last, and why it ended (empty: the race is done)."""
-
-    saved: set[int] = field(default_factory=set)
-    begun: int | None = None
-    failure: str = ""
-
-
-def _attempt(task: RaceTask, skip: set[int]) -> _Attempt:
-    child, attempt, done = _child(task), _Attempt(), False
+def _attempt(task: RaceTask, skip: set[int]) -> tuple[set[int], int | None, str]:
+    """How far one child comes: frames saved, the frame begun last, and why it ended (empty: the race is done)."""
+    child, saved, begun, limit = _child(task), set(), None, task.limits.start
+    message = {"renderer": task.renderer, "race": asdict(task.race), "folder": str(task.folder), "skip": sorted(skip)}
+    settings = {"size": task.recipe.size, "saved": task.recipe.saved, "quality": task.recipe.quality}
+    done = False
     try:
-        child.send(_message(task, skip))
-        limit = task.limits.start
-        while not done and not attempt.failure:
+        child.send(message | settings)
+        while True:
             event, value = child.next_event(limit)
             if event == "begun":
-                attempt.begun, limit = value, task.limits.frame
+                begun, limit = value, task.limits.frame
             elif event == "saved":
-                attempt.saved.add(value)
-            elif event == "done":
-                done = True
+                saved.add(value)
             else:
-                attempt.failure = value
-        return attempt
+                done = event == "done"
+                return saved, begun, value or ""
     finally:
         if not done:
             child.kill()
 
 
-def _message(task: RaceTask, skip: set[int]) -> dict[str, Any]:
-    plain = {name: getattr(task, name) for name in ("number", "size", "saved", "quality", "renderer")}
-    return plain | {"plan": asdict(task.plan), "folder": str(task.folder), "skip": sorted(skip)}
-
-
 def _child(task: RaceTask) -> "_Child":
     """This thread's child, a new one where there is none alive."""
     child = getattr(_CHILDREN, "child", None)
-    kind = (task.renderer, task.size, task.paths)  # a process can start the game with one picture size only
+    kind = (task.renderer, task.recipe.size, task.paths)  # a process can start the game with one picture size only
     if child is None or not child.is_usable() or child.kind != kind:
         if child is not None:
             child.kill()
@@ -236,16 +218,14 @@ def _die_with_parent(parent: int) -> None:
 def _render(task: dict[str, Any], say: Callable[[str, Any], None]) -> None:
     module, _, function = task["renderer"].partition(":")
     render_race = getattr(importlib.import_module(module), function)
-    plan = RacePlan(**task["plan"] | {"karts": tuple(task["plan"]["karts"])})
-    frames: Iterator[RenderedFrame] = render_race(
-        plan,
-        RenderSettings(size=tuple(task["size"])),
-        skip=frozenset(task["skip"]),
-        on_frame=lambda number: say("begun", number),
-    )
-    for frame in frames:
-        info = frame.info | {"race": task["number"]}
-        frame_id = f"{task['number']:04x}{frame.number:02x}"
+    given = task["race"]
+    plan = RacePlan(**given["plan"] | {"karts": tuple(given["plan"]["karts"])})
+    race = PlannedRace(given["number"], given["split"], plan)
+    for frame in render_race(
+        plan, tuple(task["size"]), skip=frozenset(task["skip"]), on_frame=lambda number: say("begun", number)
+    ):
+        info = frame.info | {"race": race.number}
+        frame_id = race.frame_id(frame.number)
         write_frame(Path(task["folder"]), frame_id, info, frame.images, tuple(task["saved"]), task["quality"])
         say("saved", frame.number)
 

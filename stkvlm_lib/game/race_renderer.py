@@ -9,15 +9,16 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from stkvlm_lib.data.frames import BOX_FRAME, KART_CLASS
 from stkvlm_lib.game import pystk_adapter as adapter
 from stkvlm_lib.game.game_assets import DATA_VARIABLE, INSTALL_PACKAGES, RenderError, find_assets
 from stkvlm_lib.game.kart_extents import EXTENTS
-from stkvlm_lib.game.view_truth import BOX_FRAME, KART_CLASS, KartInView, see_karts
+from stkvlm_lib.game.view_truth import see_karts
 
 LENS = 75
 """Field of view (height) in degrees."""
@@ -50,13 +51,6 @@ class RacePlan:
 
 
 @dataclass(frozen=True)
-class RenderSettings:
-    """How frames are drawn. `size`: (width, height) in pixels."""
-
-    size: tuple[int, int] = (300, 200)
-
-
-@dataclass(frozen=True)
 class RenderedFrame:
     """Frame `number` of a race: its truth as it is saved, and one picture a view, (H, W, 3) uint8."""
 
@@ -72,7 +66,7 @@ class RunningRace:
     game: Any
     game_race: Any
     cameras: list[adapter.FollowCamera]
-    milliseconds: int = field(default=0)
+    milliseconds: int = 0
 
     def play(self, seconds: float) -> None:
         """Play on for some seconds, rounded to whole steps. Draws nothing."""
@@ -84,16 +78,17 @@ class RunningRace:
 
 def render_race(
     plan: RacePlan,
-    settings: RenderSettings,
+    size: tuple[int, int],
     *,
     skip: frozenset[int] = frozenset(),
     on_frame: Callable[[int], None] | None = None,
 ) -> Iterator[RenderedFrame]:
     """Render a race's frames in order, those in `skip` played past. `on_frame(n)` is called before frame n is drawn.
 
+    size: width and height of the pictures, px.
     Raises RenderError when the game, its data or a usable build is missing, or the plan asks for what there is not.
     """
-    with running_race(plan, settings) as race:
+    with running_race(plan, size) as race:
         _check_cameras(race, plan.views)
         race.play(plan.warm_up - SETTLED)
         for number in range(plan.frames):
@@ -102,14 +97,15 @@ def render_race(
             if number not in skip:
                 if on_frame:
                     on_frame(number)
-                yield draw_frame(race, plan, settings, number)
+                yield draw_frame(race, plan, size, number)
 
 
 @contextlib.contextmanager
-def running_race(plan: RacePlan, settings: RenderSettings) -> Iterator[RunningRace]:
+def running_race(plan: RacePlan, size: tuple[int, int]) -> Iterator[RunningRace]:
     """A race that has just been started, and is stopped at the end. Raises RenderError."""
-    game = start_game(settings.size)
-    _check_plan(game, plan)
+    game = start_game(size)
+    if plan.track not in (known := game.list_tracks()):
+        raise RenderError(f"race {plan.seed}: no track {plan.track!r}; there are {', '.join(sorted(known))}")
     adapter.forget_random_state(plan.seed)
     adapter.set_clock(0)
     race = RunningRace(game, game.Race(_race_config(game, plan)), [])
@@ -117,7 +113,7 @@ def running_race(plan: RacePlan, settings: RenderSettings) -> Iterator[RunningRa
         race.game_race.start()
         race.cameras += adapter.read_cameras(len(plan.karts))
         for camera in race.cameras:
-            adapter.set_lens(camera, LENS, settings.size[0] / settings.size[1])
+            adapter.set_lens(camera, LENS, size[0] / size[1])
         yield race
     finally:
         race.game_race.stop()
@@ -161,17 +157,6 @@ def _prepare_environment() -> None:
         os.environ[DATA_VARIABLE] = str(assets)
 
 
-def _check_plan(game: Any, plan: RacePlan) -> None:
-    for what, names, known in (("kart", plan.karts, EXTENTS), ("track", [plan.track], game.list_tracks())):
-        unknown = [name for name in names if name not in known]
-        if unknown:
-            raise RenderError(f"race {plan.seed}: no {what} {unknown[0]!r}; there are {', '.join(sorted(known))}")
-    if not 1 <= plan.views <= len(plan.karts):
-        raise RenderError(f"race {plan.seed}: {plan.views} views of {len(plan.karts)} karts; a view follows a kart")
-    if plan.warm_up < SETTLED:
-        raise RenderError(f"race {plan.seed}: warm_up {plan.warm_up} s; cameras need {SETTLED} s to settle")
-
-
 def _race_config(game: Any, plan: RacePlan) -> Any:
     config = game.RaceConfig()
     config.track, config.seed, config.reverse = plan.track, plan.seed, plan.reverse
@@ -206,7 +191,7 @@ def _lenses(race: RunningRace, state: Any, views: int) -> list[tuple[np.ndarray,
     return [adapter.read_view(race.cameras[view], state.players[view]) for view in range(views)]
 
 
-def draw_frame(race: RunningRace, plan: RacePlan, settings: RenderSettings, number: int) -> RenderedFrame:
+def draw_frame(race: RunningRace, plan: RacePlan, size: tuple[int, int], number: int) -> RenderedFrame:
     """The present moment as frame `number`."""
     drawn = adapter.draw(race.game_race, race.cameras, plan.views)
     without_karts = adapter.draw(race.game_race, race.cameras, plan.views, hidden=race.cameras)
@@ -218,50 +203,30 @@ def draw_frame(race: RunningRace, plan: RacePlan, settings: RenderSettings, numb
         see_karts(view, projection, poses, extents, depth, without)
         for (view, projection), (_, depth), (_, without) in zip(lenses, drawn, without_karts, strict=True)
     ]
-    info = {
-        **_course_keys(plan, state, seen),
-        **_view_keys(seen),
-        "box_frame": list(BOX_FRAME),
-        "image_size": list(settings.size),
-        "view": [_rounded(view, 5) for view, _ in lenses],
-        "projection": [_rounded(projection, 6) for _, projection in lenses],
-        "fov": LENS,
-        "model_pose": [[*_rounded(pose[:3, :3].ravel(), 5), *_rounded(pose[3, :3], 3)] for pose in poses],
-        **_race_keys(plan, state),
-        "frame": number,
-        "reverse": plan.reverse,
-    }
-    return RenderedFrame(number, info, [image for image, _ in drawn])
-
-
-def _course_keys(plan: RacePlan, state: Any, seen: list[list[KartInView]]) -> dict:
-    """The five keys that the course's frames have."""
-    return {
-        "track": plan.track,
-        "karts": list(plan.karts),
-        "detections": [[[KART_CLASS, kart.kart, *kart.box] for kart in view if not kart.is_hidden] for view in seen],
-        "distance_down_track": [round(float(kart.distance_down_track), 3) for kart in state.karts],
-        "velocity": [_rounded(kart.velocity, 3) for kart in state.karts],
-    }
-
-
-def _view_keys(seen: list[list[KartInView]]) -> dict:
-    """What is known of each detection (lists as `detections`), and the karts hidden in each view."""
     shown = [[kart for kart in view if not kart.is_hidden] for view in seen]
     hidden = [[kart for kart in view if kart.is_hidden] for view in seen]
-    return {
+    info = {
+        # the five keys that the course's frames have
+        "track": plan.track,
+        "karts": list(plan.karts),
+        "detections": [[[KART_CLASS, kart.kart, *kart.box] for kart in view] for view in shown],
+        "distance_down_track": [round(float(kart.distance_down_track), 3) for kart in state.karts],
+        "velocity": [_rounded(kart.velocity, 3) for kart in state.karts],
+        # of each detection, lists as `detections`
         "visible": [[round(kart.visible, 3) for kart in view] for view in shown],
         "pixels": [[kart.pixels for kart in view] for view in shown],
         "distance": [[round(kart.distance, 2) for kart in view] for view in shown],
         "in_image": [[round(kart.in_image, 3) for kart in view] for view in shown],
         "box_raw": [[_rounded(kart.box_raw, 1) for kart in view] for view in shown],
+        # of each view
         "hidden": [[[KART_CLASS, kart.kart, *_rounded(kart.box_raw, 1)] for kart in view] for view in hidden],
-    }
-
-
-def _race_keys(plan: RacePlan, state: Any) -> dict:
-    """The state of each kart and of the race."""
-    return {
+        "box_frame": list(BOX_FRAME),
+        "image_size": list(size),
+        "view": [_rounded(view, 5) for view, _ in lenses],
+        "projection": [_rounded(projection, 6) for _, projection in lenses],
+        "fov": LENS,
+        # of each kart, and of the race
+        "model_pose": [[*_rounded(pose[:3, :3].ravel(), 5), *_rounded(pose[3, :3], 3)] for pose in poses],
         "location": [_rounded(kart.location, 3) for kart in state.karts],
         "rotation": [_rounded(kart.rotation, 5) for kart in state.karts],
         "size": [_rounded(kart.size, 3) for kart in state.karts],
@@ -271,7 +236,10 @@ def _race_keys(plan: RacePlan, state: Any) -> dict:
         "time": round(float(state.time), 3),
         "race": plan.seed,
         "race_seed": plan.seed,
+        "frame": number,
+        "reverse": plan.reverse,
     }
+    return RenderedFrame(number, info, [image for image, _ in drawn])
 
 
 def _rounded(values: Any, digits: int) -> list:

@@ -32,19 +32,6 @@ class CollectError(Failure):
     """A set that cannot be rendered or gone on with; the message says why and what to do."""
 
 
-@dataclass(frozen=True)
-class Counts:
-    """Pictures: held, wanted when nothing is skipped, and lost with skipped frames."""
-
-    held: int
-    wanted: int
-    skipped: int
-
-    @property
-    def left(self) -> int:
-        return max(0, self.wanted - self.held - self.skipped)
-
-
 @dataclass
 class RenderFolder:
     """held: race number -> frames; skipped: race number -> {frame: why}."""
@@ -92,15 +79,18 @@ class RenderFolder:
                 f"{self.root}: was begun with other versions ({'; '.join(changed)}); choose a new folder"
             )
 
-    def look(self, retry: bool = False) -> None:
-        """Find out what is held and skipped; pictures of frames without info are removed. retry: forget all skips."""
+    def look(self, replay: str | Path | None = None, retry: bool = False) -> None:
+        """Find out what is held and skipped; pictures of frames without info are removed.
+
+        replay: the manifest of another run, whose skips are repeated. retry: forget all other skips.
+        """
         self.held.clear()
         self.skipped.clear()
-        for split in self.splits:
+        for split in self.recipes:
             folder = self.of(split)
             folder.mkdir(exist_ok=True)
-            names = os.listdir(folder)
-            infos = {name.removesuffix(INFO_SUFFIX) for name in names if _is_info(name)}
+            names = [name for name in os.listdir(folder) if not name.startswith(".") or name.endswith(".part")]
+            infos = {name.removesuffix(INFO_SUFFIX) for name in names if name.endswith(INFO_SUFFIX)}
             for frame_id in infos:
                 self.held[int(frame_id[:4], 16)].add(int(frame_id[4:], 16))
             for name in names:
@@ -111,6 +101,8 @@ class RenderFolder:
             self.forget_skips()
         else:
             self._read_skips()
+        if replay:
+            self._replay(Path(replay))
 
     def _read_skips(self) -> None:
         recorded = {int(race["number"], 16): race["skipped"] for race in read_json(self.root / MANIFEST)["races"]}
@@ -125,7 +117,7 @@ class RenderFolder:
         """From now on only what the manifest says counts as skipped."""
         shutil.rmtree(self.root / _STATE, ignore_errors=True)
 
-    def replay(self, manifest: Path) -> None:
+    def _replay(self, manifest: Path) -> None:
         """Skip what another run of the same recipe has skipped; remove it where it is held. Raises CollectError."""
         other = read_json(manifest, "give the manifest.json of a rendered set")
         if changes := self._differences(other):
@@ -139,10 +131,6 @@ class RenderFolder:
                     self.held[number].remove(int(frame))
                     remove_frame(self.of(splits[number]), f"{number:04x}{int(frame):02x}")
 
-    @property
-    def splits(self) -> list[str]:
-        return list(self.recipes)
-
     def of(self, split: str) -> Path:
         return self.root if split == FLAT_SPLIT else self.root / split
 
@@ -153,18 +141,6 @@ class RenderFolder:
     def is_done(self, race: PlannedRace) -> bool:
         return len(self.held[race.number]) + len(self.skipped[race.number]) >= race.plan.frames
 
-    def counts(self) -> Counts:
-        """As the files are now, whoever writes them."""
-        views = {f"{race.number:04x}": race.plan.views for race in self.races}
-        names = [name for split in self.splits for name in os.listdir(self.of(split)) if _is_info(name)]
-        skipped = {f"{number:04x}": len(frames) for number, frames in self.skipped.items()}
-        skipped |= {state.stem: len(read_json(state)) for state in (self.root / _STATE).glob("*.json")}
-        return Counts(
-            held=sum(views.get(name[:4], 0) for name in names),
-            wanted=sum(race.plan.frames * race.plan.views for race in self.races),
-            skipped=sum(n * views[number] for number, n in skipped.items()),
-        )
-
     def write_manifest(self) -> dict[str, Any]:
         """Recipe, versions, every race, and hashes of the truth: of info files in the order of their ids."""
         overall, rows = hashlib.sha256(), []
@@ -174,7 +150,19 @@ class RenderFolder:
                 truth = (self.of(race.split) / f"{race.frame_id(frame)}{INFO_SUFFIX}").read_bytes()
                 own.update(truth)
                 overall.update(truth)
-            rows.append(self._row(race) | {"truth_sha256": own.hexdigest()})
+            rows.append(
+                {
+                    "number": f"{race.number:04x}",
+                    "split": race.split,
+                    "seed": race.plan.seed,
+                    "track": race.plan.track,
+                    "reverse": race.plan.reverse,
+                    "karts": list(race.plan.karts),
+                    "frames": sorted(self.held[race.number]),
+                    "skipped": {str(frame): why for frame, why in sorted(self.skipped[race.number].items())},
+                    "truth_sha256": own.hexdigest(),
+                }
+            )
         manifest = {
             "recipe": as_json(self.recipes),
             "versions": self.versions,
@@ -187,19 +175,6 @@ class RenderFolder:
         }
         write_json(self.root / MANIFEST, manifest)
         return manifest
-
-    def _row(self, race: PlannedRace) -> dict[str, Any]:
-        skipped = self.skipped[race.number]
-        return {
-            "number": f"{race.number:04x}",
-            "split": race.split,
-            "seed": race.plan.seed,
-            "track": race.plan.track,
-            "reverse": race.plan.reverse,
-            "karts": list(race.plan.karts),
-            "frames": sorted(self.held[race.number]),
-            "skipped": {str(frame): skipped[frame] for frame in sorted(skipped)},
-        }
 
     def _differences(self, manifest: dict[str, Any]) -> str:
         """What a manifest's recipe has otherwise; settings that it does not name have their defaults."""
@@ -216,10 +191,6 @@ class RenderFolder:
             for name, value in now[split].items()
             if before[split][name] != value
         )
-
-
-def _is_info(name: str) -> bool:
-    return name.endswith(INFO_SUFFIX) and name[0] != "."
 
 
 def package_version(package: str) -> str:

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-BOX_FRAME = (600, 400)
-"""Width and height in pixels of the frame in which boxes are given, whatever the picture's size."""
-KART_CLASS = 1
+from stkvlm_lib.data.frames import BOX_FRAME
+
 LEAST_PIXELS = 6
 """A kart with fewer visible pixels of the drawn picture counts as hidden; a sliver of a near kart does not."""
 SLACK_LOW, SLACK_HIGH = (0.12, 0.30, 0.12), (0.12, 0.12, 0.12)
@@ -61,11 +60,10 @@ def see_karts(
     `view`, `projection` and each of `poses`: 4x4 for row vectors. The depths: (H, W) in 0..1 as OpenGL stores them.
     """
     height, width = depth.shape
-    is_kart = depth < depth_without_karts
     metres = view_depth(depth, projection)
     owner = np.full(depth.shape, -1, dtype=np.int16)
     closeness = np.full(depth.shape, np.inf, dtype=np.float32)
-    seen = []
+    candidates = []
     for kart, (pose, extent) in enumerate(zip(poses, extents, strict=True)):
         reach = Extent(tuple(np.subtract(extent.low, SLACK_LOW)), tuple(np.add(extent.high, SLACK_HIGH)))
         raw, widest = (project_extent(view, projection, pose, box) for box in (extent, reach))
@@ -73,32 +71,35 @@ def see_karts(
         if raw is None or crop is None:
             continue
         rays, origin = _rays_in_kart(view, projection, pose, crop, width, height)
-        _claim(kart, rays, origin, reach, crop, metres, is_kart, owner, closeness)
-        seen.append((kart, raw, crop, rays, origin))
-    return [
-        _describe(kart, raw, crop, rays, origin, view, poses[kart], extents[kart], metres, owner)
-        for kart, raw, crop, rays, origin in seen
-    ]
+        x1, y1, x2, y2 = crop
+        part = np.s_[y1:y2, x1:x2]
+        rows, columns = np.nonzero(depth[part] < depth_without_karts[part])
+        away = _away(origin + rays[rows, columns] * metres[part][rows, columns][:, None], reach)
+        better = away < closeness[part][rows, columns]
+        owner[part][rows[better], columns[better]] = kart
+        closeness[part][rows[better], columns[better]] = away[better]
+        candidates.append((kart, raw, crop, rays, origin))
+    seen = []
+    for kart, raw, (x1, y1, x2, y2), rays, origin in candidates:  # only now each pixel has its last owner
+        own, extent = owner[y1:y2, x1:x2] == kart, extents[kart]
+        centre = np.append((np.array(extent.low) + np.array(extent.high)) / 2, 1.0) @ poses[kart] @ view
+        seen.append(
+            KartInView(
+                kart=kart,
+                box=box_of_pixels(own, x1, y1, width, height),
+                box_raw=raw,
+                visible=_visible_share(own, rays, origin, extent, metres[y1:y2, x1:x2]),
+                pixels=int(own.sum()),
+                distance=float(np.linalg.norm(centre[:3])),
+                in_image=share_in_image(raw),
+            )
+        )
+    return seen
 
 
 def view_depth(depth: np.ndarray, projection: np.ndarray) -> np.ndarray:
     """Metres along the view's axis for each pixel, from OpenGL's depth (0..1). (H, W)"""
     return projection[3, 2] / ((2.0 * depth.astype(np.float64) - 1.0) - projection[2, 2])
-
-
-def kart_points(
-    view: np.ndarray, projection: np.ndarray, pose: np.ndarray, depth: np.ndarray, depth_without_karts: np.ndarray
-) -> np.ndarray:
-    """The points behind all kart pixels of a picture, in the coordinates of the kart with that pose. (n, 3), metres."""
-    height, width = depth.shape
-    rays, origin = _rays_in_kart(view, projection, pose, (0, 0, width, height), width, height)
-    is_kart = depth < depth_without_karts
-    return origin + rays[is_kart] * view_depth(depth, projection)[is_kart][:, None]
-
-
-def near_plane(projection: np.ndarray) -> float:
-    """Metres along the view's axis where drawing begins: OpenGL's depth 0."""
-    return float(view_depth(np.zeros(1), projection)[0])
 
 
 def project_extent(
@@ -112,7 +113,7 @@ def project_extent(
     corners = np.array([[x, y, z, 1.0] for x in (0, 1) for y in (0, 1) for z in (0, 1)])
     corners[:, :3] = low + corners[:, :3] * (high - low)
     seen = corners @ pose @ view
-    near = near_plane(projection)
+    near = view_depth(np.zeros(1), projection)[0]  # where drawing begins: depth 0
     points = list(seen[seen[:, 2] >= near])
     for a in range(8):
         for b in (a | 1, a | 2, a | 4):
@@ -180,57 +181,11 @@ def _rays_in_kart(
     return rays, to_kart[3, :3]
 
 
-def _claim(
-    kart: int,
-    rays: np.ndarray,
-    origin: np.ndarray,
-    extent: Extent,
-    crop: tuple[int, int, int, int],
-    metres: np.ndarray,
-    is_kart: np.ndarray,
-    owner: np.ndarray,
-    closeness: np.ndarray,
-) -> None:
-    """Give the kart every kart pixel of its crop that lies in its extent and closer to its centre than to another's."""
-    x1, y1, x2, y2 = crop
-    part = np.s_[y1:y2, x1:x2]
-    rows, columns = np.nonzero(is_kart[part])
-    points = origin + rays[rows, columns] * metres[part][rows, columns][:, None]
+def _away(points: np.ndarray, extent: Extent) -> np.ndarray:
+    """How far points (n, 3) are from an extent's centre, in halves of its sides; infinite outside of it."""
     low, high = np.array(extent.low), np.array(extent.high)
     offsets = (points - (low + high) / 2) / ((high - low) / 2)
-    inside, away = (np.abs(offsets) <= 1).all(axis=1), np.linalg.norm(offsets, axis=1)
-    better = inside & (away < closeness[part][rows, columns])
-    owner[part][rows[better], columns[better]] = kart
-    closeness[part][rows[better], columns[better]] = away[better]
-
-
-def _describe(
-    kart: int,
-    raw: tuple[float, float, float, float],
-    crop: tuple[int, int, int, int],
-    rays: np.ndarray,
-    origin: np.ndarray,
-    view: np.ndarray,
-    pose: np.ndarray,
-    extent: Extent,
-    metres: np.ndarray,
-    owner: np.ndarray,
-) -> KartInView:
-    x1, y1, x2, y2 = crop
-    height, width = metres.shape
-    part = np.s_[y1:y2, x1:x2]
-    own = owner[part] == kart
-    pixels = int(own.sum())
-    centre = np.append((np.array(extent.low) + np.array(extent.high)) / 2, 1.0) @ pose @ view
-    return KartInView(
-        kart=kart,
-        box=box_of_pixels(own, x1, y1, width, height),
-        box_raw=raw,
-        visible=_visible_share(own, rays, origin, extent, metres[part]),
-        pixels=pixels,
-        distance=float(np.linalg.norm(centre[:3])),
-        in_image=share_in_image(raw),
-    )
+    return np.where((np.abs(offsets) <= 1).all(axis=1), np.linalg.norm(offsets, axis=1), np.inf)
 
 
 def _visible_share(own: np.ndarray, rays: np.ndarray, origin: np.ndarray, extent: Extent, metres: np.ndarray) -> float:

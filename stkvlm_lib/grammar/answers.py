@@ -31,7 +31,8 @@ def in_view_or_not(scene: Scene, pick: Pick) -> Iterator[Subject]:
     seen = {kart.name for kart in scene.detected}
     racing = set(scene.line_up) - seen
     elsewhere = set(KARTS) - set(scene.line_up) - set(COURSE_ONLY_KARTS)
-    piles = [sorted(names, key=lambda name: (pick(2**32, "absent", name), name)) for names in (racing, elsewhere)]
+    # sorted first: where `pick` draws from a generator, the order of a set would change with each process
+    piles = [sorted(sorted(names), key=lambda name: pick(2**32, "absent", name)) for names in (racing, elsewhere)]
     first = pick(2, "first pile")
     drawn = [(rank, (pile + first) % 2, name) for pile, names in enumerate(piles) for rank, name in enumerate(names)]
     for _, _, name in sorted(drawn)[: len(scene.karts)]:

@@ -11,9 +11,6 @@ from stkvlm_lib.grammar.spelling import one_word, plain
 
 COURSE, EXTENDED = "course", "extended"
 """Groups of families: the course's ten, and those beside them."""
-EGO_REASONS = (Reason.NO_KART, Reason.EGO_UNCLEAR, Reason.EGO_TIED, Reason.EGO_NOT_FOLLOWED)
-ANY_FAMILY = (Reason.UNCLEAR, Reason.SAME_NAME, Reason.UNKNOWN, Reason.ABSENT, Reason.ITSELF)
-"""Reasons for which every family may decline a question."""
 
 Subject = tuple[Kart, ...]
 Pick = Callable[..., int]
@@ -55,7 +52,7 @@ class Family:
     template: the wording of the files; paraphrases: others, the last of which is held out from training. `{kart}`
     (or `{a}` and `{b}`) stands for the name of a kart asked about.
     answers: every answer it may give. answer: (scene, *karts asked about) -> one of them, or the reason for none.
-    declines: the reasons that `answer` gives. subjects: (scene, pick) -> the karts to ask about, a tuple a question.
+    subjects: (scene, pick) -> the karts to ask about, a tuple a question.
     needs_ego: it is asked only where there is an ego kart, and never about that kart by name.
     asks_absent: it may be asked about a kart that is not in view.
     """
@@ -65,7 +62,6 @@ class Family:
     paraphrases: tuple[str, ...]
     answers: tuple[str, ...]
     answer: Callable[..., str | Reason]
-    declines: tuple[Reason, ...] = ()
     subjects: Callable[[Scene, Pick], Iterable[Subject]] = nobody
     needs_ego: bool = False
     asks_absent: bool = False
@@ -80,19 +76,10 @@ class Family:
         """The number of the wording that training never draws."""
         return len(self.paraphrases)
 
-    @property
-    def reasons(self) -> tuple[Reason, ...]:
-        """Every reason for which it may decline."""
-        return tuple(dict.fromkeys((*(EGO_REASONS if self.needs_ego else ()), *self.declines, *ANY_FAMILY)))
-
     @cached_property
     def slots(self) -> tuple[str, ...]:
         """Names of the places for karts in its wordings: () or (kart,) or (a, b)."""
         return tuple(re.findall(r"\{(\w+)\}", self.template))
-
-    @property
-    def about_kart(self) -> bool:
-        return bool(self.slots)
 
     @cached_property
     def patterns(self) -> tuple[re.Pattern, ...]:
@@ -121,9 +108,13 @@ class Family:
             return Reason.SAME_NAME
         if not scene.rules.declines:
             return self.answer(scene, *subject)
-        return self._doubt(scene, subject) or self._closed(self.answer(scene, *subject))
+        if doubt := self._doubt(scene, subject):
+            return doubt
+        answer = self.answer(scene, *subject)
+        return answer if isinstance(answer, Reason) or answer in self.answers else Reason.UNKNOWN
 
     def _doubt(self, scene: Scene, subject: Subject) -> Reason | None:
+        """Why the strict rules do not let a question about these karts be asked at all."""
         names = [kart.name for kart in subject]
         if any(kart in scene.unclear or kart in scene.specks for kart in subject):
             return Reason.UNCLEAR
@@ -132,9 +123,6 @@ class Family:
         if len(set(names)) < len(names) or (self.needs_ego and scene.ego in subject):
             return Reason.ITSELF
         return None
-
-    def _closed(self, answer: str | Reason) -> str | Reason:
-        return answer if isinstance(answer, Reason) or answer in self.answers else Reason.UNKNOWN
 
     def ask(self, scene: Scene, key: str, seed: int, held_out: bool = False) -> Iterator[Asked | Declined]:
         """Every question of this family about a scene, each in one wording, and what it declines.

@@ -6,6 +6,7 @@ pictures are laid over each other: pixels that stay the same from track to track
 
 from collections import defaultdict
 from collections.abc import Iterable
+from colorsys import rgb_to_hsv
 from dataclasses import dataclass
 from math import ceil
 
@@ -157,17 +158,12 @@ def clear_colour(shares: dict[str, float]) -> str | None:
 
 def colour_name(red: float, green: float, blue: float) -> str:
     """The basic colour term (or turquoise) of an RGB colour of 0..255, by its hue, saturation and brightness."""
-    most, least = max(red, green, blue), min(red, green, blue)
+    hue, saturation, most = rgb_to_hsv(red, green, blue)
+    hue = round(360 * hue, 9)  # so that a hue on a bound below stands on it
     if most < _DARK:
         return "black"
-    if most - least < _SATURATED * most:
+    if saturation < _SATURATED:
         return "white" if most > _LIGHT else "grey"
-    if most == red:
-        hue = 60 * (green - blue) / (most - least) % 360
-    elif most == green:
-        hue = 60 * (blue - red) / (most - least) + 120
-    else:
-        hue = 60 * (red - green) / (most - least) + 240
     low, high, dark = _BROWN
     if low <= hue <= high and most < dark:
         return "brown"

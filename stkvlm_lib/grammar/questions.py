@@ -20,7 +20,6 @@ OTHER = "other"
 
 _COUNTS = tuple(str(n) for n in range(1, 11))
 _YES_NO = ("yes", "no")
-_DEPTH_REASONS = (Reason.LEVEL, Reason.DEPTH_DOUBT)
 _FAMILIES = (
     Family(
         "ego",
@@ -37,7 +36,6 @@ _FAMILIES = (
         ("How many karts are in view?", "What is the number of karts in the picture?", "How many karts can you see?"),
         _COUNTS,
         answers.count,
-        (Reason.NO_KART,),
         group=COURSE,
     ),
     Family(
@@ -58,7 +56,6 @@ _FAMILIES = (
         ),
         ("left", "right"),
         answers.left_right,
-        (Reason.LEVEL,),
         answers.others,
         needs_ego=True,
         group=COURSE,
@@ -73,7 +70,6 @@ _FAMILIES = (
         ),
         ("front", "back"),
         answers.front_back,
-        _DEPTH_REASONS,
         answers.others,
         needs_ego=True,
         group=COURSE,
@@ -88,7 +84,6 @@ _FAMILIES = (
         ),
         ("front and left", "front and right", "back and left", "back and right"),
         answers.where,
-        _DEPTH_REASONS,
         answers.others,
         needs_ego=True,
         group=COURSE,
@@ -104,15 +99,14 @@ _FAMILIES = (
             ),
             _COUNTS[:9],
             answers.count_where(relation, value),
-            (*reasons, Reason.NONE),
             needs_ego=True,
             group=COURSE,
         )
-        for name, place, relation, value, reasons in (
-            ("count_left", "to the left of", answers.left_right, "left", (Reason.LEVEL,)),
-            ("count_right", "to the right of", answers.left_right, "right", (Reason.LEVEL,)),
-            ("count_front", "in front of", answers.front_back, "front", _DEPTH_REASONS),
-            ("count_behind", "behind", answers.front_back, "back", _DEPTH_REASONS),
+        for name, place, relation, value in (
+            ("count_left", "to the left of", answers.left_right, "left"),
+            ("count_right", "to the right of", answers.left_right, "right"),
+            ("count_front", "in front of", answers.front_back, "front"),
+            ("count_behind", "behind", answers.front_back, "back"),
         )
     ),
     Family(
@@ -125,7 +119,6 @@ _FAMILIES = (
         ),
         COLOURS,
         lambda scene: answers.colour(scene.ego),
-        (Reason.NO_COLOUR,),
         needs_ego=True,
     ),
     Family(
@@ -134,7 +127,6 @@ _FAMILIES = (
         ("Which colour does {kart} have?", "What is the colour of {kart}?", "Name the colour of {kart}."),
         COLOURS,
         lambda scene, kart: answers.colour(kart),
-        (Reason.NO_COLOUR,),
         answers.each,
     ),
     Family(
@@ -156,7 +148,6 @@ _FAMILIES = (
         ),
         tuple(KARTS),
         answers.nearest,
-        (Reason.TOO_FEW, Reason.EQUALLY_FAR),
         needs_ego=True,
     ),
     Family(
@@ -169,7 +160,6 @@ _FAMILIES = (
         ),
         tuple(KARTS),
         answers.farthest,
-        (Reason.TOO_FEW, Reason.EQUALLY_FAR),
     ),
     *(
         Family(
@@ -182,7 +172,6 @@ _FAMILIES = (
             ),
             tuple(KARTS),
             answers.outermost(value, opposite),
-            (Reason.TOO_FEW, Reason.LEVEL),
         )
         for value, opposite in (("left", "right"), ("right", "left"))
     ),
@@ -196,7 +185,6 @@ _FAMILIES = (
         ),
         tuple(KARTS),
         answers.directly_front,
-        (Reason.NONE, Reason.EQUALLY_FAR, Reason.ASIDE, *_DEPTH_REASONS),
         needs_ego=True,
     ),
     Family(
@@ -209,7 +197,6 @@ _FAMILIES = (
         ),
         ("left", "right", "equal"),
         answers.more_side,
-        (Reason.LEVEL, Reason.NONE),
         needs_ego=True,
     ),
     Family(
@@ -218,7 +205,6 @@ _FAMILIES = (
         ("Is {a} left of {b}?", "Is {a} farther to the left than {b}?", "Does {a} stand to the left of {b}?"),
         _YES_NO,
         answers.left_of,
-        (Reason.LEVEL,),
         answers.pairs,
     ),
     Family(
@@ -227,7 +213,6 @@ _FAMILIES = (
         ("Is {a} nearer than {b}?", "Is {a} closer to the camera than {b}?", "Does {a} drive nearer to us than {b}?"),
         _YES_NO,
         answers.nearer,
-        (Reason.EQUALLY_FAR,),
         answers.pairs,
     ),
 )

@@ -9,9 +9,9 @@ import json
 import random
 import re
 import string
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 
@@ -30,6 +30,7 @@ POLITE = "please"
 _LANGUAGE = Path(__file__).with_name("wordings.json")
 _TEST_WORDINGS = Path(__file__).with_name("test_wordings.json")
 _TOKEN = re.compile(r"[()|]|<\w+>|[^()|<>]+")
+Pieces = tuple["str | tuple[str, ...]", ...]
 _MISSPELT = 0.12
 """Share of the wordings with a slip of the keyboard."""
 _FIXED = 0.15
@@ -41,64 +42,34 @@ class GrammarError(ValueError):
     """A pattern that cannot be read; the message shows it."""
 
 
-@dataclass(frozen=True)
-class Pattern:
-    """A pattern read: pieces in order; a piece is a text, the name of a part, or a choice of patterns."""
-
-    pieces: tuple["str | Part | tuple[Pattern, ...]", ...]
-
-    def draw(self, rng: random.Random, parts: Callable[[str, random.Random], str]) -> str:
-        """One of its texts, spaces not yet in order. parts: (name, rng) -> the text of a part."""
-        said = []
-        for piece in self.pieces:
-            if isinstance(piece, Part):
-                said.append(parts(piece.name, rng))
-            else:
-                said.append(piece if isinstance(piece, str) else rng.choice(piece).draw(rng, parts))
-        return "".join(said)
-
-
-@dataclass(frozen=True)
-class Part:
-    """A place that one text of a list takes."""
-
-    name: str
-
-
 @cache
-def read_pattern(text: str) -> Pattern:
-    """Raises GrammarError for unbalanced brackets and stray signs."""
+def read_pattern(text: str) -> Pieces:
+    """The pieces of a pattern in order: a text, `<part>`, or a choice as a tuple of patterns.
+
+    Raises GrammarError for unbalanced brackets and stray signs.
+    """
     tokens = _TOKEN.findall(text)
     if "".join(tokens) != text:
         raise GrammarError(f"{text!r}: `<` and `>` stand around the name of a part alone")
-    pattern, rest = _sequence(tokens, text)
-    if rest:
-        raise GrammarError(f"{text!r}: a choice stands in brackets, as (a|b); `{rest[0]}` is too many")
-    return pattern
-
-
-def _sequence(tokens: list[str], text: str) -> tuple[Pattern, list[str]]:
-    pieces: list[str | Part | tuple[Pattern, ...]] = []
-    while tokens and tokens[0] not in ("|", ")"):
-        token, *tokens = tokens
-        if token == "(":
-            choice, tokens = _choice(tokens, text)
-            pieces.append(choice)
+    pieces: list[str | tuple[str, ...]] = []
+    options, depth = [""], 0
+    for token in tokens:
+        depth += (token == "(") - (token == ")")
+        if depth < 0 or (depth == 0 and token == "|"):
+            raise GrammarError(f"{text!r}: a choice stands in brackets, as (a|b); `{token}` is too many")
+        if depth == 0 and token == ")":
+            pieces.append(tuple(options))
+        elif depth == 0:
+            pieces.append(token)
+        elif depth == 1 and token == "(":
+            options = [""]
+        elif depth == 1 and token == "|":
+            options.append("")
         else:
-            pieces.append(Part(token[1:-1]) if token[0] == "<" else token)
-    return Pattern(tuple(pieces)), tokens
-
-
-def _choice(tokens: list[str], text: str) -> tuple[tuple[Pattern, ...], list[str]]:
-    options = []
-    while True:
-        option, tokens = _sequence(tokens, text)
-        options.append(option)
-        if not tokens:
-            raise GrammarError(f"{text!r}: a bracket is not closed")
-        sign, *tokens = tokens
-        if sign == ")":
-            return tuple(options), tokens
+            options[-1] += token
+    if depth:
+        raise GrammarError(f"{text!r}: a bracket is not closed")
+    return tuple(pieces)
 
 
 class Language:
@@ -107,10 +78,6 @@ class Language:
     def __init__(self, data: dict, words: Sequence[str] = ()):
         self._data = data
         self._words = tuple(words)
-
-    @cached_property
-    def parts(self) -> dict[str, tuple[Pattern, ...]]:
-        return {name: tuple(map(read_pattern, texts)) for name, texts in self._data["parts"].items()}
 
     def patterns(self, family: str) -> list[str]:
         """The patterns of a family, or of what is `unknown`."""
@@ -138,7 +105,9 @@ class Language:
             if kind < 0.5:
                 said = self._say(rng.choice(self.patterns(UNKNOWN)), rng).replace("{kart}", rng.choice(KARTS))
             elif kind < 0.75 or not absent:
-                said = self._about(rng.choice([*named, "in_view"]), self._stranger(rng), rng)
+                said = self._about(
+                    rng.choice([*named, "in_view"]), self._say(rng.choice(self._data["unknown"]["name"]), rng), rng
+                )
             else:
                 said = self._about(rng.choice(named), rng.choice(absent), rng)
             if not is_kept_back(said := plain(_spaced(said))):
@@ -151,24 +120,29 @@ class Language:
         names = {slot: rng.choice(KARTS) for slot in slots} | {rng.choice(slots): "_".join(name.split())}
         return fill(self.draw(family, rng), names)
 
-    def _stranger(self, rng: random.Random) -> str:
-        return self._say(rng.choice(self._data["unknown"]["name"]), rng)
-
     def _say(self, text: str, rng: random.Random) -> str:
-        return read_pattern(text).draw(rng, self._part)
+        """One of the texts of a pattern, spaces not yet in order."""
+        said = []
+        for piece in read_pattern(text):
+            if isinstance(piece, tuple):
+                said.append(self._say(rng.choice(piece), rng))
+            else:
+                said.append(self._part(piece[1:-1], rng) if piece[0] == "<" else piece)
+        return "".join(said)
 
     def _part(self, name: str, rng: random.Random) -> str:
-        if name in self.parts:
-            return rng.choice(self.parts[name]).draw(rng, self._part)
+        parts, unknown = self._data["parts"], self._data.get("unknown", {})
+        if name in parts:
+            return self._say(rng.choice(parts[name]), rng)
         if name == "word":
-            return rng.choice(self._words or tuple(self._data["unknown"]["script"]))
+            return rng.choice(self._words or tuple(unknown["script"]))
         if name == "number":
             return str(rng.randrange(1, 100))
         if name in ("letters", "letter"):
             return "".join(rng.choices(string.ascii_lowercase, k=rng.randint(2, 9) if name == "letters" else 1))
         if name in ("name", "script", "scripts"):
-            return self._say(rng.choice(self._data["unknown"][name.removesuffix("s")]), rng)
-        raise GrammarError(f"<{name}>: there is no such part; valid ones are {', '.join(self.parts)}")
+            return self._say(rng.choice(unknown[name.removesuffix("s")]), rng)
+        raise GrammarError(f"<{name}>: there is no such part; valid ones are {', '.join(parts)}")
 
     def vocabulary(self) -> Iterator[str]:
         """Every word of its patterns."""
@@ -207,11 +181,10 @@ def ask_worded(scene: Scene, n: int, rng: random.Random) -> list[Worded]:
     subjects = {family.name: _subjects(family, scene, rng) for family in families}
     while len(asked) < n and any(subjects.values()):
         for family in families:
-            found = next((told for told in map(_answered(family, scene), _taken(subjects[family.name])) if told), None)
+            found = _next_answered(family, scene, subjects[family.name])
             if found and len(asked) < n:
                 names, answer = found
-                wording = _wording(family, rng)
-                question = fill(wording, dict(zip(family.slots, names, strict=True)))
+                question = fill(_wording(family, rng), dict(zip(family.slots, names, strict=True)))
                 asked[family.name, *names] = Worded(family.name, names, question, answer)
     return list(asked.values())
 
@@ -231,17 +204,14 @@ def _subjects(family: Family, scene: Scene, rng: random.Random) -> list[Subject]
     return found
 
 
-def _taken(subjects: list[Subject]) -> Iterator[Subject]:
+def _next_answered(family: Family, scene: Scene, subjects: list[Subject]) -> tuple[tuple[str, ...], str] | None:
+    """Names of the karts asked about, and the answer, of the last subject that has one; it and those after it go."""
     while subjects:
-        yield subjects.pop()
-
-
-def _answered(family: Family, scene: Scene) -> Callable[[Subject], tuple[tuple[str, ...], str] | None]:
-    def answer(subject: Subject) -> tuple[tuple[str, ...], str] | None:
-        told = family.answer_about(scene, subject)
-        return None if isinstance(told, Reason) else (tuple(one_word(kart.name) for kart in subject), told)
-
-    return answer
+        subject = subjects.pop()
+        answer = family.answer_about(scene, subject)
+        if not isinstance(answer, Reason):
+            return tuple(one_word(kart.name) for kart in subject), answer
+    return None
 
 
 def _wording(family: Family, rng: random.Random) -> str:

@@ -99,16 +99,12 @@ def _word_guesser(train: Asked, questions: Iterable[str]) -> dict[str, str]:
     asked = sorted(questions)
     if len(set(answers)) == 1:
         return dict.fromkeys(asked, answers[0])
-    words, model = _classifier()
-    with catch_warnings():
-        simplefilter("ignore", UserWarning)  # each pair stands here once, with its weight: too few, it thinks
-        model.fit(words.fit_transform(wordings), answers, sample_weight=[counts[pair] for pair in pairs])
-    return dict(zip(asked, map(str, model.predict(words.transform(asked))), strict=True))
-
-
-def _classifier():
     from sklearn.feature_extraction.text import CountVectorizer  # takes a second to import, and only this needs it
     from sklearn.linear_model import LogisticRegression
 
     words = CountVectorizer(token_pattern=r"\w+", binary=True, ngram_range=(1, 2))
-    return words, LogisticRegression(max_iter=1000)
+    model = LogisticRegression(max_iter=1000)
+    with catch_warnings():
+        simplefilter("ignore", UserWarning)  # each pair stands here once, with its weight: too few, it thinks
+        model.fit(words.fit_transform(wordings), answers, sample_weight=[counts[pair] for pair in pairs])
+    return dict(zip(asked, map(str, model.predict(words.transform(asked))), strict=True))

@@ -6,7 +6,7 @@ one that guesses from the words has at most one right where the two answers diff
 what is level, or cannot be told from one of the two pictures, is no pair.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,7 +14,7 @@ from pathlib import Path
 from stkvlm_lib.data.frames import Frame, View
 from stkvlm_lib.files import read_rows
 from stkvlm_lib.grammar.families import Asked, pick
-from stkvlm_lib.grammar.questions import FAMILIES, answer, ask_extended, read_question
+from stkvlm_lib.grammar.questions import FAMILIES, answer, ask_extended
 from stkvlm_lib.grammar.scene import STRICT_RULES, Reason, Scene, mirror_box, read_scene
 from stkvlm_lib.grammar.spelling import plain
 
@@ -109,43 +109,33 @@ def _scene(view: View) -> Scene:
 
 
 def _pairs(kind: str, views: tuple[View, View], scenes: tuple[Scene, Scene], split: str, seed: int) -> list[Pair]:
-    """The pairs of two pictures, those that differ first; none when no answer differs."""
-    pairs = [
-        _pair(kind, views, question, (told, other), split)
-        for question, told in _asked(scenes[0], views[0], seed)
-        if not isinstance(other := answer(question, scenes[1]), Reason)
-    ]
-    differ = [pair for pair in pairs if pair[0].answer != pair[1].answer]
-    same = [pair for pair in pairs if pair[0].answer == pair[1].answer]
+    """The pairs of two pictures, asked in the families' templates, those that differ first; none when none differs."""
+    differ, same = [], []
+    for found in ask_extended(scenes[0], views[0].image_file, seed):
+        if not isinstance(found, Asked):
+            continue
+        family = FAMILIES[found.family]
+        _, names = family.read(plain(found.question))
+        question = family.write(0, names)
+        other = answer(question, scenes[1])
+        if isinstance(other, Reason):
+            continue
+        first, second = (
+            ContrastItem(
+                pair=f"{kind}:{views[0].image_file}:{question}",
+                kind=kind,
+                image_file=view.image_file,
+                mirrored=mirrored,
+                question=question,
+                answer=told,
+                family=family.name,
+                split=split,
+                race=view.frame.race,
+                track=view.frame.track,
+                rules=STRICT_RULES.name,
+            )
+            for view, told, mirrored in ((views[0], found.answer, False), (views[1], other, kind == MIRROR))
+        )
+        (same if found.answer == other else differ).append((first, second))
     drawn = pick(len(same), "same", seed, views[0].image_file) if same else 0
     return differ + same[drawn : drawn + 1] if differ else []
-
-
-def _asked(scene: Scene, view: View, seed: int) -> Iterator[tuple[str, str]]:
-    """Every question about a scene in its family's template, with its answer."""
-    for found in ask_extended(scene, view.image_file, seed):
-        if isinstance(found, Asked):
-            family = FAMILIES[found.family]
-            _, names = family.read(plain(found.question))
-            yield family.write(0, names), found.answer
-
-
-def _pair(kind: str, views: tuple[View, View], question: str, answers: tuple[str, str], split: str) -> Pair:
-    pair, family = f"{kind}:{views[0].image_file}:{question}", read_question(question)[0]
-    first, second = (
-        ContrastItem(
-            pair,
-            kind,
-            view.image_file,
-            kind == MIRROR and second,
-            question,
-            told,
-            family,
-            split,
-            view.frame.race,
-            view.frame.track,
-            STRICT_RULES.name,
-        )
-        for second, view, told in zip((False, True), views, answers, strict=True)
-    )
-    return first, second

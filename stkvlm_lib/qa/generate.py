@@ -8,10 +8,9 @@ same whatever the number of workers.
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
@@ -20,8 +19,8 @@ from stkvlm_lib.data.frames import FLAT_SPLIT, SPLITS, Frame, View
 from stkvlm_lib.files import whole_file, write_jsonl
 from stkvlm_lib.grammar.captions import Choice, multiple_choice
 from stkvlm_lib.grammar.families import Declined
-from stkvlm_lib.grammar.questions import ask_all, ask_extended
-from stkvlm_lib.grammar.scene import STRICT_RULES, Scene, read_scene
+from stkvlm_lib.grammar.questions import ask_extended
+from stkvlm_lib.grammar.scene import STRICT_RULES, read_scene
 from stkvlm_lib.parallel import Workers
 from stkvlm_lib.qa.balance import Candidates, rank
 from stkvlm_lib.qa.contrast import contrast_items
@@ -34,15 +33,15 @@ from stkvlm_lib.qa.qa_sets import (
     MULTIPLE_CHOICE,
     TRAIN,
     Composition,
-    Record,
+    course_item,
+    course_records,
+    make_record,
     ordered,
 )
 
 FRAMES_A_CHUNK = 20
 """What a worker is given at once: some thousand questions."""
 _encode = json.JSONEncoder(ensure_ascii=False).encode
-json_text = lru_cache(1 << 16)(_encode)
-"""A text as JSON; questions and answers repeat."""
 
 
 @dataclass(frozen=True)
@@ -156,69 +155,36 @@ def make_chunk(frames: Sequence[Frame], split: str, plan: Plan) -> Chunk:
     chunk = Chunk()
     for frame in frames:
         for view in frame.views:
-            course, write = read_scene(view), line_writer(view, split)
-            add_course(chunk, course, view, write)
-            scene = read_scene(view, rules=STRICT_RULES)
-            for found in ask_extended(scene, view.image_file, plan.seed, held_out=split != TRAIN):
+            add_course(chunk, view, split)
+            for found in ask_extended(
+                read_scene(view, rules=STRICT_RULES), view.image_file, plan.seed, held_out=split != TRAIN
+            ):
                 if isinstance(found, Declined):
                     chunk.declined[found.family, str(found.reason)] += 1
                     continue
+                record = make_record(
+                    view, found.question, found.answer, found.family, split, STRICT_RULES.name, found.wording
+                )
                 number = rank(plan.seed, view.image_file, found.question)
-                line = write(found.question, found.answer, found.family, scene.rules.name, found.wording)
-                chunk.extended.append((found.family, found.answer, number, line))
-            choices = multiple_choice(course, view.image_file, plan.seed)
-            chunk.choices += (_choice_item(view, choice) for choice in choices if isinstance(choice, Choice))
+                chunk.extended.append((found.family, found.answer, number, _encode(vars(record)) + "\n"))
+            for choice in multiple_choice(read_scene(view), view.image_file, plan.seed):
+                if isinstance(choice, Choice):
+                    named = {"candidates": choice.candidates, "correct_index": choice.correct_index}
+                    chunk.choices.append(_list_item({"image_file": view.image_file, **named}))
     return chunk
 
 
-def add_course(chunk: Chunk, scene: Scene, view: View, write: Callable[..., str]) -> None:
+def add_course(chunk: Chunk, view: View, split: str) -> None:
     """The ten forms about a view."""
-    image_file = json_text(view.image_file)
-    for family, question, answer in ask_all(scene):
-        asked, told = json_text(question), json_text(answer)
-        chunk.course_items.append(
-            f'  {{\n    "question": {asked},\n    "answer": {told},\n    "image_file": {image_file}\n  }}'
-        )
-        chunk.course_lines.append(write(question, answer, family, scene.rules.name, 0))
-        chunk.course[family, answer] += 1
+    for record in course_records(view, split):
+        chunk.course_items.append(_list_item(course_item(record)))
+        chunk.course_lines.append(_encode(vars(record)) + "\n")
+        chunk.course[record.family, record.answer] += 1
 
 
-def line_writer(view: View, split: str) -> Callable[..., str]:
-    """A function that writes a question about a view, its answer, family, rules and wording as the line of its record.
-
-    What is the same in all lines of a view is put into JSON once.
-    """
-    frame = view.frame
-    start, question_at, answer_at, family_at, view_at, rules_at, wording_at, end = _line_parts(
-        split, frame.race, frame.frame_id, frame.track
-    )
-    start = f"{start}{json_text(view.image_file)}{question_at}"
-    rules_at = f"{view_at}{view.index}{rules_at}"
-
-    def write(question: str, answer: str, family: str, rules: str, wording: int) -> str:
-        return (
-            f"{start}{json_text(question)}{answer_at}{json_text(answer)}{family_at}{json_text(family)}{rules_at}"
-            f"{json_text(rules)}{wording_at}{wording}{end}\n"
-        )
-
-    return write
-
-
-@lru_cache(64)
-def _line_parts(split: str, race: str, frame_id: str, track: str) -> list[str]:
-    """The line of a record, cut where its image file, question, answer, family, view, rules and wording stand."""
-    mark = "\x00"
-    blank = Record(mark, mark, mark, mark, split, race, frame_id, mark, track, rules=mark, wording=mark)
-    return _encode(vars(blank)).split(_encode(mark))
-
-
-def _choice_item(view: View, choice: Choice) -> str:
-    """An item of the multiple choice in the course's format."""
-    candidates = ",\n".join(f"      {json_text(candidate)}" for candidate in choice.candidates)
-    return (
-        f'  {{\n    "image_file": {json_text(view.image_file)},\n    "candidates": [\n{candidates}\n    ],\n'
-        f'    "correct_index": {choice.correct_index}\n  }}'
-    )
+def _list_item(value: dict) -> str:
+    """An object as it stands in a list that json.dumps(..., indent=2) writes."""
+    return "  " + json.dumps(value, ensure_ascii=False, indent=2).replace("\n", "\n  ")
 
 
 def _open(files: ExitStack, path: Path) -> IO[str]:

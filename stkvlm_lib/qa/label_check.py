@@ -9,8 +9,10 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from heapq import nsmallest
 from itertools import zip_longest
 from math import sqrt
+from operator import itemgetter
 from pathlib import Path
 
 from stkvlm_lib.files import read_rows
@@ -121,16 +123,9 @@ def draw_sample(qa_folder: Path, n: int, seed: int) -> list[Record]:
             pile = piles[record.family, record.rules]
             pile.append((pick(1 << 64, "labels", seed, record.image_file, record.question), record))
             if len(pile) > 2 * n:
-                _keep_first(pile, n)
-    for pile in piles.values():
-        _keep_first(pile, n)
-    turns = zip_longest(*(pile for _, pile in sorted(piles.items())))
+                pile[:] = nsmallest(n, pile, key=itemgetter(0))
+    turns = zip_longest(*(nsmallest(n, pile, key=itemgetter(0)) for _, pile in sorted(piles.items())))
     return [found[1] for turn in turns for found in turn if found][:n]
-
-
-def _keep_first(pile: list[tuple[int, Record]], n: int) -> None:
-    pile.sort(key=lambda found: found[0])
-    del pile[n:]
 
 
 def add_mark(path: str | Path, new: Mark) -> None:
@@ -139,15 +134,12 @@ def add_mark(path: str | Path, new: Mark) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     line = json.dumps(asdict(new), ensure_ascii=False) + "\n"
     with path.open("ab+") as file:
-        if file.tell() and not _ends_in_newline(file):
-            line = "\n" + line  # what a killed process left of its line must not swallow this one
+        if end := file.tell():
+            file.seek(end - 1)
+            if file.read(1) != b"\n":
+                line = "\n" + line  # what a killed process left of its line must not swallow this one
         os.write(file.fileno(), line.encode())
         os.fsync(file.fileno())
-
-
-def _ends_in_newline(file) -> bool:
-    file.seek(-1, os.SEEK_END)
-    return file.read(1) == b"\n"
 
 
 def read_marks(*paths: str | Path) -> list[Mark]:

@@ -11,7 +11,7 @@ from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.data.frames import View
 from stkvlm_lib.grammar.families import Family
 from stkvlm_lib.grammar.names import KARTS
-from stkvlm_lib.grammar.questions import FAMILIES, normalise
+from stkvlm_lib.grammar.questions import FAMILIES, in_order, normalise
 from stkvlm_lib.qa.qa_sets import Record
 
 IMPOSSIBLE = "the label is no answer of its family"
@@ -47,7 +47,7 @@ def _first(texts: Sequence[str]) -> str:
 
 def label_faults(records: Sequence[Record], folder: FrameSet) -> list[LabelFault]:
     """Labels that no answer of the family can be, contradictory and repeated questions, by family."""
-    return [*_impossible(records, folder), *_contradictory(records), *_repeated(records)]
+    return [*_impossible(records, folder), *_doubled(records)]
 
 
 def _impossible(records: Iterable[Record], folder: FrameSet) -> list[LabelFault]:
@@ -60,11 +60,11 @@ def _impossible(records: Iterable[Record], folder: FrameSet) -> list[LabelFault]
         LabelFault(
             IMPOSSIBLE,
             name,
-            counts.total(),
-            tuple(f"{label!r:.40} ({n})" for label, n in counts.most_common()),
+            labels[name].total(),
+            tuple(f"{label!r:.40} ({n})" for label, n in labels[name].most_common()),
             f"write one of: {_first(FAMILIES[name].answers)}",
         )
-        for name, counts in _in_order(labels)
+        for name in in_order(labels)
     ]
 
 
@@ -81,43 +81,24 @@ def _can_be(label: str, family: Family, view: View) -> bool:
     return counts and label in {str(n) for n in range(1, len(frame.karts) + 1)}
 
 
-def _contradictory(records: Iterable[Record]) -> list[LabelFault]:
+def _doubled(records: Iterable[Record]) -> list[LabelFault]:
+    """Questions that stand there more than once: with several labels, and with the same one again."""
     labels: dict[tuple[str, str, str], Counter[str]] = defaultdict(Counter)
     for record in records:
         labels[record.family, record.image_file, record.question][normalise(record.answer)] += 1
-    found: dict[str, list[tuple[str, Counter[str]]]] = defaultdict(list)
+    contradictory: dict[str, dict[str, int]] = defaultdict(dict)
+    repeated: dict[str, dict[str, int]] = defaultdict(dict)
     for (family, image_file, question), given in labels.items():
+        asked = f"{image_file}: {question}"
         if len(given) > 1:
-            found[family].append((f"{image_file}: {question} {' / '.join(given)}", given))
+            contradictory[family][f"{asked} {' / '.join(given)}"] = given.total()
+        if given.total() > len(given):
+            repeated[family][asked] = given.total() - len(given)
     return [
-        LabelFault(
-            CONTRADICTORY,
-            name,
-            sum(given.total() for _, given in asked),
-            tuple(text for text, _ in asked),
-            "keep the label that the picture shows",
+        LabelFault(fault, name, sum(found[name].values()), tuple(found[name]), remedy)
+        for fault, found, remedy in (
+            (CONTRADICTORY, contradictory, "keep the label that the picture shows"),
+            (REPEATED, repeated, "keep one, as each is scored"),
         )
-        for name, asked in _in_order(found)
+        for name in in_order(found)
     ]
-
-
-def _repeated(records: Iterable[Record]) -> list[LabelFault]:
-    times: Counter[tuple[str, str, str, str]] = Counter(
-        (record.family, record.image_file, record.question, normalise(record.answer)) for record in records
-    )
-    found: dict[str, list[tuple[str, int]]] = defaultdict(list)
-    for (family, image_file, question, _), n in times.items():
-        if n > 1:
-            found[family].append((f"{image_file}: {question}", n - 1))
-    return [
-        LabelFault(
-            REPEATED, name, sum(n for _, n in asked), tuple(text for text, _ in asked), "keep one, as each is scored"
-        )
-        for name, asked in _in_order(found)
-    ]
-
-
-def _in_order(by_family: dict) -> list[tuple]:
-    """By family in their fixed order, `other` last."""
-    known = list(FAMILIES)
-    return sorted(by_family.items(), key=lambda item: known.index(item[0]) if item[0] in known else len(known))

@@ -6,10 +6,10 @@ the left or not, on a 16x16 grid).
 """
 
 import hashlib
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -71,14 +71,20 @@ def check_leaks(splits: dict[str, Sequence[Frame]], workers: Workers | None = No
     Raises LeakError naming both places.
     """
     splits = {split: frames for split, frames in splits.items() if split != FLAT_SPLIT}
-    _check_home("race", ((f.race, s, f"frame {_place(f)}") for s, frames in splits.items() for f in frames))
-    _check_home("frame", ((_content(f), s, _place(f)) for s, frames in splits.items() for f in frames))
+    places = [
+        (frame, split, str(frame.folder / frame.frame_id)) for split, frames in splits.items() for frame in frames
+    ]
+    _check_home("race", ((frame.race, split, f"frame {place}") for frame, split, place in places))
+    _check_home("frame", ((_content(frame), split, place) for frame, split, place in places))
     views = {split: [view for frame in frames for view in frame.views] for split, frames in splits.items()}
-    hashes = {split: _hashes(shown, workers or Workers(), split) for split, shown in views.items()}
-    digests = {split: zip(hashes[split][0], shown, strict=True) for split, shown in views.items()}
-    _check_home("picture", ((digest, s, str(v.image_path)) for s, found in digests.items() for digest, v in found))
+    hashes: dict[str, np.ndarray] = {}
+    pictures = []
+    for split, shown in views.items():
+        digests, hashes[split] = _hashes(shown, workers or Workers(), split)
+        pictures += [(digest, split, str(view.image_path)) for digest, view in zip(digests, shown, strict=True)]
+    _check_home("picture", pictures)
     return [
-        _compare(first, views[first], hashes[first][1], second, views[second], hashes[second][1], show)
+        _compare(first, second, views, hashes, show)
         for first, second in combinations(splits, 2)
         if views[first] and views[second]
     ]
@@ -98,10 +104,6 @@ def _check_home(what: str, things: Iterable[tuple[str | None, str, str]]) -> Non
             )
 
 
-def _place(frame: Frame) -> str:
-    return f"{frame.folder / frame.frame_id}"
-
-
 def _content(frame: Frame) -> str | None:
     """A key of what a frame says, None where it shows no object and so cannot be told from others."""
     boxes = [[(d.class_id, d.object_id, d.box) for d in view.detections] for view in frame.views]
@@ -117,12 +119,11 @@ def _hashes(views: Sequence[View], workers: Workers, split: str) -> tuple[list[s
     return [digest for digest, _ in found], np.array([bits for _, bits in found], np.uint64).reshape(-1, BITS // 64)
 
 
-def _hash_files(paths: Sequence) -> list[tuple[str, np.ndarray]]:
-    return [(_digest(image), difference_hash(image)) for image in map(decode_image, paths)]
-
-
-def _digest(image: Image.Image) -> str:
-    return hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()
+def _hash_files(paths: Sequence[Path]) -> list[tuple[str, np.ndarray]]:
+    return [
+        (hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest(), difference_hash(image))
+        for image in map(decode_image, paths)
+    ]
 
 
 def difference_hash(image: Image.Image) -> np.ndarray:
@@ -132,35 +133,17 @@ def difference_hash(image: Image.Image) -> np.ndarray:
 
 
 def _compare(
-    first: str,
-    views: Sequence[View],
-    hashes: np.ndarray,
-    second: str,
-    others: Sequence[View],
-    theirs: np.ndarray,
-    n: int,
+    first: str, second: str, views: dict[str, list[View]], hashes: dict[str, np.ndarray], show: int
 ) -> Comparison:
-    nearest = [_nearest(row, hashes) for row in theirs]
-    pairs = [NearPair(bits, views[i], other) for (bits, i), other in zip(nearest, others, strict=True)]
-    bits = [bits for bits, _ in nearest]
-    closest = tuple(_apart(sorted(pairs, key=lambda pair: (pair.bits, pair.second.image_file)), n))
-    return Comparison(first, second, len(others), sum(b <= NEAR for b in bits), float(np.median(bits)), closest)
-
-
-def _nearest(row: np.ndarray, hashes: np.ndarray) -> tuple[int, int]:
-    """-> bits to the nearest of `hashes`, its index."""
-    bits = np.bitwise_count(hashes ^ row).sum(1, dtype=np.int64)
-    index = int(bits.argmin())
-    return int(bits[index]), index
-
-
-def _apart(pairs: Iterable[NearPair], n: int) -> Iterator[NearPair]:
-    """The first n pairs of different races: the views of one moment look alike and would fill the picture."""
-    seen: Counter = Counter()
-    for pair in pairs:
-        races = pair.first.frame.race, pair.second.frame.race
-        if not seen[races]:
-            yield pair
-        seen[races] += 1
-        if len(seen) == n:
-            return
+    pairs = []
+    for row, view in zip(hashes[second], views[second], strict=True):
+        differing = np.bitwise_count(hashes[first] ^ row).sum(1, dtype=np.int64)
+        nearest = int(differing.argmin())
+        pairs.append(NearPair(int(differing[nearest]), views[first][nearest], view))
+    bits = [pair.bits for pair in pairs]
+    # of other races each: the views of one moment look alike and would fill the picture
+    closest: dict[tuple[str, str], NearPair] = {}
+    for pair in sorted(pairs, key=lambda pair: (pair.bits, pair.second.image_file)):
+        closest.setdefault((pair.first.frame.race, pair.second.frame.race), pair)
+    shown = tuple(closest.values())[:show]
+    return Comparison(first, second, len(pairs), sum(n <= NEAR for n in bits), float(np.median(bits)), shown)

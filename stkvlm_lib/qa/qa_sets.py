@@ -6,15 +6,15 @@ the course rule; `<split>_extended.jsonl` all families in varied wordings under 
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 from typing import Any
 
 from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.data.frames import FLAT_SPLIT, SPLITS, View
-from stkvlm_lib.files import read_json_list, stream_rows, write_json, write_jsonl
-from stkvlm_lib.grammar.questions import COURSE_FAMILIES, FAMILIES, ask_all, family_of
+from stkvlm_lib.files import read_json_list, stream_rows
+from stkvlm_lib.grammar.questions import FAMILIES, ask_all, family_of
 from stkvlm_lib.grammar.scene import COURSE_RULES, read_scene
 
 CUSTOM_SPLIT = "custom"
@@ -67,21 +67,20 @@ def make_records(folder: FrameSet, split: str) -> list[Record]:
 def course_records(view: View, split: str) -> Iterator[Record]:
     """The ten forms about a view."""
     for family, question, answer in ask_all(read_scene(view)):
-        yield _record(view, question, answer, family, split)
+        yield make_record(view, question, answer, family, split)
 
 
-def _record(view: View, question: str, answer: str, family: str, split: str) -> Record:
-    frame = view.frame
-    return Record(view.image_file, question, answer, family, split, frame.race, frame.frame_id, view.index, frame.track)
+def make_record(
+    view: View, question: str, answer: str, family: str, split: str, rules: str = COURSE_RULES.name, wording: int = 0
+) -> Record:
+    """A question about a view, with where it comes from."""
+    frame, place = view.frame, (view.frame.frame_id, view.index, view.frame.track)
+    return Record(view.image_file, question, answer, family, split, frame.race, *place, rules, wording)
 
 
-def write_course_json(records: Iterable[Record], path: Path) -> None:
-    """The course's format: a JSON list of question, answer, image_file."""
-    write_json(path, [{"question": r.question, "answer": r.answer, "image_file": r.image_file} for r in records])
-
-
-def write_records(records: Iterable[Record], path: Path) -> None:
-    write_jsonl(path, map(asdict, records))
+def course_item(record: Record) -> dict[str, str]:
+    """A question as the course's files hold it."""
+    return {"question": record.question, "answer": record.answer, "image_file": record.image_file}
 
 
 def read_records(path: Path) -> list[Record]:
@@ -121,7 +120,7 @@ def _given_record(where: str, item: Any, folder: FrameSet) -> Record:
         raise QaError(f"{where} has no answer (a text or a number)")
     view = find_view(where, item["image_file"], folder)
     question = item["question"]
-    return _record(view, question, answer, family_of(question), CUSTOM_SPLIT)
+    return make_record(view, question, answer, family_of(question), CUSTOM_SPLIT)
 
 
 def find_view(where: str, image_file: str, folder: FrameSet) -> View:
@@ -159,12 +158,6 @@ def ordered(counts: dict[tuple[str, str], int]) -> Composition:
         if n:
             families[family][answer] = n
     return {family: dict(counter.most_common()) for family, counter in families.items()}
-
-
-def family_rows(sets: dict[str, Composition], families: Iterable[str] = tuple(COURSE_FAMILIES)) -> list[dict]:
-    """A table of the number of questions: a row a family and one for all, a column a set."""
-    rows = [{"family": name, **{s: sum(c.get(name, {}).values()) for s, c in sets.items()}} for name in families]
-    return [*rows, {"family": "all", **{s: sum(sum(a.values()) for a in c.values()) for s, c in sets.items()}}]
 
 
 def by_picture(records: Iterable[Record]) -> dict[str, list[Record]]:

@@ -86,9 +86,11 @@ def draw_training(
         view = folder.by_image_file[name]
         sides = [(False, groups[name], more.get(name, []))]
         if mirror:
-            sides.append((True, _mirrored(view), _mirrored_answers(view, more.get(name, []))))
+            mirrored_forms = [(question, told) for _, question, told in ask_all(read_scene(view, mirror_box))]
+            sides.append((True, mirrored_forms, _mirrored_answers(view, more.get(name, []))))
         for mirrored, pairs, others in sides:
-            chosen = _draw(pairs, per_view, f"questions-{seed}-{name}-{mirrored}")
+            rng = random.Random(f"questions-{seed}-{name}-{mirrored}")
+            chosen = list(pairs) if len(pairs) <= per_view else rng.sample(pairs, per_view)
             chosen += _in_turn(others, extended_per_view, seed, name, mirrored)
             asked = [(family_of(question), question, told) for question, told in chosen]
             if worded_per_view:
@@ -137,19 +139,11 @@ def _trainable_pairs(records: Iterable[Record]) -> dict[str, Pairs]:
     return _pairs_by_picture(map(checked, records))
 
 
-def _mirrored(view: View) -> Pairs:
-    return [(question, told) for _, question, told in ask_all(read_scene(view, mirror_box))]
-
-
 def _mirrored_answers(view: View, pairs: Pairs) -> Pairs:
     """The same questions with what the mirrored boxes answer, without those that they leave in doubt."""
     scene = read_scene(view, mirror_box, STRICT_RULES) if pairs else None
     told = ((question, answer(question, scene)) for question, _ in pairs)
     return [(question, said) for question, said in told if not isinstance(said, Reason)]
-
-
-def _draw(pairs: Pairs, n: int, key: str) -> Pairs:
-    return list(pairs) if len(pairs) <= n else random.Random(key).sample(pairs, n)
 
 
 def _in_turn(pairs: Pairs, n: int, seed: int, name: str, mirrored: bool) -> Pairs:
