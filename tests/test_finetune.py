@@ -38,6 +38,7 @@ def base(tmp_path_factory):
 
 def prepare(run_dir, frames_dir, base, **changes):
     settings = {"epochs": 3, "batch_size": 8, "evaluations": 3, "lora_rank": 4, "lora_alpha": 8, "learning_rate": 3e-3}
+    settings |= {"questions_per_view": 4, "extended_per_view": 1, "worded_per_view": 1, "valid_views": 4}
     config = FinetuneConfig(
         run_dir=str(run_dir), frames_dir=str(frames_dir), base_model=str(base), **settings | changes
     )

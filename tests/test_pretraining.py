@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from tiny import copy_frames, make_base
+from tiny import copy_frames, make_base, make_model
 from torch.optim import _muon
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -16,7 +16,7 @@ from stkvlm_lib.files import sha256
 from stkvlm_lib.pretraining import word_vectors
 from stkvlm_lib.pretraining.__main__ import begin, export, main
 from stkvlm_lib.pretraining.dense_labels import DenseHeads
-from stkvlm_lib.pretraining.embedded import GRID, build_model, build_processor
+from stkvlm_lib.pretraining.embedded import GRID, build_processor
 from stkvlm_lib.pretraining.image_tokens import CHUNK, EncodedPictures, encode_all, encode_drawn
 from stkvlm_lib.pretraining.language_stage import LanguageStage, right_answers
 from stkvlm_lib.pretraining.pictures import Pictures
@@ -38,6 +38,11 @@ def quick_muon(monkeypatch):
     monkeypatch.setattr(_muon, "_zeropower_via_newtonschulz", lambda grad, *_: grad / (grad.norm() + 1e-9))
 
 
+@pytest.fixture(autouse=True)
+def few_layers(monkeypatch):
+    monkeypatch.setattr("stkvlm_lib.pretraining.__main__.build_model", make_model)
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """Two bundled frames of train and one of valid."""
@@ -56,12 +61,12 @@ def processor():
 
 def vision(processor) -> StageTraining:
     torch.manual_seed(0)
-    return StageTraining(VisionStage(build_model(processor).model.vision_model), TINY)
+    return StageTraining(VisionStage(make_model(processor).model.vision_model), TINY)
 
 
 def language(processor) -> StageTraining:
     torch.manual_seed(0)
-    model = build_model(processor)
+    model = make_model(processor)
     heads = DenseHeads(model.model.vision_model.config.hidden_size)
     return StageTraining(LanguageStage(model, processor, heads), TINY)
 
@@ -69,7 +74,7 @@ def language(processor) -> StageTraining:
 def words(processor) -> StageTraining:
     """Half of the vocabulary starts where earlier stages left it, half where its meaning puts it."""
     torch.manual_seed(0)
-    model = build_model(processor)
+    model = make_model(processor)
     table = model.get_input_embeddings().weight.detach().clone()
     table[::2] = torch.nan
     vectors = torch.randn(len(table), 300) / 300**0.5
@@ -123,7 +128,7 @@ def test_blocks_with_karts_come_first_and_whole():
 
 def test_the_tower_sees_through_encode_what_it_sees_by_itself(processor):
     torch.manual_seed(0)
-    model = build_model(processor).eval()
+    model = make_model(processor).eval()
     tower = model.model.vision_model
     pixels = torch.rand(2, 3, tower.config.image_size, tower.config.image_size)
     with torch.no_grad():
@@ -361,7 +366,7 @@ def test_the_projection_keeps_the_directions_that_differ_most():
 
 def test_the_exported_model_is_fp16_and_answers_like_the_trained_one(processor, pictures, tmp_path):
     torch.manual_seed(0)
-    model = build_model(processor).eval()
+    model = make_model(processor).eval()
     export(model, processor, tmp_path)
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 25e6
     loaded = AutoModelForImageTextToText.from_pretrained(tmp_path)
