@@ -16,7 +16,7 @@ from stkvlm_lib.files import sha256
 from stkvlm_lib.pretraining import word_vectors
 from stkvlm_lib.pretraining.__main__ import begin, export, main
 from stkvlm_lib.pretraining.dense_labels import DenseHeads
-from stkvlm_lib.pretraining.embedded import GRID, build_processor
+from stkvlm_lib.pretraining.embedded import GRID, build_model, build_processor
 from stkvlm_lib.pretraining.image_tokens import CHUNK, EncodedPictures, encode_all, encode_drawn
 from stkvlm_lib.pretraining.language_stage import LanguageStage, right_answers
 from stkvlm_lib.pretraining.pictures import Pictures
@@ -36,11 +36,6 @@ def quick_muon(monkeypatch):
     """torch's Muon multiplies in bfloat16, which CPUs without it emulate a hundred times slower; here it takes each
     gradient's own direction."""
     monkeypatch.setattr(_muon, "_zeropower_via_newtonschulz", lambda grad, *_: grad / (grad.norm() + 1e-9))
-
-
-@pytest.fixture(autouse=True)
-def few_layers(monkeypatch):
-    monkeypatch.setattr("stkvlm_lib.pretraining.__main__.build_model", make_model)
 
 
 @pytest.fixture(scope="module")
@@ -366,7 +361,7 @@ def test_the_projection_keeps_the_directions_that_differ_most():
 
 def test_the_exported_model_is_fp16_and_answers_like_the_trained_one(processor, pictures, tmp_path):
     torch.manual_seed(0)
-    model = make_model(processor).eval()
+    model = build_model(processor).eval()
     export(model, processor, tmp_path)
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 25e6
     loaded = AutoModelForImageTextToText.from_pretrained(tmp_path)
@@ -387,6 +382,7 @@ def test_the_command_trains_logs_and_exports_and_a_second_call_only_exports(data
     command = ["pretraining", "--frames", str(data), "--out", str(out), "--work", str(work), *settings]
     monkeypatch.setattr("sys.argv", command)
     monkeypatch.setattr("stkvlm_lib.pretraining.__main__.set_up_torch", lambda: None)
+    monkeypatch.setattr("stkvlm_lib.pretraining.__main__.build_model", make_model)
     main()
     first = (out / "model.safetensors").read_bytes()
     rows = [json.loads(line) for line in (work / "log.jsonl").read_text().splitlines()]
