@@ -250,13 +250,14 @@ ALONE: dict[str, tuple[str, type[Parameters]]] = {
 
 PROFILES: dict[str, dict[str, Any]] = {
     "smoke": {
-        "TRAIN_VIEWS": 480,
+        "TRAIN_VIEWS": 320,
         "VALID_VIEWS": 16,
         "BATCH_SIZE": 8,
         "EPOCHS": 1,
         "EVALUATIONS": 1,
         "MIRROR": False,
-        "EXTENDED_SCORED": 10,
+        "TEST_VIEWS": 84,
+        "EXTENDED_SCORED": 5,
         "OWN_WORDS_PICTURES": 1,
         "CALIBRATION_VIEWS": 16,
         "BOOTSTRAP": 200,

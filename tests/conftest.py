@@ -43,6 +43,20 @@ def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="also the tests that take minutes each")
 
 
+def pytest_xdist_auto_num_workers(config):
+    """A worker a core for all tests, at most four (each needs up to 2 GB); none for chosen ones, which would wait for
+    workers longer than for the tests."""
+    if config.args_source is config.ArgsSource.ARGS or config.option.keyword or config.option.markexpr:
+        return 0
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # of each worker: torch would take all cores in each
+    return min(os.cpu_count(), 4)
+
+
+def pytest_collection_modifyitems(items):
+    """The longest file first, so that no worker is left with it in the end."""
+    items.sort(key=lambda item: item.path.stem != "test_notebooks")
+
+
 def pytest_runtest_setup(item):
     if item.get_closest_marker("slow") and not (item.config.option.slow or "slow" in item.config.option.markexpr):
         pytest.skip("takes minutes; --slow runs it too")

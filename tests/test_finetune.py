@@ -26,7 +26,7 @@ from stkvlm_lib.vlm.training_batches import packed_tokens
 @pytest.fixture(scope="module")
 def frames_dir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
-    for split, n in (("train", 4), ("valid", 2), ("test", 2)):
+    for split, n in (("train", 2), ("valid", 1), ("test", 1)):
         copy_frames(folder, split, n)
     return folder
 
@@ -37,7 +37,8 @@ def base(tmp_path_factory):
 
 
 def prepare(run_dir, frames_dir, base, **changes):
-    settings = {"epochs": 3, "batch_size": 8, "evaluations": 3, "lora_rank": 4, "lora_alpha": 8, "learning_rate": 3e-3}
+    settings = {"epochs": 3, "batch_size": 4, "evaluations": 3, "lora_rank": 4, "lora_alpha": 8, "learning_rate": 3e-3}
+    settings |= {"questions_per_view": 4, "extended_per_view": 1, "worded_per_view": 1, "valid_views": 4}
     config = FinetuneConfig(
         run_dir=str(run_dir), frames_dir=str(frames_dir), base_model=str(base), **settings | changes
     )
@@ -61,7 +62,7 @@ def test_training_lowers_the_loss_and_leaves_what_scoring_needs(tmp_path, frames
     assert shown[-1] == read_log(tmp_path)
     exact = [row["valid_exact"] for row in read_log(tmp_path) if "valid_exact" in row]
     assert len(exact) == 3 and facts.valid_exact == max(exact)
-    assert facts.questions == sum(len(p.questions) for p in train) and facts.pictures == 40
+    assert facts.questions == sum(len(p.questions) for p in train) and facts.pictures == 20
     assert facts.qa_per_second_train == pytest.approx(facts.questions * 6 / facts.train_seconds)
     assert json.loads((tmp_path / "training.json").read_text())["steps"] == 30
     assert str(tmp_path) not in (tmp_path / "adapter" / "stkvlm.json").read_text()

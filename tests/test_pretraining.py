@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from tiny import copy_frames, make_base
+from tiny import copy_frames, make_base, make_model
 from torch.optim import _muon
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -56,12 +56,12 @@ def processor():
 
 def vision(processor) -> StageTraining:
     torch.manual_seed(0)
-    return StageTraining(VisionStage(build_model(processor).model.vision_model), TINY)
+    return StageTraining(VisionStage(make_model(processor).model.vision_model), TINY)
 
 
 def language(processor) -> StageTraining:
     torch.manual_seed(0)
-    model = build_model(processor)
+    model = make_model(processor)
     heads = DenseHeads(model.model.vision_model.config.hidden_size)
     return StageTraining(LanguageStage(model, processor, heads), TINY)
 
@@ -69,7 +69,7 @@ def language(processor) -> StageTraining:
 def words(processor) -> StageTraining:
     """Half of the vocabulary starts where earlier stages left it, half where its meaning puts it."""
     torch.manual_seed(0)
-    model = build_model(processor)
+    model = make_model(processor)
     table = model.get_input_embeddings().weight.detach().clone()
     table[::2] = torch.nan
     vectors = torch.randn(len(table), 300) / 300**0.5
@@ -123,7 +123,7 @@ def test_blocks_with_karts_come_first_and_whole():
 
 def test_the_tower_sees_through_encode_what_it_sees_by_itself(processor):
     torch.manual_seed(0)
-    model = build_model(processor).eval()
+    model = make_model(processor).eval()
     tower = model.model.vision_model
     pixels = torch.rand(2, 3, tower.config.image_size, tower.config.image_size)
     with torch.no_grad():
@@ -382,6 +382,7 @@ def test_the_command_trains_logs_and_exports_and_a_second_call_only_exports(data
     command = ["pretraining", "--frames", str(data), "--out", str(out), "--work", str(work), *settings]
     monkeypatch.setattr("sys.argv", command)
     monkeypatch.setattr("stkvlm_lib.pretraining.__main__.set_up_torch", lambda: None)
+    monkeypatch.setattr("stkvlm_lib.pretraining.__main__.build_model", make_model)
     main()
     first = (out / "model.safetensors").read_bytes()
     rows = [json.loads(line) for line in (work / "log.jsonl").read_text().splitlines()]

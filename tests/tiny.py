@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from PIL import Image
+from transformers import Idefics3ForConditionalGeneration, Idefics3Processor
 
 from stkvlm_lib.config import ROOT
 from stkvlm_lib.evaluation.predictions import Prediction, is_prefix
@@ -18,9 +19,17 @@ from stkvlm_lib.vlm.base_vlm import find_base, load_base, load_processor
 def make_base(folder: Path, seed: int = 0) -> Path:
     torch.manual_seed(seed)
     processor = build_processor()
-    build_model(processor).half().save_pretrained(folder)
+    make_model(processor).half().save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
+
+
+def make_model(processor: Idefics3Processor) -> Idefics3ForConditionalGeneration:
+    """The embedded one's form, with two layers each in tower and text model: all others only take time."""
+    model = build_model(processor)
+    del model.model.vision_model.encoder.layers[2:], model.model.text_model.layers[2:]
+    model.config.vision_config.num_hidden_layers = model.config.text_config.num_hidden_layers = 2
+    return model
 
 
 def copy_frames(folder: Path, split: str, n: int, into: str | None = None) -> Path:

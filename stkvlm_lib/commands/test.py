@@ -1,7 +1,7 @@
 """Run the linter and the tests.
 
 What follows goes to pytest, e.g. `-m render`, `-k wording` or `tests/test_files.py`; `--slow` adds those that take
-minutes each.
+minutes each. All tests run in a worker a core, chosen ones in one process.
 """
 
 import argparse

@@ -202,10 +202,12 @@ def load_model(adapter: Path, base_model: str = "") -> "AnswerModel":
     """An adapter with its base; base_model: where it is not the one that the adapter names. Raises ModelError."""
     from stkvlm_lib.model_files import read_adapter_record
     from stkvlm_lib.runs import set_up_hub, set_up_torch
+
+    record = read_adapter_record(adapter)  # what is wrong with it shows before seconds of imports
+    set_up_hub(base_model or record["base"]["name"])
+    set_up_torch()
     from stkvlm_lib.vlm.adapter import load_answerer
 
-    set_up_hub(base_model or read_adapter_record(adapter)["base"]["name"])
-    set_up_torch()
     return load_answerer(adapter, base_model or None)
 
 
