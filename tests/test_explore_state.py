@@ -17,7 +17,6 @@ from stkvlm_lib.explore.filters import (
     subject,
 )
 from stkvlm_lib.explore.state import NOTHING_LEFT, ExplorerState
-from stkvlm_lib.figures.drawing import TOO_SMALL
 from stkvlm_lib.grammar.scene import read_scene
 from stkvlm_lib.qa.qa_sets import Record, make_records
 
@@ -184,11 +183,11 @@ def test_view_stays_on_show_when_it_still_matches(state):
 def test_filters_that_leave_nothing_say_so_and_go_on(state):
     state.set_filters(split="valid", outcome="wrong")
     assert len(state) == 0 and state.view is None and state.n_questions == 0
-    assert state.rows() == [] and state.detected() == [] and state.description() == state.place() == ""
+    assert state.rows() == [] and state.description() == state.place() == ""
     assert state.position() == NOTHING_LEFT
     for step in (state.next, state.previous, state.random):
         step()
-    state.clear_filters()
+    state.set_filters(split="", outcome="")
     assert len(state) == 40
 
 
@@ -252,19 +251,6 @@ def test_rows_join_label_and_prediction(state, predictions):
     assert (row.prediction, row.correct, row.confidence, row.matches) == ("nonsense", False, 0.4, True)
     state.set_filters(split="valid")
     assert all(row.prediction is None and row.correct is None for row in state.rows())
-
-
-def test_detections_are_told_as_the_file_has_them(scene_view):
-    found = state_of(scene_view).detected()
-    assert [(d.what, d.role) for d in found] == [
-        ("gnu", "front and left"),
-        ("kiki", TOO_SMALL),
-        ("tux", "ego"),
-        ("bomb", ""),
-    ]
-    assert (found[0].box, found[0].size) == ((100, 100, 140, 140), (10, 10))
-    assert (found[0].visible, found[0].pixels, found[0].distance) == (0.5, 900, 12.25)
-    assert found[3].visible is found[3].pixels is found[3].distance is None
 
 
 def test_the_description_tells_the_scene(scene_view):

@@ -24,7 +24,7 @@ from stkvlm_lib.explore.explorer import explore
 from stkvlm_lib.explore.model_host import ModelHost
 from stkvlm_lib.explore.models import ADDRESS_VARIABLE, OwnModel, SharedModel
 from stkvlm_lib.explore.occlusion import occlude
-from stkvlm_lib.explore.patches import BATCH, GRID
+from stkvlm_lib.explore.patches import BATCH, PATCHES
 from stkvlm_lib.explore.run import model_of
 from stkvlm_lib.model_files import ModelError
 
@@ -78,7 +78,7 @@ def test_a_shared_model_answers_as_one_of_ones_own(stub, folder, view):
         assert ours.rivals == theirs.rivals
     assert shared.is_loaded and stub[0].encoded == 1 and stub[1] == [("adapter", "")], "one picture, one load"
     assert shared.answer(view.image_path, QUESTION, alone=True) == own.answer(view.image_path, QUESTION, alone=True)
-    assert occlude(Asker(shared), view, QUESTION) == occlude(Asker(own), view, QUESTION)
+    assert occlude(shared, view, QUESTION) == occlude(own, view, QUESTION)
 
 
 def test_two_pages_share_what_is_loaded_and_two_adapters_do_not(stub, folder, view):
@@ -134,12 +134,12 @@ def test_a_map_lets_the_questions_of_others_in_between(stub, folder, view, monke
 
     monkeypatch.setattr(model_process, "_call", noted)
     shared = SharedModel(folder / "model", folder / "adapter")
-    making = threading.Thread(target=occlude, args=(Asker(shared), view, QUESTION))
+    making = threading.Thread(target=occlude, args=(shared, view, QUESTION))
     making.start()
     assert begun.wait(PATIENCE_S)
     shared.put(view.image_path, QUESTION)
     making.join(PATIENCE_S)
-    assert order.count("cover") == -(-len(GRID) // BATCH) and order.index("put") <= 3
+    assert order.count("cover") == -(-PATCHES // BATCH) and order.index("put") <= 3
 
 
 @pytest.mark.parametrize("heard", [b"", b'{"value": '])

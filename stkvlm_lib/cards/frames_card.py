@@ -60,6 +60,7 @@ def make_card(frame_set: FrameSet, title: str = "") -> str:
         offered[game_licences().of_picture(frame.track, frame.karts)] += frame.view_count
     title = title or f"Frames of SuperTuxKart ({', '.join(source.root.resolve().name for source in sources)})"
     kinds, kept = {source.kind for source in sources}, _kept(frame_set)
+    keys = dict.fromkeys(key for source in sources for key in source.keys)
     return render(
         Path(__file__).with_name("frames_card_template.md"),
         front_matter=_front_matter(frame_set, sources, offered, title),
@@ -70,13 +71,13 @@ def make_card(frame_set: FrameSet, title: str = "") -> str:
         sources=[_source_text(source, len(sources)) for source in sources],
         in_view=_in_view(kept),
         line_ups=_line_ups(frame_set),
-        keys=table({"key": code(key), "value": Formatted(KEYS.get(key, ""))} for key in _all_keys(sources)),
+        keys=table({"key": code(key), "value": Formatted(KEYS.get(key, ""))} for key in keys),
         gaps="\n".join(f"- {gap}" for gap in _gaps(frame_set, sources, kept)),
         course=Kind.COURSE in kinds,
         unknown=Kind.UNKNOWN in kinds,
         rendered=bool(rendered),
         licences=game_licences(),
-        offered=_offered(offered),
+        offered={"CC_BY_SA": offered[CC_BY_SA], "GPL": offered[GPL], "UNKNOWN": offered[UNKNOWN]},
         tracks=_artworks("track", game_licences().tracks, _tracks(rendered)),
         karts=_artworks("kart", game_licences().karts, _karts(rendered)),
     )
@@ -95,13 +96,11 @@ def _front_matter(frame_set: FrameSet, sources: Sequence[Source], offered: Count
         filled = {split: frames for split, frames in frame_set.splits.items() if frames}
         files = [{"split": split, "path": _pattern(split, frames)} for split, frames in filled.items()]
         extra["configs"] = [{"config_name": "default", "data_files": files, "drop_labels": True}]
-    n = len(frame_set)
-    size = next(name for limit, name in _HUB_SIZES if n < limit)
     return DatasetCardData(
         language="en",
         license=licence,
         pretty_name=title,
-        size_categories=size,
+        size_categories=size_category(len(frame_set)),
         task_categories=["visual-question-answering", "object-detection"],
         tags=["supertuxkart", "synthetic", "simulation"],
         **extra,
@@ -113,13 +112,10 @@ def _pattern(split: str, frames: Sequence[Frame]) -> str:
     return f"{split}/*_im.*" if any(frame.pictures for frame in frames) else f"{split}/*.jpg"
 
 
-_HUB_SIZES = (
-    (1_000, "n<1K"),
-    (10_000, "1K<n<10K"),
-    (100_000, "10K<n<100K"),
-    (1_000_000, "100K<n<1M"),
-    (float("inf"), "1M<n<10M"),
-)
+def size_category(n: int) -> str:
+    """What the hub calls a set of n."""
+    below = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M"}
+    return next((name for limit, name in below.items() if n < limit), "1M<n<10M")
 
 
 def _contents(frame_set: FrameSet) -> str:
@@ -199,10 +195,6 @@ def _short(karts: Sequence[str]) -> dict[str, str]:
 
 def _pairs(frames: Iterable[Frame]) -> set[tuple[str, str]]:
     return {(frame.track, kart) for frame in frames for kart in frame.karts}
-
-
-def _all_keys(sources: Sequence[Source]) -> list[str]:
-    return list(dict.fromkeys(key for source in sources for key in source.keys))
 
 
 def _source_text(source: Source, number: int) -> dict[str, Any]:
@@ -307,26 +299,8 @@ def _karts(frames: Iterable[Frame]) -> set[str]:
     return {kart for frame in frames for kart in frame.karts}
 
 
-def _offered(offered: Counter) -> str:
-    names = {
-        CC_BY_SA: Formatted("[CC-BY-SA 4.0](https://creativecommons.org/licenses/by-sa/4.0/)"),
-        GPL: Formatted("[GPL-3.0-or-later](https://www.gnu.org/licenses/gpl-3.0.html)"),
-        UNKNOWN: "unknown",
-    }
-    shown = {
-        CC_BY_SA: "own artwork of the track and of every kart in the race: Creative Commons, MIT or public domain",
-        GPL: "own artwork of the track or of a kart in the race: GPL, by name or by the general entry alone",
-        UNKNOWN: "a track or kart that is not in this package",
-    }
-    return table(
-        {"pictures are offered under": names[name], "where": shown[name], "pictures": f"{offered[name]:,}"}
-        for name in names
-        if offered[name]
-    )
-
-
 def _artworks(what: str, known: Mapping[str, Artwork], names: Iterable[str]) -> dict[str, Any]:
-    """The licences of the tracks or karts shown as a table, notes to it, and credits."""
+    """The licences of the tracks or karts shown as a table, and those of them that are known by their names."""
     found = {name: known[name] for name in sorted(names) if name in known}
     rows = [
         {
@@ -339,8 +313,4 @@ def _artworks(what: str, known: Mapping[str, Artwork], names: Iterable[str]) -> 
     ]
     unknown = {"in the game": "?", "own files by licence": "not in this package", "GPL": "?"}
     rows += [{what: name} | unknown for name in sorted(set(names) - set(found))]
-    return {
-        "table": table(rows),
-        "notes": "\n".join(f"- {name}: {artwork.note}" for name, artwork in found.items() if artwork.note),
-        "credits": "\n".join(f"- {name}: {', '.join(artwork.credits)}" for name, artwork in found.items()),
-    }
+    return {"table": table(rows), "known": found}

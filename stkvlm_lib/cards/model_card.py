@@ -1,6 +1,6 @@
 """The model card of an adapter, from the artefacts of the run that scored it: what the hub shows, and people read."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCardData
@@ -11,6 +11,7 @@ from stkvlm_lib.analysis.further_sets import Extended, UnseenLineUps
 from stkvlm_lib.analysis.multiple_choice import MultipleChoice
 from stkvlm_lib.analysis.own_words import OwnWords
 from stkvlm_lib.analysis.run_words import (
+    Facts,
     command,
     data,
     facts,
@@ -27,24 +28,12 @@ from stkvlm_lib.analysis.wordings import HeldOutWordings
 from stkvlm_lib.config import EMBEDDED
 from stkvlm_lib.files import read_json, write_text
 from stkvlm_lib.number_text import count, interval, is_number, percent
+from stkvlm_lib.templates import render
 from stkvlm_lib.vlm.plain_use import lines_of_adapter
 
 RECORD = "stkvlm.json"
 NO_SETTING = ("skip_broken", "eval_batch_size")
 """What an adapter records beside the settings that made it."""
-OWN_LIMITS = (
-    "It answers short questions about SuperTuxKart frames in the forms it was trained on, in English. Other games, "
-    "photographs and free conversation are outside what it has seen.",
-)
-PYTHON = """\
-from pathlib import Path
-
-from stkvlm_lib.data.pictures import load_image
-from stkvlm_lib.vlm.adapter import load_answerer
-
-model = load_answerer(Path("ADAPTER_DIR"))
-print(model.answer(load_image(Path("picture.jpg")), "What kart is the ego car?"))
-"""
 
 
 def write_model_card(run: ScoredRun | str | Path, adapter_dir: str | Path | None = None) -> Path:
@@ -65,19 +54,29 @@ def write_model_card(run: ScoredRun | str | Path, adapter_dir: str | Path | None
 
 def model_card(run: ScoredRun) -> str:
     """Front matter and Markdown, without any path of the machine."""
-    parts = [
-        f"---\n{front_matter(run).to_yaml()}\n---",
-        "# LoRA adapter: questions about SuperTuxKart frames",
-        headline(run),
-        f"## Load it and ask\n\n```bash\n{_ask()}\n```\n\nIn Python:\n\n```python\n{PYTHON}```\n\n{_plain(run)}",
-        f"## Base and adapter\n\n{_rows(model(run))}",
-        f"## Data\n\n{_rows(data(run))}\n\n{_data_text(run)}",
-        _settings(run),
-        _figures(run),
-        _list("Limits", [*OWN_LIMITS, *limits(run)]),
-        f"## How it was made\n\n```bash\n{command(run, public)}\n```\n\n{_rows(origin(run))}",
-    ]
-    return "\n\n".join(filter(None, parts)) + "\n"
+    base, on_hub, found = _base(run), bool(_base(run).get("revision")), run.figures(Accuracy)
+    shown = score_table(found) if found else None
+    trained = run.manifest.get("steps", {}).get("03", {}).get("inputs") or {}
+    return render(
+        Path(__file__).with_name("model_card_template.md"),
+        front_matter=front_matter(run).to_yaml(),
+        headline=headline(run),
+        base=base["name"],
+        on_hub=on_hub,
+        plain_lines=lines_of_adapter(base["name"] if on_hub else "BASE_DIR", "ADAPTER_DIR"),
+        rows=_rows,
+        model=model(run),
+        data=data(run),
+        hashes=[f"`{public(name)}` has the SHA-256 `{value}`" for name, value in trained.items()],
+        settings=_settings(run),
+        training=list(_training(run)),
+        scored_on=dict(facts(run).get("Of what data", [])).get("scored on", ""),
+        figures=markdown.table(_without_question(shown.rows), right=True) if shown else "",
+        further=list(_further(run)),
+        limits=limits(run),
+        command=command(run, public),
+        origin=origin(run),
+    )
 
 
 def front_matter(run: ScoredRun) -> ModelCardData:
@@ -92,7 +91,7 @@ def front_matter(run: ScoredRun) -> ModelCardData:
         language="en",
         license="cc-by-sa-4.0" if embedded and bundled else None,
         tags=["lora", "qlora", "visual-question-answering", "supertuxkart"],
-        model_name="stkvlm adapter",
+        model_name="stkvlm",
         eval_results=_results(run) or None,
     )
 
@@ -126,65 +125,31 @@ def _base(run: ScoredRun) -> dict:
     return base if isinstance(base, dict) else {"name": run.metrics.get("base_model", "")}
 
 
-def _ask() -> str:
-    return './run_all.sh ask picture.jpg "What kart is the ego car?" --adapter ADAPTER_DIR'
-
-
-def _plain(run: ScoredRun) -> str:
-    """How it is asked without this library."""
-    base = _base(run)
-    lines = lines_of_adapter(base["name"] if base.get("revision") else "BASE_DIR", "ADAPTER_DIR")
-    where = "" if base.get("revision") else f", where BASE_DIR is the folder of the base `{base['name']}`"
-    export = "`./run_all.sh export ADAPTER_DIR FOLDER` writes both, with `--merge` as one model"
-    return f"With Transformers and PEFT alone{where} ({export}):\n\n```python\n{lines}```"
-
-
-def _rows(rows) -> str:
+def _rows(rows: Facts) -> str:
     return "\n".join(f"- {name}: {markdown.cell(str(value))}" for name, value in rows if value)
 
 
-def _list(title: str, items: list[str]) -> str:
-    return f"## {title}\n\n" + "\n".join(f"- {item}" for item in items)
-
-
-def _data_text(run: ScoredRun) -> str:
-    trained = run.manifest.get("steps", {}).get("03", {}).get("inputs") or {}
-    hashes = [f"`{public(name)}` has the SHA-256 `{value}`" for name, value in trained.items()]
-    return "Train, valid and test are different races." + (f" Of the questions, {'; '.join(hashes)}." if hashes else "")
-
-
 def _settings(run: ScoredRun) -> str:
-    settings, trained = settings_of(run), run.training
-    told = {name: value for name, value in sorted(settings.items()) if value != "" and name not in NO_SETTING}
-    rows = [{"setting": name, "value": str(value)} for name, value in told.items()]
-    if not rows:
-        return ""
+    """A table of the settings that made the adapter."""
+    told = {name: value for name, value in sorted(settings_of(run).items()) if value != "" and name not in NO_SETTING}
+    return markdown.table({"setting": name, "value": str(value)} for name, value in told.items())
+
+
+def _training(run: ScoredRun) -> Iterator[str]:
+    """What came of the training, as far as it is known."""
+    trained = run.training
     known = {
         "steps": trained.get("steps"),
         "kept step": run.adapter.get("kept_step", trained.get("kept_step")),
         "trainable parameters": trained.get("trainable_parameters"),
     }
-    text = [f"{name} {count(value)}" for name, value in known.items() if is_number(value)]
+    yield from (f"{name} {count(value)}" for name, value in known.items() if is_number(value))
     if is_number(trained.get("valid_exact")):
-        text.append(f"exact match on valid {percent(trained['valid_exact'])}")
-    return f"## Settings\n\n{markdown.table(rows)}" + (f"\n\nTraining: {', '.join(text)}." if text else "")
+        yield f"exact match on valid {percent(trained['valid_exact'])}"
 
 
-def _figures(run: ScoredRun) -> str:
-    found = run.figures(Accuracy)
-    shown = score_table(found) if found else None
-    if not shown:
-        return ""
-    rows = [{name: value for name, value in row.items() if name != "question"} for row in shown.rows]
-    text = (
-        "Exact: the whole answer is right. Majority: always the family's most frequent answer. Blind: the same adapter "
-        "without seeing the picture. Base: without the adapter. Intervals are 95 % and resample whole races."
-    )
-    scored = dict(facts(run).get("Of what data", [])).get("scored on", "")
-    title = f"## Figures\n\n{scored}: strict exact match.\n\n" if scored else "## Figures\n\n"
-    further = "\n".join(_further(run))
-    more = f"\n\nScored by themselves:\n\n{further}" if further else ""
-    return f"{title}{markdown.table(rows, right=True)}\n\n{text}{more}"
+def _without_question(rows: Iterable[dict]) -> list[dict]:
+    return [{name: value for name, value in row.items() if name != "question"} for row in rows]
 
 
 def _further(run: ScoredRun) -> Iterator[str]:
@@ -200,4 +165,4 @@ def _further(run: ScoredRun) -> Iterator[str]:
     for name, figures in named.items():
         if figures:
             ends = f" ({interval(figures.exact_ci95)})" if figures.exact_ci95 else ""
-            yield f"- {name}: {percent(figures.exact)} of {count(figures.n)}{ends}"
+            yield f"{name}: {percent(figures.exact)} of {count(figures.n)}{ends}"

@@ -1,7 +1,7 @@
 """The explorer: step through views with questions, labels and predictions, ask a model, see what decides, mark labels.
 
     from stkvlm_lib.explore.explorer import explore
-    explore(frames, qa, predictions, model)
+    explore(frames, records, predictions, model)
 
 What is shown is worked out in `state`, `asking` and `occlusion`; this module only puts widgets on it.
 """
@@ -9,7 +9,7 @@ What is shown is worked out in `state`, `asking` and `occlusion`; this module on
 import json
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from functools import cached_property, partial
 from pathlib import Path
@@ -21,13 +21,13 @@ from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.explore.ask_panel import AskPanel
 from stkvlm_lib.explore.asking import Asker
 from stkvlm_lib.explore.beside import Beside
-from stkvlm_lib.explore.fields import choose, field
+from stkvlm_lib.explore.fields import choose, field, styled
 from stkvlm_lib.explore.filters import FILTERS, ORDERS, Given
 from stkvlm_lib.explore.keyboard import Keys
 from stkvlm_lib.explore.label_panel import LabelPanel
 from stkvlm_lib.explore.links import Place, query
 from stkvlm_lib.explore.markup import detections_html, legend_html, message, place_html, questions_html
-from stkvlm_lib.explore.models import Askable, askable
+from stkvlm_lib.explore.models import Askable, OwnModel
 from stkvlm_lib.explore.own_picture import own_view
 from stkvlm_lib.explore.pictures import DETAILS, picture_png, static_picture
 from stkvlm_lib.explore.rows import AS_FILTERED, SORTS, row_json
@@ -36,7 +36,6 @@ from stkvlm_lib.qa.label_check import MARKS_FILE
 from stkvlm_lib.qa.qa_sets import Record
 
 if TYPE_CHECKING:
-    from stkvlm_lib.evaluation.predictions import Prediction
     from stkvlm_lib.vlm.answering import AnswerModel
 
 __all__ = ["Explorer", "ExplorerState", "explore", "static_picture"]
@@ -56,32 +55,25 @@ KEYS = "Keys, after a click on the picture: ← → step, R random, O overlay, Z
 
 def explore(
     frames: FrameSet,
-    qa: Iterable[Record] | Mapping[str, Iterable[Record]],
-    predictions: Iterable["Prediction | Given"] | None = None,
+    records: Iterable[Record],
+    predictions: Sequence[Given] = (),
     model: "AnswerModel | Callable[[], AnswerModel] | Askable | None" = None,
     marks: str | Path | None = None,
     seed: int = 0,
-    start: str = "",
-    question: str = "",
     beside: Beside | None = None,
 ) -> "Explorer":
     """The explorer, to be displayed by a notebook. With predictions it starts at the split they are about.
 
-    qa: records, or records by split. model: answers live; a function that loads one is called at the first question.
-    marks: the file for marks on labels. seed: of the random steps. start: the picture to begin with, by its
-    `image_file` or a part of it, with a question to ask about it. beside: whose answers stand beside these. Raises
-    ValueError when no record is about `frames` or `start`.
+    model: answers live; a function that loads one is called at the first question. marks: the file for marks on labels.
+    seed: of the random steps. beside: whose answers stand beside these. Raises ValueError when no record is about
+    `frames`.
     """
-    records = [record for rows in qa.values() for record in rows] if isinstance(qa, Mapping) else list(qa)
-    predictions = list(predictions or ())
     state = ExplorerState(frames, records, predictions, seed, beside)
     home = frames.by_image_file.get(predictions[0].image_file) if predictions else None
     if home and home.frame.split in state.options("split"):
         state.begin_at(split=home.frame.split)
-    explorer = Explorer(state, Asker(askable(model), beside), Path(marks) if marks else None)
-    if start:
-        explorer.go_to(start, question)
-    return explorer
+    asked = model if model is None or isinstance(model, Askable) else OwnModel(model)
+    return Explorer(state, Asker(asked, beside), Path(marks) if marks else None)
 
 
 class Explorer(widgets.VBox):
@@ -94,9 +86,8 @@ class Explorer(widgets.VBox):
         self.labels = LabelPanel(marks, changed=self._show_questions)
         self.keyboard = Keys()
         self.keyboard.on_msg(lambda _, content, buffers: self._hear(content, buffers))
-        super().__init__([*self._filtering(), self._stepping(), self._main(), self.keyboard])
-        self.keyboard.add_class("stk-keys")
-        self.add_class("stk-explorer")
+        super().__init__([*self._filtering(), self._stepping(), self._main(), styled(self.keyboard, "keys")])
+        styled(self, "explorer")
         self.refresh()
 
     def _filtering(self) -> tuple[widgets.Widget, widgets.Widget]:
@@ -107,9 +98,9 @@ class Explorer(widgets.VBox):
         self.reset = self._button("Reset filters", self.state.reset, "filters and order as at the beginning")
         switch = widgets.ToggleButton(False, description="Filters", tooltip="show or hide the filters")
         switch.observe(lambda change: self._switch_class("stk-filtering", change.new), "value")
-        switch.add_class("stk-filtering-switch")
         orders = [self.order] if self.state.has_predictions else []
-        return switch, _box("stk-filters", *self.filters.values(), *orders, self.reset)
+        filters = styled(widgets.Box([*self.filters.values(), *orders, self.reset]), "filters")
+        return styled(switch, "filtering-switch"), filters
 
     def _stepping(self) -> widgets.Widget:
         """From one view to another, and where we are."""
@@ -118,23 +109,19 @@ class Explorer(widgets.VBox):
             "next": self._button("Next →", self.state.next, "the next view (key →)"),
             "random": self._button("Random", self.state.random, "any other view (key R)"),
         }
-        self.goto = widgets.Text(description="Go to", placeholder="number or picture", continuous_update=False)
-        self.goto.observe(lambda change: change.new and self._go(change.new), "value")
+        goto = widgets.Text(description="Go to", placeholder="number or picture", continuous_update=False)
+        goto.observe(lambda change: change.new and self._go(change.new), "value")
         own = widgets.Button(description="Own picture …", tooltip="a file of yours to ask about; or drop it here")
-        self.place = widgets.HTML()
-        for widget, name in ((self.goto, "stk-goto"), (own, "stk-own"), (self.place, "stk-place")):
-            widget.add_class(name)
-        return _box("stk-steps", *self.buttons.values(), self.goto, own, self.place)
+        self.goto, self.place = styled(goto, "goto"), styled(widgets.HTML(), "place")
+        return styled(widgets.Box([*self.buttons.values(), self.goto, styled(own, "own"), self.place]), "steps")
 
     def _main(self) -> widgets.Widget:
         """The picture beside what is known of it."""
         panes = {"Questions": self._listing(), "Ask": self.ask, "Labels": self.labels}
-        self.detections = panes["Detections"] = widgets.HTML()
-        self.detections.add_class("stk-scroll")
-        self.tabs = widgets.Tab(list(panes.values()), titles=list(panes), selected_index=0)
-        self.tabs.add_class("stk-tabs")
+        self.detections = panes["Detections"] = styled(widgets.HTML(), "scroll")
+        self.tabs = styled(widgets.Tab(list(panes.values()), titles=list(panes), selected_index=0), "tabs")
         self.tabs.observe(lambda _: self._shows(self.ask) and self.ask.asker.prepare(), "selected_index")
-        return _box("stk-main", self._pictured(), self.tabs)
+        return styled(widgets.Box([self._pictured(), self.tabs]), "main")
 
     def _pictured(self) -> widgets.Widget:
         """The picture, its switches, and what it shows in words."""
@@ -146,17 +133,15 @@ class Explorer(widgets.VBox):
             box.observe(lambda _: self.show_picture(), "value")
         self.large = widgets.Checkbox(False, description="Large picture", indent=False)
         self.large.observe(lambda change: self._switch_class("stk-large", change.new), "value")
-        self.picture, keys = widgets.Image(format="png"), widgets.HTML(f"<small>{KEYS}</small>")
-        self.picture.add_class("stk-picture")
-        self.description, self.legend = widgets.HTML(), widgets.HTML()
-        switches = _box("stk-switches", self.overlay, *self.details.values(), self.large)
-        self.left = _box("stk-left", self.picture, switches, self.legend, self.description, keys)
+        self.picture = styled(widgets.Image(format="png"), "picture")
+        self.description, self.legend, keys = widgets.HTML(), widgets.HTML(), widgets.HTML(f"<small>{KEYS}</small>")
+        switches = styled(widgets.Box([self.overlay, *self.details.values(), self.large]), "switches")
+        self.left = styled(widgets.Box([self.picture, switches, self.legend, self.description, keys]), "left")
         return self.left
 
     def _listing(self) -> widgets.Widget:
         """The table of questions, searched and sorted, and what can be saved."""
-        self.questions = widgets.HTML()
-        self.questions.add_class("stk-scroll")
+        self.questions = styled(widgets.HTML(), "scroll")
         self.search = field(widgets.Text(description="Search", placeholder="in question, label, answer"))
         self.sort = field(widgets.Dropdown(options=(AS_FILTERED, *SORTS), description="Sort"))
         for box in (self.search, self.sort):
@@ -167,10 +152,8 @@ class Explorer(widgets.VBox):
         }
         for name, button in self.exports.items():
             button.on_click(lambda _, name=name: self._download(name))
-        rows = _box("stk-row", self.search, self.sort), self.questions, _box("stk-row", *self.exports.values())
-        listed = widgets.VBox(rows)
-        listed.add_class("stk-pane")
-        return listed
+        over, under = (styled(widgets.Box(row), "row") for row in ([self.search, self.sort], [*self.exports.values()]))
+        return styled(widgets.VBox([over, self.questions, under]), "pane")
 
     def _filter(self, name: str) -> widgets.Dropdown:
         box = field(widgets.Dropdown(options=[], description=FILTER_NAMES.get(name, name.capitalize())))
@@ -293,7 +276,7 @@ class Explorer(widgets.VBox):
         self.labels.show(state.rows())
         self.show_picture()
         self._show_questions()
-        self.detections.value = detections_html(state.detected())
+        self.detections.value = detections_html(state.view)
         self.description.value = message(state.description())
         self.keyboard.alt = state.description()
 
@@ -325,9 +308,3 @@ class Explorer(widgets.VBox):
         chosen = next((row.record.question for row in self.state.rows() if row.chosen), "")
         linked = self.state.view and not self.state.own
         self.keyboard.query = query(Place(self.state.view.image_file, chosen)) if linked else ""
-
-
-def _box(name: str, *children: widgets.Widget) -> widgets.Box:
-    box = widgets.Box(children)
-    box.add_class(name)
-    return box

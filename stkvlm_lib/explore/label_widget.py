@@ -2,7 +2,6 @@
 
 import base64
 import html
-import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -10,21 +9,18 @@ import ipywidgets as widgets
 
 from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.data.frames import View
+from stkvlm_lib.explore.pictures import png
 from stkvlm_lib.figures.drawing import draw_overlay, enlarged
 from stkvlm_lib.figures.style import GREEN, VERMILLION
 from stkvlm_lib.qa.label_check import RIGHT, Key, Mark, add_mark, key_of, label_error, mark, marks_on, read_marks
 from stkvlm_lib.qa.qa_sets import Record
 
 
-def mark_labels(
-    sample: Sequence[Record], folder: FrameSet, path: str | Path, marks: Iterable[Mark] = ()
-) -> "LabelMarker":
-    """The widget, to be displayed by a notebook. marks: made before; new ones are written to `path` at once."""
-    return LabelMarker(sample, folder, Path(path), marks)
-
-
 class LabelMarker(widgets.VBox):
-    """Starts at the first question without a mark. Right and Wrong write a line to the file and go to the next."""
+    """Starts at the first question without a mark. Right and Wrong write a line to the file and go to the next.
+
+    marks: made before; new ones are written to `path` at once.
+    """
 
     def __init__(self, sample: Sequence[Record], folder: FrameSet, path: Path, marks: Iterable[Mark] = ()):
         self.sample, self.folder, self.path = list(sample), folder, path
@@ -73,7 +69,7 @@ class LabelMarker(widgets.VBox):
         view = self.folder.by_image_file[self.record.image_file]
         made = self.marks.get(key_of(self.record))
         self.note.value = made.note if made else ""
-        self.picture.value = _png(view, self.boxes.value)
+        self.picture.value = png(draw_overlay(view, 800, zones=False) if self.boxes.value else enlarged(view, 800))
         self.question.value = f"<div style='font-size:17px;line-height:1.5'>{_said(self.record, made)}</div>"
         self.progress.value = (
             f"question {self.index + 1} of {len(self.sample)} · {self.record.family}, {self.record.rules} rules · "
@@ -119,10 +115,3 @@ def _said(record: Record, made: Mark | None) -> str:
     colour, word = (GREEN, "✓ right") if made.verdict == RIGHT else (VERMILLION, "✗ wrong")
     note = f" <i>{html.escape(made.note)}</i>" if made.note else ""
     return f"{text} <span style='color:{colour};font-weight:bold;white-space:nowrap'>{word}</span>{note}"
-
-
-def _png(view: View, boxes: bool) -> bytes:
-    buffer = io.BytesIO()
-    picture = draw_overlay(view, 800, zones=False) if boxes else enlarged(view, 800)
-    picture.save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()

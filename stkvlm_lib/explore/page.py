@@ -11,7 +11,7 @@ from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
 from stkvlm_lib.config import ROOT, ConfigError, ExplorerConfig, make_config
-from stkvlm_lib.explore.links import ADDRESS, LAST_PORT, PORT, Place
+from stkvlm_lib.explore.links import ADDRESS, PORT, Place
 from stkvlm_lib.explore.models import ADDRESS_VARIABLE
 from stkvlm_lib.explore.run import read_run
 from stkvlm_lib.installation import lead_to_this_library
@@ -49,11 +49,9 @@ def _plain_markdown(text: str) -> str:
 def serve(run: Path, parameters: dict[str, str], port: int = PORT, place: Place | None = None) -> None:
     """Serve the page until interrupted; prints its address with the token. A port in use is replaced by another.
 
-    place: what the printed address opens; any other by its query, see `links`. Raises ConfigError for what is no port,
-    and where there is no folder for the kernels' sockets, ValueError for a run that is broken: each page would fail.
+    place: what the printed address opens; any other by its query, see `links`. Raises ConfigError where there is no
+    folder for the kernels' sockets, ValueError for a run that is broken: each page would fail.
     """
-    if not 1 <= port <= LAST_PORT:
-        raise ConfigError(f"--port {port}: must be from 1 to {LAST_PORT}; {PORT} is usual")
     sockets = find_socket_folder()
     read_run(make_config(given(run, parameters), ExplorerConfig))
     lead_to_this_library()

@@ -4,6 +4,7 @@ import io
 from collections.abc import Iterable
 
 from matplotlib.figure import Figure
+from PIL import Image
 
 from stkvlm_lib.explore.occlusion import OcclusionMap, draw_occlusion
 from stkvlm_lib.explore.rows import Row
@@ -31,8 +32,13 @@ def picture_png(
     if found:  # names and lines would hide it
         on = dict.fromkeys(on, False) | {"names": set()}
     image = draw_overlay(state.view, PICTURE_WIDTH, karts=overlay, **on)
+    return png(draw_occlusion(image, found) if found else image)
+
+
+def png(image: Image.Image) -> bytes:
+    """A picture as a file for an image widget, packed little: on one machine time counts, not size."""
     buffer = io.BytesIO()
-    (draw_occlusion(image, found) if found else image).save(buffer, "PNG", compress_level=1)
+    image.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 

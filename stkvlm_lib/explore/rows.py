@@ -2,13 +2,9 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
 
 from stkvlm_lib.explore.filters import Given
 from stkvlm_lib.qa.qa_sets import Record
-
-if TYPE_CHECKING:
-    from stkvlm_lib.evaluation.predictions import Prediction
 
 AS_FILTERED = "as filtered"
 SORTS: dict[str, Callable[["Row"], object]] = {
@@ -31,7 +27,7 @@ class Row:
     confidence: float | None
     matches: bool
     chosen: bool = False
-    other: "Prediction | Given | None" = None
+    other: Given | None = None
 
 
 def row_json(row: Row) -> dict:
