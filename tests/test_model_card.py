@@ -77,7 +77,7 @@ def test_nothing_of_the_machine_stands_in_it(run, tmp_path):
 
 
 def test_the_card_goes_into_the_run_own_adapter_and_never_into_another_folder(run, tmp_path):
-    assert write_model_card(run) == run / "adapter" / "README.md"
+    assert write_model_card(run, run / "adapter") == run / "adapter" / "README.md"
     other = tmp_path / "other"
     other.mkdir()
     write_json(other / "stkvlm.json", {"base": {"name": "owner/base", "revision": "abc", "sha256": "1"}})

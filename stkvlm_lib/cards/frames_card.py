@@ -1,7 +1,7 @@
 """Dataset cards: what a set of frames holds, where it comes from, what is missing, and under which licences it stands.
 
-A card is Markdown with the front matter of the Hugging Face hub. Its
-prose is in card_template.md, its numbers are here.
+A card is Markdown with the front matter of the Hugging Face hub. Its prose is in frames_card_template.md, its numbers
+are here.
 """
 
 from collections import Counter
@@ -15,6 +15,7 @@ from stkvlm_lib.cards.frame_sources import KEYS, MANIFEST, Kind, Source, find_so
 from stkvlm_lib.cards.game_licences import CC_BY_SA, GPL, HUB_LICENCES, UNKNOWN, Artwork, game_licences
 from stkvlm_lib.config import ROOT
 from stkvlm_lib.data.frame_sets import FrameSet
+from stkvlm_lib.data.frame_statistics import track_kart_pairs
 from stkvlm_lib.data.frames import FLAT_SPLIT, KART_CLASS, Frame
 from stkvlm_lib.data.pictures import decode_image
 from stkvlm_lib.files import write_text
@@ -132,9 +133,7 @@ def _pictures(frame_set: FrameSet) -> str:
     """Sizes in px and bytes: one picture a race is opened, all are weighed."""
     frames = frame_set.frames()
     firsts = {frame.race: frame.folder / frame.picture_name(0) for frame in frames if frame.view_count}
-    sizes: Counter[tuple[int, int]] = Counter()
-    for path in firsts.values():
-        sizes[decode_image(path).size] += 1
+    sizes = Counter(decode_image(path).size for path in firsts.values())
     weight = sum(
         path.stat().st_size
         for frame in frames
@@ -171,10 +170,10 @@ def _in_view(kept: Mapping[str, Counter]) -> str:
 def _line_ups(frame_set: FrameSet) -> list[str]:
     """A table a split, the first in sight, and how many of its (track, kart) pairs also occur in train."""
     parts = []
-    in_train = _pairs(frame_set.splits.get("train", ()))
+    in_train = track_kart_pairs(frame_set.splits.get("train", ()))
     karts = sorted(_karts(frame_set.frames()))
     for split in frame_set.splits:
-        counts, pairs = frame_set.line_ups(split), _pairs(frame_set.splits[split])
+        counts, pairs = frame_set.line_ups(split), track_kart_pairs(frame_set.splits[split])
         rows = [
             {"track": track.replace("_", " ")} | {short: counter[kart] or "·" for kart, short in _short(karts).items()}
             for track, counter in counts.items()
@@ -191,10 +190,6 @@ def _short(karts: Sequence[str]) -> dict[str, str]:
     words = {kart: dict.fromkeys((kart.split("_")[0][:3], kart.split("_")[-1][:3])) for kart in karts}
     short = {kart: Formatted("<br>".join(map(escaped, parts))) for kart, parts in words.items()}
     return short if len(set(short.values())) == len(short) else {kart: kart for kart in karts}
-
-
-def _pairs(frames: Iterable[Frame]) -> set[tuple[str, str]]:
-    return {(frame.track, kart) for frame in frames for kart in frame.karts}
 
 
 def _source_text(source: Source, number: int) -> dict[str, Any]:

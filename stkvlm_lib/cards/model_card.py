@@ -27,27 +27,26 @@ from stkvlm_lib.analysis.scored_run import ScoredRun
 from stkvlm_lib.analysis.wordings import HeldOutWordings
 from stkvlm_lib.config import EMBEDDED
 from stkvlm_lib.files import read_json, write_text
+from stkvlm_lib.model_files import RECORD_FILE
 from stkvlm_lib.number_text import count, interval, is_number, percent
 from stkvlm_lib.templates import render
 from stkvlm_lib.vlm.plain_use import lines_of_adapter
 
-RECORD = "stkvlm.json"
 NO_SETTING = ("skip_broken", "eval_batch_size")
 """What an adapter records beside the settings that made it."""
 
 
-def write_model_card(run: ScoredRun | str | Path, adapter_dir: str | Path | None = None) -> Path:
+def write_model_card(folder: Path, adapter: Path) -> Path:
     """Write the card of the adapter that a run has scored; -> its path.
 
     It becomes README.md of the adapter where that lies in the run folder, else model_card.md of the run: folders of
     others are left as they are.
     """
-    run = run if isinstance(run, ScoredRun) else ScoredRun(Path(run))
-    adapter = Path(adapter_dir) if adapter_dir else run.folder / "adapter"
-    if (adapter / RECORD).is_file():
-        run.adapter = read_json(adapter / RECORD)
-    own = adapter.resolve().is_relative_to(run.folder.resolve()) and adapter.is_dir()
-    path = adapter / "README.md" if own else run.folder / "model_card.md"
+    run = ScoredRun(folder)
+    if (adapter / RECORD_FILE).is_file():
+        run.adapter = read_json(adapter / RECORD_FILE)
+    own = adapter.resolve().is_relative_to(folder.resolve()) and adapter.is_dir()
+    path = adapter / "README.md" if own else folder / "model_card.md"
     write_text(path, model_card(run))
     return path
 

@@ -110,7 +110,7 @@ class Explorer(widgets.VBox):
             "random": self._button("Random", self.state.random, "any other view (key R)"),
         }
         goto = widgets.Text(description="Go to", placeholder="number or picture", continuous_update=False)
-        goto.observe(lambda change: change.new and self._go(change.new), "value")
+        goto.observe(lambda change: change.new and self._try(self._find, change.new), "value")
         own = widgets.Button(description="Own picture …", tooltip="a file of yours to ask about; or drop it here")
         self.goto, self.place = styled(goto, "goto"), styled(widgets.HTML(), "place")
         return styled(widgets.Box([*self.buttons.values(), self.goto, styled(own, "own"), self.place]), "steps")
@@ -174,13 +174,16 @@ class Explorer(widgets.VBox):
             change()
             self.refresh()
 
-    def _go(self, wanted: str) -> None:
-        """To the view of that number, or whose picture's name holds that text."""
+    def _try(self, change: Callable[..., None], *given: object) -> None:
+        """Do what a reader has asked for in words; what cannot be shown is said beside the place."""
         try:
-            self.state.find(wanted)
+            change(*given)
         except ValueError as error:
             self.complain(error)
-            return
+
+    def _find(self, wanted: str) -> None:
+        """Go to the view of that number, or whose picture's name holds that text."""
+        self.state.find(wanted)
         self.refresh()
         self.goto.value = ""
 
@@ -202,19 +205,15 @@ class Explorer(widgets.VBox):
         return tempfile.TemporaryDirectory(prefix="explorer-")
 
     def show_own(self, name: str, content: bytes) -> None:
-        """Show a picture file of the reader's own, ready to be asked about; one that cannot be shown is told."""
-        try:
-            self.state.own = own_view(name, content, Path(self._own_pictures.name))
-        except ValueError as error:
-            self.complain(error)
-            return
+        """Show a picture file of the reader's own, ready to be asked about. Raises ValueError."""
+        self.state.own = own_view(name, content, Path(self._own_pictures.name))
         self.refresh()
         self._show_pane(self.ask)
 
     def _hear(self, content: dict, buffers: Sequence[bytes] = ()) -> None:
         try:
             if content.get("action") == "own":
-                self.show_own(content["name"], bytes(buffers[0]))
+                self._try(self.show_own, content["name"], bytes(buffers[0]))
             else:
                 self.on_action(content)
         finally:
@@ -228,8 +227,10 @@ class Explorer(widgets.VBox):
         elif action in ("overlay", "large"):
             switch = self.overlay if action == "overlay" else self.large
             switch.value = not switch.value
-        elif action == "open":
-            self._open(content["picture"], content["question"])
+        elif action == "open" and content["picture"]:
+            self._try(self.go_to, content["picture"], content["question"])
+        elif action == "open":  # the browser is back where nothing was chosen yet
+            self._do(partial(self.state.jump, 0))
         elif action in ("ask", "choose", "submit"):
             self._show_pane(self.ask)
         if action == "submit":
@@ -239,16 +240,6 @@ class Explorer(widgets.VBox):
             self._show_questions()
             self.labels.put(self.state.chosen)
             self.ask.put(self.state.chosen)
-
-    def _open(self, picture: str, question: str) -> None:
-        """Where the browser's Back and Forward lead; without a picture to the first."""
-        try:
-            if picture:
-                self.go_to(picture, question)
-            else:
-                self._do(partial(self.state.jump, 0))
-        except ValueError as error:
-            self.complain(error)
 
     def _show_pane(self, pane: widgets.Widget) -> None:
         self.tabs.selected_index = self.tabs.children.index(pane)

@@ -42,13 +42,12 @@ def row_json(row: Row) -> dict:
 
 def find_rows(rows: Iterable[Row], text: str) -> list[Row]:
     """Those whose question, label or answer holds a text, in upper or lower case."""
-    wanted = text.strip().casefold()
-    return [row for row in rows if any(wanted in said.casefold() for said in _texts(row))]
-
-
-def _texts(row: Row) -> tuple[str, ...]:
-    other = row.other.prediction if row.other else ""
-    return row.record.question, row.record.answer, row.prediction or "", other
+    wanted, found = text.strip().casefold(), []
+    for row in rows:
+        answers = row.record.answer, row.prediction or "", row.other.prediction if row.other else ""
+        if any(wanted in said.casefold() for said in (row.record.question, *answers)):
+            found.append(row)
+    return found
 
 
 def sorted_rows(rows: Sequence[Row], sort: str) -> list[Row]:

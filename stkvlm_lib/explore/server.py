@@ -16,7 +16,6 @@ from voila.tornado.handler import TornadoVoilaHandler
 from voila.tornado.kernel_websocket_handler import VoilaKernelWebsocketHandler
 
 from stkvlm_lib.explore.links import ADDRESS, Place, query
-from stkvlm_lib.explore.model_host import ModelHost
 
 GONE_AFTER, LOOK_EVERY = 60, 20
 """Seconds without a page and without work after which a kernel ends; seconds between two looks."""
@@ -101,11 +100,9 @@ class WithoutToken(logging.Filter):
 
 
 class ExplorerServer(Voila):
-    """Voila with the explorer's handlers. place: what the printed address opens. model_host: of the model that pages
-    share."""
+    """Voila with the explorer's handlers. place: what the printed address opens."""
 
     place = Place()
-    model_host: ModelHost
 
     def set_up(self, socket_folder: str) -> None:
         """Settings that hold for every page; call it once, between `initialize` and `start`.
@@ -139,6 +136,5 @@ class ExplorerServer(Voila):
         super().listen()
 
     def announce(self) -> None:
-        self.model_host.watch()
         print(f"explorer     http://{ADDRESS}:{self.port}/?{query(self.place, token=self.token)}")
         print("stop         Ctrl+C", flush=True)
