@@ -117,10 +117,9 @@ def test_a_question_is_understood_with_its_kind_and_karts():
     asked = understand("on which side of the ego car is Tux,  left or right")
     assert (asked.family, asked.karts, asked.is_known) == ("left_right", ("tux",), True)
     assert asked.question == "Is tux to the left or right of the ego car?"
-    assert str(asked) == "a question of the kind “left_right” about tux"
-    assert "about tux and gnu" in str(understand("Is tux left of gnu?"))
+    assert understand("Is tux left of gnu?").karts == ("tux", "gnu")
     unread = understand("Who will win?")
-    assert (unread.is_known, unread.question, str(unread)) == (False, "", "a question of no known kind")
+    assert (unread.is_known, unread.question) == (False, "")
 
 
 def test_answers_of_any_kind_and_unknown_are_known():

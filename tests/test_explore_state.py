@@ -91,10 +91,10 @@ def test_filters_leave_what_matches(state, predictions):
 def test_the_count_beside_an_option_is_what_choosing_it_leaves(state, name):
     state.set_filters(split="test", **({"outcome": "right"} if name != "outcome" else {}))
     for option, count in state.counts(name).items():
-        before = state.filters
+        before = state.filters.get(name, "")
         state.set_filters(**{name: option})
         assert state.n_questions == count, option
-        state.set_filters(**{name: getattr(before, name)})
+        state.set_filters(**{name: before})
 
 
 def test_counts_follow_the_other_filters(state, predictions):
@@ -208,8 +208,6 @@ def test_the_surest_mistakes_come_first_where_that_is_asked_for(bundled, records
     assert all(row.correct is not False for row in state.rows()), "views without a mistake come last"
     state.set_order(LEAST_SURE)
     assert state.rows()[0].confidence == min(p.confidence for p in given)
-    with pytest.raises(ValueError, match="no order 'by size'; there are in file order"):
-        state.set_order("by size")
 
 
 def test_a_picture_is_opened_whatever_the_filters_and_a_question_is_chosen(state, records):
@@ -217,11 +215,11 @@ def test_a_picture_is_opened_whatever_the_filters_and_a_question_is_chosen(state
     state.set_filters(split=first.split, track=first.track)
     state.open(last.image_file, last.question)
     assert state.view.image_file == last.image_file
-    assert (state.filters.split, state.filters.track) == (last.split, "")
+    assert state.filters == {"split": last.split}
     assert [row.record.question for row in state.rows() if row.chosen] == [last.question]
     state.set_filters(family=last.family)
     state.open(last.image_file.removesuffix(".jpg"))
-    assert state.filters.family == last.family, "filters that let it pass stay"
+    assert state.filters["family"] == last.family, "filters that let it pass stay"
     with pytest.raises(ValueError, match="“nowhere”: no such picture among the 40"):
         state.open("nowhere")
     assert state.view.image_file == last.image_file
@@ -234,13 +232,7 @@ def test_a_picture_that_the_filters_leave_out_is_said_to_be_there(state, records
         state.find(valid.image_file)
 
 
-def test_unknown_filters_and_values_are_refused(state, bundled, records):
-    with pytest.raises(ValueError, match="no filter 'colour'; there are split"):
-        state.set_filters(colour="red")
-    with pytest.raises(ValueError, match="no split 'train'; there are test, valid"):
-        state.set_filters(split="train")
-    with pytest.raises(ValueError, match="no outcome 'wrong'; there are none"):
-        ExplorerState(bundled, records).set_filters(outcome="wrong")
+def test_records_of_other_pictures_are_refused(bundled, records):
     with pytest.raises(ValueError, match="none of the records' pictures"):
         ExplorerState(bundled, [replace(records[0], image_file="nowhere.jpg")])
 

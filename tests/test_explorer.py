@@ -19,7 +19,7 @@ from stkvlm_lib.explore.filters import IN_FILE_ORDER, SUREST_MISTAKES, Given
 from stkvlm_lib.explore.label_panel import NO_MARKS
 from stkvlm_lib.explore.links import Place, read_query
 from stkvlm_lib.explore.markup import detections_html, questions_html, reply_html, share
-from stkvlm_lib.explore.pictures import PICTURE_WIDTH, picture_png, static_picture
+from stkvlm_lib.explore.pictures import PICTURE_WIDTH, picture_png
 from stkvlm_lib.explore.state import NOTHING_LEFT, ExplorerState
 from stkvlm_lib.explore.understanding import UNKNOWN_MEANS
 from stkvlm_lib.figures.drawing import TOO_SMALL, enlarged
@@ -245,7 +245,8 @@ def test_what_is_asked_is_the_text_that_came_with_the_event(widget):
         ("Is tux on the left or the right side?", "left", "<b>left</b>", True),
         ("Is tux on the left or the right side?", "lef", "of no known kind either", False),
         ("What colour is the sky?", "unknown", f"unknown: {UNKNOWN_MEANS}", True),
-        ("Is tux to the left or right of the ego car?", "left", "about tux", True),
+        ("Is tux to the left or right of the ego car?", "left", "of the kind “left_right” about tux.", True),
+        ("is tux left of gnu", "yes", "about tux and gnu: Is ", True),
     ],
 )
 def test_how_sure_is_told_where_it_means_something(widget, question, answer, said, is_sure):
@@ -443,11 +444,3 @@ def test_the_label_stands_out_among_the_rivals_whatever_its_rank(widget):
 @pytest.mark.parametrize(("value", "said"), [(1, "100%"), (0.0123, "1%"), (0.004, "0.4%"), (0.0001, "0%")])
 def test_small_shares_keep_a_digit(value, said):
     assert share(value) == said
-
-
-def test_the_static_picture_shows_all_questions(state):
-    said = [text.get_text() for text in static_picture(state).texts]
-    assert any(state.position() in text for text in said)
-    assert all(row.record.question in said for row in state.rows())
-    state.set_filters(split="valid", outcome="wrong")
-    assert NOTHING_LEFT in [text.get_text() for text in static_picture(state).texts]

@@ -168,6 +168,10 @@ def test_a_model_that_is_killed_is_told_and_started_anew(host, folder, view):
         shared.put(view.image_path, QUESTION)
     first = host.process
     os.kill(first.pid, signal.SIGSTOP)  # busy, so that the next question waits
+    until = time.monotonic() + PATIENCE_S
+    while psutil.Process(first.pid).status() != psutil.STATUS_STOPPED:
+        assert time.monotonic() < until
+        time.sleep(0.01)
     with socket.socket(socket.AF_UNIX) as waiting:
         waiting.connect(str(host.address))
         waiting.sendall(b"nonsense\n")

@@ -10,6 +10,7 @@ import json
 import os
 import posixpath
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -55,16 +56,14 @@ def export_dataset(qa_folder: Path, folder: FrameSet, out: Path, card: str) -> l
 def _write_split(qa_folder: Path, forms: Sequence[str], split: str, folder: FrameSet, out: Path) -> int:
     """-> number of lines"""
     out.mkdir(parents=True)
-    shown, number = set(), 0
+    asked = Counter()
     with whole_file(out / METADATA) as part, part.open("w", encoding="utf-8") as file:
         for row in _rows(qa_folder, forms, split):
-            image_file = row["image_file"]
-            shown.add(image_file)
-            file.write(json.dumps({FILE_NAME: _file_name(image_file)} | row, ensure_ascii=False) + "\n")
-            number += 1
-    for image_file in shown:
+            asked[row["image_file"]] += 1
+            file.write(json.dumps({FILE_NAME: _file_name(row["image_file"])} | row, ensure_ascii=False) + "\n")
+    for image_file in asked:
         _link(folder.by_image_file[image_file].image_path, out / _file_name(image_file))
-    return number
+    return asked.total()
 
 
 def _rows(qa_folder: Path, forms: Sequence[str], split: str) -> Iterator[dict]:

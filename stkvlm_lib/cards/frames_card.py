@@ -12,7 +12,7 @@ from typing import Any
 from huggingface_hub import DatasetCardData
 
 from stkvlm_lib.cards.frame_sources import KEYS, MANIFEST, Kind, Source, find_sources
-from stkvlm_lib.cards.game_licences import CC_BY_SA, GPL, HUB_LICENCES, UNKNOWN, Artwork, game_licences
+from stkvlm_lib.cards.game_licences import CC_BY_SA, GPL, HUB_LICENCES, UNKNOWN, game_licences
 from stkvlm_lib.config import ROOT
 from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.data.frame_statistics import track_kart_pairs
@@ -77,10 +77,12 @@ def make_card(frame_set: FrameSet, title: str = "") -> str:
         course=Kind.COURSE in kinds,
         unknown=Kind.UNKNOWN in kinds,
         rendered=bool(rendered),
+        most_races=MAX_RACES,
+        cell=cell,
         licences=game_licences(),
         offered={"CC_BY_SA": offered[CC_BY_SA], "GPL": offered[GPL], "UNKNOWN": offered[UNKNOWN]},
-        tracks=_artworks("track", game_licences().tracks, _tracks(rendered)),
-        karts=_artworks("kart", game_licences().karts, _karts(rendered)),
+        tracks=sorted(_tracks(rendered)),
+        karts=sorted(_karts(rendered)),
     )
 
 
@@ -198,7 +200,7 @@ def _source_text(source: Source, number: int) -> dict[str, Any]:
     text = {"kind": source.kind, "heading": "Source" if number == 1 else f"Source of {name}"}
     if source.kind != Kind.RENDERED:
         return text
-    manifest, recipe = source.manifest, source.manifest["recipe"]
+    manifest, recipe, races = source.manifest, source.manifest["recipe"], source.manifest["races"]
     path = (source.root / MANIFEST).resolve()
     settings = {name: [part.get(name) for part in recipe.values()] for part in recipe.values() for name in part}
     return text | {
@@ -211,8 +213,10 @@ def _source_text(source: Source, number: int) -> dict[str, Any]:
         "command": code(command) if (command := manifest.get("command", "")) else "",
         "manifest_path": path.relative_to(ROOT) if path.is_relative_to(ROOT) else f"{path.parent.name}/{MANIFEST}",
         "truth": code(manifest.get("truth_sha256", "not recorded")),
-        "skipped": _skipped(manifest["races"]),
-        "races": _races(manifest["races"]),
+        "reasons": Counter(reason for race in races for reason in race.get("skipped", {}).values()),
+        "skipped_on": Counter(race["track"] for race in races for _ in race.get("skipped", {})),
+        "held": sum(len(race["frames"]) for race in races),
+        "races": races,
     }
 
 
@@ -221,35 +225,6 @@ def _setting(value: Any) -> Any:
     if value is None:
         return ""
     return len(value) if isinstance(value, list) and value and isinstance(value[0], str) else value
-
-
-def _skipped(races: Sequence[Mapping[str, Any]]) -> str:
-    reasons = Counter(reason for race in races for reason in race.get("skipped", {}).values())
-    if not reasons:
-        return "No frame was skipped."
-    held = sum(len(race.get("frames", ())) for race in races)
-    tracks = Counter(race["track"] for race in races for _ in race.get("skipped", {}))
-    where = escaped(", ".join(f"{track} {n}" for track, n in tracks.most_common()))
-    rows = table(({"reason": reason, "frames": n} for reason, n in reasons.most_common()), right=True)
-    return f"{reasons.total():,} of {reasons.total() + held:,} frames were skipped ({where}):\n\n{rows}"
-
-
-def _races(races: Sequence[Mapping[str, Any]]) -> str:
-    if len(races) > MAX_RACES:
-        return f"All {len(races):,} races are in `{MANIFEST}`."
-    rows = [
-        {
-            "race": race["number"],
-            "split": race["split"],
-            "seed": str(race["seed"]),
-            "track": race["track"] + (" (reverse)" if race.get("reverse") else ""),
-            "karts, in the order of their ids": " ".join(race["karts"]),
-            "frames": len(race["frames"]),
-            "skipped": " ".join(race.get("skipped", {})) or "·",
-        }
-        for race in races
-    ]
-    return folded(f"All {len(races)} races with their seeds", table(rows))
 
 
 def _gaps(frame_set: FrameSet, sources: Sequence[Source], kept: Mapping[str, Counter]) -> list[str]:
@@ -292,20 +267,3 @@ def _tracks(frames: Iterable[Frame]) -> set[str]:
 
 def _karts(frames: Iterable[Frame]) -> set[str]:
     return {kart for frame in frames for kart in frame.karts}
-
-
-def _artworks(what: str, known: Mapping[str, Artwork], names: Iterable[str]) -> dict[str, Any]:
-    """The licences of the tracks or karts shown as a table, and those of them that are known by their names."""
-    found = {name: known[name] for name in sorted(names) if name in known}
-    rows = [
-        {
-            what: name,
-            "in the game": artwork.name,
-            "own files by licence": ", ".join(f"{n} {licence}" for licence, n in artwork.licences.items()),
-            "GPL": "yes" if artwork.has_gpl else "",
-        }
-        for name, artwork in found.items()
-    ]
-    unknown = {"in the game": "?", "own files by licence": "not in this package", "GPL": "?"}
-    rows += [{what: name} | unknown for name in sorted(set(names) - set(found))]
-    return {"table": table(rows), "known": found}

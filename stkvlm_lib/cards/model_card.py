@@ -1,6 +1,6 @@
 """The model card of an adapter, from the artefacts of the run that scored it: what the hub shows, and people read."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCardData
@@ -53,8 +53,7 @@ def write_model_card(folder: Path, adapter: Path) -> Path:
 
 def model_card(run: ScoredRun) -> str:
     """Front matter and Markdown, without any path of the machine."""
-    base, on_hub, found = _base(run), bool(_base(run).get("revision")), run.figures(Accuracy)
-    shown = score_table(found) if found else None
+    base, on_hub = _base(run), bool(_base(run).get("revision"))
     trained = run.manifest.get("steps", {}).get("03", {}).get("inputs") or {}
     return render(
         Path(__file__).with_name("model_card_template.md"),
@@ -70,7 +69,7 @@ def model_card(run: ScoredRun) -> str:
         settings=_settings(run),
         training=list(_training(run)),
         scored_on=dict(facts(run).get("Of what data", [])).get("scored on", ""),
-        figures=markdown.table(_without_question(shown.rows), right=True) if shown else "",
+        figures=_figures(run),
         further=list(_further(run)),
         limits=limits(run),
         command=command(run, public),
@@ -99,11 +98,8 @@ def _results(run: ScoredRun) -> list[EvalResult]:
     found = run.figures(Accuracy)
     if not found:
         return []
-    named = {
-        "exact match": found.exact,
-        "exact match, mean over families": found.macro_exact,
-        "prefix match": found.prefix,
-    }
+    mean = "exact match, mean over families"
+    named = {"exact match": found.exact, mean: found.macro_exact, "prefix match": found.prefix}
     return [
         EvalResult(
             task_type="visual-question-answering",
@@ -147,8 +143,12 @@ def _training(run: ScoredRun) -> Iterator[str]:
         yield f"exact match on valid {percent(trained['valid_exact'])}"
 
 
-def _without_question(rows: Iterable[dict]) -> list[dict]:
-    return [{name: value for name, value in row.items() if name != "question"} for row in rows]
+def _figures(run: ScoredRun) -> str:
+    """A table of the scores of each family."""
+    found = run.figures(Accuracy)
+    shown = score_table(found) if found else None
+    rows = shown.rows if shown else []
+    return markdown.table(({name: row[name] for name in row if name != "question"} for row in rows), right=True)
 
 
 def _further(run: ScoredRun) -> Iterator[str]:

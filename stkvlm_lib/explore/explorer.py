@@ -29,7 +29,7 @@ from stkvlm_lib.explore.links import Place, query
 from stkvlm_lib.explore.markup import detections_html, legend_html, message, place_html, questions_html
 from stkvlm_lib.explore.models import Askable, OwnModel
 from stkvlm_lib.explore.own_picture import own_view
-from stkvlm_lib.explore.pictures import DETAILS, picture_png, static_picture
+from stkvlm_lib.explore.pictures import DETAILS, picture_png
 from stkvlm_lib.explore.rows import AS_FILTERED, SORTS, row_json
 from stkvlm_lib.explore.state import ExplorerState
 from stkvlm_lib.qa.label_check import MARKS_FILE
@@ -37,8 +37,6 @@ from stkvlm_lib.qa.qa_sets import Record
 
 if TYPE_CHECKING:
     from stkvlm_lib.vlm.answering import AnswerModel
-
-__all__ = ["Explorer", "ExplorerState", "explore", "static_picture"]
 
 QUESTIONS_FILE = "questions.jsonl"
 """The name under which the questions that pass the filters are saved."""
@@ -120,7 +118,9 @@ class Explorer(widgets.VBox):
         panes = {"Questions": self._listing(), "Ask": self.ask, "Labels": self.labels}
         self.detections = panes["Detections"] = styled(widgets.HTML(), "scroll")
         self.tabs = styled(widgets.Tab(list(panes.values()), titles=list(panes), selected_index=0), "tabs")
-        self.tabs.observe(lambda _: self._shows(self.ask) and self.ask.asker.prepare(), "selected_index")
+        self.tabs.observe(
+            lambda change: self.tabs.children[change.new] is self.ask and self.ask.asker.prepare(), "selected_index"
+        )
         return styled(widgets.Box([self._pictured(), self.tabs]), "main")
 
     def _pictured(self) -> widgets.Widget:
@@ -244,9 +244,6 @@ class Explorer(widgets.VBox):
     def _show_pane(self, pane: widgets.Widget) -> None:
         self.tabs.selected_index = self.tabs.children.index(pane)
 
-    def _shows(self, pane: widgets.Widget) -> bool:
-        return self.tabs.children[self.tabs.selected_index] is pane
-
     def _download(self, name: str) -> None:
         """Hand the browser a file of JSON lines, by one of the names in `exports`."""
         rows = (
@@ -277,7 +274,7 @@ class Explorer(widgets.VBox):
             for name, box in self.filters.items():
                 counts = self.state.counts(name).items()
                 options = [("all", ""), *((f"{value} ({count:,})", value) for value, count in counts)]
-                choose(box, options, getattr(self.state.filters, name))
+                choose(box, options, self.state.filters.get(name, ""))
             self.order.value = self.state.order
         finally:
             self._busy = False

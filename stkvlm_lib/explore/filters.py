@@ -3,7 +3,7 @@
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -34,25 +34,10 @@ class Given:
     base_correct: bool | None = None
 
 
-@dataclass(frozen=True)
-class Filters:
-    """What a question must match to count; empty means all.
-
-    kart: one that counts as visible in the picture. outcome: `right` or `wrong`, of answered questions. size: of the
-    box that matters, see `subject`. beside: how the answer compares with the one beside it.
-    """
-
-    split: str = ""
-    track: str = ""
-    kart: str = ""
-    family: str = ""
-    outcome: str = ""
-    confidence: str = ""
-    size: str = ""
-    beside: str = ""
-
-
-FILTERS = tuple(field.name for field in fields(Filters))
+FILTERS = ("split", "track", "kart", "family", "outcome", "confidence", "size", "beside")
+"""What questions are filtered by. kart: one that counts as visible in the picture; outcome: `right` or `wrong`, of
+answered questions; size: of the box that matters, see `subject`; beside: how the answer compares with the one beside
+it."""
 IN_FILE_ORDER, SUREST_MISTAKES, LEAST_SURE = "in file order", "surest mistakes first", "least sure first"
 ORDERS = (IN_FILE_ORDER, SUREST_MISTAKES, LEAST_SURE)
 """In which order the views come: the mistakes of which the model was surest tell most about what it learnt."""

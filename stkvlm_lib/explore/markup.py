@@ -10,7 +10,7 @@ from pathlib import Path
 
 from stkvlm_lib.data.frames import KART_CLASS, View
 from stkvlm_lib.explore.asking import Reply
-from stkvlm_lib.explore.rows import AS_FILTERED, find_rows, sorted_rows
+from stkvlm_lib.explore.rows import AS_FILTERED, SORTS, find_rows
 from stkvlm_lib.explore.state import NOTHING_LEFT, ExplorerState
 from stkvlm_lib.explore.understanding import UNKNOWN_MEANS, families_with, is_unknown
 from stkvlm_lib.figures.drawing import ROLE_COLOURS, TOO_SMALL, role
@@ -59,7 +59,9 @@ def questions_html(
     everything = state.rows()
     if not everything:
         return message("There are no questions about this picture; ask one of your own.")
-    rows = sorted_rows(find_rows(everything, search), sort)
+    rows = find_rows(everything, search)
+    if sort in SORTS:
+        rows.sort(key=SORTS[sort])
     if not rows:
         return message(f"None of the {len(everything)} questions about this view holds “{search.strip()}”.")
     n = f"{len(everything)} questions" if len(everything) > 1 else "One question"

@@ -1,6 +1,6 @@
 """The questions of a view as rows of a table: searched, sorted, and saved."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 
 from stkvlm_lib.explore.filters import Given
@@ -48,8 +48,3 @@ def find_rows(rows: Iterable[Row], text: str) -> list[Row]:
         if any(wanted in said.casefold() for said in (row.record.question, *answers)):
             found.append(row)
     return found
-
-
-def sorted_rows(rows: Sequence[Row], sort: str) -> list[Row]:
-    """Rows by one of SORTS, or as they are."""
-    return sorted(rows, key=SORTS[sort]) if sort in SORTS else list(rows)

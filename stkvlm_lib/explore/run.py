@@ -21,12 +21,11 @@ ANSWERS = ("predictions", "predictions_extended", "predictions_test_unseen", "pr
 """The files of a run with answers to its questions."""
 
 
-def explore_run(config: ExplorerConfig | None = None) -> Explorer:
+def explore_run(config: ExplorerConfig) -> Explorer:
     """The explorer on a run, by default the newest. Where none is there yet: on the frames, with their ten questions.
 
     Raises ConfigError when the run or the picture that was named does not exist.
     """
-    config = config or ExplorerConfig()
     frames, records, answers = read_run(config)
     marks = config.run_path / "qa" / MARKS_FILE if config.run_path.is_dir() else None
     model = model_of(config)

@@ -2,14 +2,13 @@
 
 import random
 from collections.abc import Iterable
-from dataclasses import asdict, replace
 
 import numpy as np
 
 from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.data.frames import View
 from stkvlm_lib.explore.beside import Beside, by_question
-from stkvlm_lib.explore.filters import FILTERS, IN_FILE_ORDER, ORDERS, Filters, Given, make_facets, urgency
+from stkvlm_lib.explore.filters import IN_FILE_ORDER, ORDERS, Given, make_facets, urgency
 from stkvlm_lib.explore.rows import Row
 from stkvlm_lib.figures.drawing import TOO_SMALL, marks
 from stkvlm_lib.grammar.scene import Kart, depth, read_scene, side
@@ -52,11 +51,13 @@ class ExplorerState:
         )
         given = [self._prediction(record) for record in self._records]
         self._urgency = {order: np.array([urgency(order, p) for p in given], dtype=float) for order in ORDERS}
-        self.filters, self.order = Filters(), IN_FILE_ORDER
+        self.filters: dict[str, str] = {}
+        """Filter -> the option that a question must match to count; those that are off are not in it."""
+        self.home: dict[str, str] = {}
+        """The filters that `reset` goes back to."""
+        self.order = IN_FILE_ORDER
         self.own: View | None = None
         """A picture of the reader's own, on show until the next step, see `own_picture`."""
-        self.home = Filters()
-        """What `reset` goes back to."""
         self.index = 0
         self.chosen = ""
         self._select()
@@ -81,21 +82,15 @@ class ExplorerState:
         return dict(zip(facet.options, facet.counts(self._passing(but=name)), strict=True))
 
     def set_filters(self, **values: str) -> None:
-        """Change some filters; the view on show stays if it still matches. Raises ValueError for an unknown one."""
-        for name, value in values.items():
-            if name not in FILTERS:
-                raise ValueError(f"no filter {name!r}; there are {', '.join(FILTERS)}")
-            if value and value not in self.options(name):
-                raise ValueError(f"no {name} {value!r}; there are {', '.join(self.options(name)) or 'none'}")
+        """Change some filters, "" for off; the view on show stays if it still matches."""
         self.own = None
-        before, self.filters = self.view, replace(self.filters, **values)
+        before = self.view
+        self.filters = {name: value for name, value in (self.filters | values).items() if value}
         self._select()
         self.index = self._names.index(before.image_file) if before and before.image_file in self._names else 0
 
     def set_order(self, order: str) -> None:
         """One of ORDERS; begins at its first view."""
-        if order not in ORDERS:
-            raise ValueError(f"no order {order!r}; there are {', '.join(ORDERS)}")
         self.order = order
         self._select()
         self.index = 0
@@ -107,14 +102,14 @@ class ExplorerState:
 
     def reset(self) -> None:
         """Filters and order as at the beginning; the view on show stays if it still matches."""
-        self.order = IN_FILE_ORDER
-        self.set_filters(**asdict(self.home))
+        self.order, self.filters = IN_FILE_ORDER, {}
+        self.set_filters(**self.home)
 
     def _passing(self, but: str = "") -> np.ndarray:
         """(records,) bool: which pass all filters, one left out."""
         passing = np.ones(len(self._records), bool)
-        for name, value in asdict(self.filters).items():
-            if value and name != but:
+        for name, value in self.filters.items():
+            if name != but:
                 passing &= self._facets[name].matches(value)
         return passing
 
@@ -179,7 +174,7 @@ class ExplorerState:
                 f"“{picture}”: no such picture among the {len(self._number):,} that there are questions about"
             )
         if name not in self._names:
-            self.filters = Filters(split=self._groups[name][0].split)
+            self.filters = {"split": self._groups[name][0].split}
             self._select()
         self.jump(self._names.index(name))
         self.chosen = question

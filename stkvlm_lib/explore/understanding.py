@@ -30,12 +30,6 @@ class Understood:
         """The question in the wording of its family's template; empty where there is no family."""
         return FAMILIES[self.family].write(0, self.karts) if self.is_known else ""
 
-    def __str__(self) -> str:
-        if not self.is_known:
-            return "a question of no known kind"
-        karts = " and ".join(self.karts)
-        return f"a question of the kind “{self.family}”{f' about {karts}' if karts else ''}"
-
 
 def understand(question: str) -> Understood:
     """The family and the karts that a question is about, as the grammar reads it."""
