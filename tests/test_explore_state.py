@@ -4,6 +4,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from explored import some_answers, some_records
 
 from stkvlm_lib.data.frames import Detection, Frame, View
 from stkvlm_lib.explore.filters import (
@@ -12,13 +13,12 @@ from stkvlm_lib.explore.filters import (
     LEAST_SURE,
     SIZES,
     SUREST_MISTAKES,
-    Given,
     shorter_side,
     subject,
 )
 from stkvlm_lib.explore.state import NOTHING_LEFT, ExplorerState
 from stkvlm_lib.grammar.scene import read_scene
-from stkvlm_lib.qa.qa_sets import Record, make_records
+from stkvlm_lib.qa.qa_sets import Record
 
 PLACE = ("all", "r", "00000", 0, "abyss")
 """Split, race, frame, view and track of a record."""
@@ -26,20 +26,12 @@ PLACE = ("all", "r", "00000", 0, "abyss")
 
 @pytest.fixture(scope="module")
 def records(bundled):
-    names = {view.image_file for split in ("valid", "test") for view in bundled.views(split)[:20]}
-    return [r for split in ("valid", "test") for r in make_records(bundled, split) if r.image_file in names]
+    return some_records(bundled)
 
 
 @pytest.fixture(scope="module")
 def predictions(records):
-    """Of the test split: every third answer wrong, and unsure."""
-    test = [r for r in records if r.split == "test"]
-    return [
-        Given(r.image_file, r.question, r.answer, True, 0.97)
-        if i % 3
-        else Given(r.image_file, r.question, "nonsense", False, 0.4)
-        for i, r in enumerate(test)
-    ]
+    return some_answers(records)
 
 
 @pytest.fixture
@@ -240,7 +232,7 @@ def test_records_of_other_pictures_are_refused(bundled, records):
 def test_rows_join_label_and_prediction(state, predictions):
     state.find(predictions[0].image_file)
     row = {row.record.question: row for row in state.rows()}[predictions[0].question]
-    assert (row.prediction, row.correct, row.confidence, row.matches) == ("nonsense", False, 0.4, True)
+    assert (row.prediction, row.correct, row.confidence, row.matches) == ("<i>", False, 0.4, True)
     state.set_filters(split="valid")
     assert all(row.prediction is None and row.correct is None for row in state.rows())
 

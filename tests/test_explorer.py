@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from explored import some_answers, some_records
 from PIL import Image
 from stub_model import StubModel
 
@@ -26,21 +27,17 @@ from stkvlm_lib.figures.drawing import TOO_SMALL, enlarged
 from stkvlm_lib.grammar.names import KARTS
 from stkvlm_lib.grammar.scene import read_scene
 from stkvlm_lib.qa.label_check import MARKS_FILE, read_marks
-from stkvlm_lib.qa.qa_sets import make_records
 from stkvlm_lib.vlm.answering import Answer
 
 
 @pytest.fixture(scope="module")
 def records(bundled):
-    names = {view.image_file for split in ("valid", "test") for view in bundled.views(split)[:20]}
-    return [r for split in ("valid", "test") for r in make_records(bundled, split) if r.image_file in names]
+    return some_records(bundled)
 
 
 @pytest.fixture(scope="module")
 def predictions(records):
-    """Of the test split: every third answer wrong."""
-    test = [r for r in records if r.split == "test"]
-    return [Given(r.image_file, r.question, r.answer if i % 3 else "<i>", bool(i % 3), 0.5) for i, r in enumerate(test)]
+    return some_answers(records)
 
 
 @pytest.fixture

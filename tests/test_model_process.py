@@ -198,29 +198,42 @@ def test_it_ends_with_a_server_that_is_killed(folder, listener):
     assert process.wait(PATIENCE_S) == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL])
-def test_it_ends_with_the_server_and_nobody_else_gets_at_it(folder, tmp_path_factory, number):
-    """Of a server as `explore` starts it, however that is ended; the socket's folder is for this user alone."""
-    environment = own_environment(tmp_path_factory.mktemp("jupyter") / "home") | {"TMPDIR": str(folder)}
-    command = [sys.executable, "-P", "-m", "stkvlm_lib", "explore", str(folder), "--port", str(free_port())]
-    server = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-    try:
-        assert any("token=" in line for line in server.stdout)
-        (address,) = folder.glob("explorer-*/model")
-        assert stat.S_IMODE(address.parent.stat().st_mode) == 0o700
-        with pytest.raises(AskError, match="no adapter there"):
-            SharedModel(address, folder / "nothing").put(folder / "a.png", QUESTION)
-        (process,) = psutil.Process(server.pid).children()
-        assert "stkvlm_lib.explore.model_process" in process.cmdline()
-        server.send_signal(number)
-        server.wait(PATIENCE_S)
-        with suppress(psutil.NoSuchProcess):
-            process.wait(PATIENCE_S)
-        assert not process.is_running()
-        assert number == signal.SIGKILL or not list(folder.glob("explorer-*")), "nothing is left"
-    finally:
+ENDS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory):
+    """For each way to end it (folder, server as `explore` starts it), all started at once."""
+    environment = own_environment(tmp_path_factory.mktemp("jupyter") / "home")
+    started = {}
+    for number in ENDS:
+        folder = tmp_path_factory.mktemp("m")
+        command = [sys.executable, "-P", "-m", "stkvlm_lib", "explore", str(folder), "--port", str(free_port())]
+        own = environment | {"TMPDIR": str(folder)}
+        started[number] = folder, subprocess.Popen(command, env=own, stdout=subprocess.PIPE, text=True)
+    yield started
+    for _, server in started.values():
         server.kill()
         server.wait()
+
+
+@pytest.mark.parametrize("number", ENDS)
+def test_it_ends_with_the_server_and_nobody_else_gets_at_it(servers, number):
+    """However the server is ended; the socket's folder is for this user alone."""
+    folder, server = servers[number]
+    assert any("token=" in line for line in server.stdout)
+    (address,) = folder.glob("explorer-*/model")
+    assert stat.S_IMODE(address.parent.stat().st_mode) == 0o700
+    with pytest.raises(AskError, match="no adapter there"):
+        SharedModel(address, folder / "nothing").put(folder / "a.png", QUESTION)
+    (process,) = psutil.Process(server.pid).children()
+    assert "stkvlm_lib.explore.model_process" in process.cmdline()
+    server.send_signal(number)
+    server.wait(PATIENCE_S)
+    with suppress(psutil.NoSuchProcess):
+        process.wait(PATIENCE_S)
+    assert not process.is_running()
+    assert number == signal.SIGKILL or not list(folder.glob("explorer-*")), "nothing is left"
 
 
 def test_a_page_needs_nothing_of_what_answering_needs(tmp_path, monkeypatch, folder):

@@ -82,7 +82,7 @@ def _file_name(image_file: str) -> str:
 
 def _link(source: Path, target: Path) -> None:
     try:
-        os.link(source.resolve(), target)
+        os.link(source.resolve(), target)  # of a symbolic link, its target: the link itself may hang on a place nearby
     except OSError:  # another disk, or one without links
         shutil.copyfile(source, target)
 

@@ -132,7 +132,7 @@ class AskPanel(widgets.VBox):
             told = message(describe(found, view)) if found else ""
         except Exception as error:  # nobody else would see it: this runs in a thread
             found, told = None, message(f"The map could not be made. {type(error).__name__}: {error}", "error")
-        if stop.is_set():
+        if stop.is_set():  # another view is on show by now, or another map in the making
             return
         self.map, self.job = found, None
         self.told.value = told

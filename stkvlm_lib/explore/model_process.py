@@ -37,7 +37,7 @@ def main(descriptor: int) -> None:
 def _end_with_server() -> None:
     """Wait for the other end of the standard input to be closed, by the server or by its end."""
     sys.stdin.buffer.read()
-    os._exit(0)
+    os._exit(0)  # sys.exit would end this thread alone, while the main one still answers
 
 
 def serve(listener: socket.socket, load: Callable[[Path, str], Any] = load_model) -> None:
