@@ -12,12 +12,12 @@ from stkvlm_lib.vlm.answering import Answer, Candidate
 
 class StubModel:
     """Counts what it encodes. Probability of `seen`: 0.9 with white, 0.2 without. reads: question in other words ->
-    (family, karts) as which it understands it."""
+    (family, karts) as which it understands it; says: question -> its answer, whatever the picture."""
 
     def __init__(self):
         self.encoded = 0
         self.device = torch.device("cpu")
-        self.reads = {}
+        self.reads, self.says = {}, {}
         self.alone = False
 
     @contextmanager
@@ -37,7 +37,8 @@ class StubModel:
         given = [Answer("seen", 0.9) if f.item() else Answer("unseen", 0.8) for f in features]
         if self.alone:
             given = [Answer("base", 0.7)] * len(features)
-        return [[answer] * len(asked) for answer, asked in zip(given, questions, strict=True)]
+        says = {question: Answer(text, 0.6) for question, text in self.says.items()}
+        return [[says.get(q, answer) for q in asked] for answer, asked in zip(given, questions, strict=True)]
 
     def likelihoods(self, features, asked):
         return [

@@ -9,14 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 from serving import PATIENCE_S, own_environment, served
 
-from stkvlm_lib.explore.links import LAST_PORT
-from stkvlm_lib.explore.server import (
-    GONE_AFTER,
-    LOOK_EVERY,
-    ExplorerServer,
-    WithoutToken,
-    is_opened_by_someone,
-)
+from stkvlm_lib.explore.server import GONE_AFTER, LOOK_EVERY, WithoutToken, is_opened_by_someone
 
 NO_KERNEL = "00000000-0000-0000-0000-000000000000"
 UPGRADE = {
@@ -134,12 +127,6 @@ def test_who_may_open_the_page():
     assert all(map(is_opened_by_someone, ({}, {"Sec-Fetch-Site": "none"}, {"Sec-Fetch-Site": "same-origin"}, click)))
     assert not is_opened_by_someone({**click, "Sec-Fetch-User": "?0"})
     assert not is_opened_by_someone({**click, "Sec-Fetch-Dest": "iframe"})
-
-
-@pytest.mark.parametrize("port", [1, 8866, LAST_PORT - 2, LAST_PORT])
-def test_other_ports_are_tried_that_are_ports(port):
-    ports = list(ExplorerServer.random_ports(None, port, 51))
-    assert ports[0] == port and len(set(ports)) == len(ports) > 50 and all(1 <= found <= LAST_PORT for found in ports)
 
 
 def test_the_token_is_left_out_of_what_is_logged():

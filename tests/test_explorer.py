@@ -8,38 +8,36 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from explored import some_answers, some_records
 from PIL import Image
 from stub_model import StubModel
 
+from stkvlm_lib.data.frames import Detection, Frame, View
 from stkvlm_lib.explore import ask_panel
 from stkvlm_lib.explore.asking import NO_MODEL
 from stkvlm_lib.explore.explorer import explore
 from stkvlm_lib.explore.filters import IN_FILE_ORDER, SUREST_MISTAKES, Given
 from stkvlm_lib.explore.label_panel import NO_MARKS
 from stkvlm_lib.explore.links import Place, read_query
-from stkvlm_lib.explore.markup import questions_html, reply_html, share
-from stkvlm_lib.explore.pictures import PICTURE_WIDTH, picture_png, static_picture
+from stkvlm_lib.explore.markup import detections_html, questions_html, reply_html, share
+from stkvlm_lib.explore.pictures import PICTURE_WIDTH, picture_png
 from stkvlm_lib.explore.state import NOTHING_LEFT, ExplorerState
 from stkvlm_lib.explore.understanding import UNKNOWN_MEANS
-from stkvlm_lib.figures.drawing import enlarged
+from stkvlm_lib.figures.drawing import TOO_SMALL, enlarged
 from stkvlm_lib.grammar.names import KARTS
 from stkvlm_lib.grammar.scene import read_scene
 from stkvlm_lib.qa.label_check import MARKS_FILE, read_marks
-from stkvlm_lib.qa.qa_sets import make_records
 from stkvlm_lib.vlm.answering import Answer
 
 
 @pytest.fixture(scope="module")
 def records(bundled):
-    names = {view.image_file for split in ("valid", "test") for view in bundled.views(split)[:20]}
-    return [r for split in ("valid", "test") for r in make_records(bundled, split) if r.image_file in names]
+    return some_records(bundled)
 
 
 @pytest.fixture(scope="module")
 def predictions(records):
-    """Of the test split: every third answer wrong."""
-    test = [r for r in records if r.split == "test"]
-    return [Given(r.image_file, r.question, r.answer if i % 3 else "<i>", bool(i % 3), 0.5) for i, r in enumerate(test)]
+    return some_answers(records)
 
 
 @pytest.fixture
@@ -73,9 +71,8 @@ def test_it_starts_at_the_predictions_and_follows_its_buttons(widget):
     assert widget.keyboard.alt == widget.state.description()
 
 
-def test_records_may_come_by_split_and_predictions_be_missing(bundled, records):
-    by_split = {split: [r for r in records if r.split == split] for split in ("valid", "test")}
-    widget = explore(bundled, by_split)
+def test_predictions_may_be_missing(bundled, records):
+    widget = explore(bundled, records)
     assert len(widget.state) == 40
     assert set(widget.filters) == {"split", "track", "kart", "family", "size"}
     assert "label" in widget.questions.value and "sure" not in widget.questions.value
@@ -107,7 +104,8 @@ def test_going_to_a_number_or_a_picture(widget):
 
 def test_it_opens_at_a_picture_with_a_question(bundled, records, predictions):
     valid = next(r for r in records if r.split == "valid" and r.family == "track")
-    widget = explore(bundled, records, predictions, StubModel(), start=valid.image_file, question=valid.question)
+    widget = explore(bundled, records, predictions, StubModel())
+    widget.go_to(valid.image_file, valid.question)
     assert widget.state.view.image_file == valid.image_file and widget.filters["split"].value == "valid"
     assert widget.ask.question.value == widget.labels.about.value == valid.question
     assert widget.ask.reply is None, "it is not asked before the reader wants it"
@@ -115,7 +113,7 @@ def test_it_opens_at_a_picture_with_a_question(bundled, records, predictions):
     assert "aria-current='true'" in widget.questions.value
     assert read_query(widget.keyboard.query) == Place(valid.image_file, valid.question)
     with pytest.raises(ValueError, match="“nowhere”: no such picture"):
-        explore(bundled, records, start="nowhere")
+        widget.go_to("nowhere")
 
 
 def test_mistakes_can_come_first_where_there_are_answers(bundled, records, predictions):
@@ -180,7 +178,7 @@ def test_the_overlay_has_a_switch_and_its_parts_have_theirs(widget):
 
 
 def test_visible_shares_are_written_where_the_frames_have_them(state):
-    assert any(d.visible is not None for d in state.detected())
+    assert any(d.visible is not None for d in state.view.detections)
     assert picture_png(state, details=["shares"]) != picture_png(state)
 
 
@@ -244,7 +242,8 @@ def test_what_is_asked_is_the_text_that_came_with_the_event(widget):
         ("Is tux on the left or the right side?", "left", "<b>left</b>", True),
         ("Is tux on the left or the right side?", "lef", "of no known kind either", False),
         ("What colour is the sky?", "unknown", f"unknown: {UNKNOWN_MEANS}", True),
-        ("Is tux to the left or right of the ego car?", "left", "about tux", True),
+        ("Is tux to the left or right of the ego car?", "left", "of the kind “left_right” about tux.", True),
+        ("is tux left of gnu", "yes", "about tux and gnu: Is ", True),
     ],
 )
 def test_how_sure_is_told_where_it_means_something(widget, question, answer, said, is_sure):
@@ -403,8 +402,28 @@ def test_what_comes_from_data_is_escaped(bundled, records):
     first = replace(records[0], question='Is <b>"tux"</b> & co. there?')
     given = Given(first.image_file, first.question, "<i>", False, 0.25)
     shown = questions_html(ExplorerState(bundled, [first], [given]))
-    assert "Is &lt;b&gt;&quot;tux&quot;&lt;/b&gt; &amp; co. there?" in shown and "<b>&quot;" not in shown
+    assert "Is &lt;b&gt;&#34;tux&#34;&lt;/b&gt; &amp; co. there?" in shown and "<b>&#34;" not in shown
     assert "&lt;i&gt;" in shown and "✗ wrong" in shown and "25%" in shown
+
+
+def test_detections_are_told_as_the_file_has_them(tmp_path):
+    """tux is the ego kart, gnu in front and left of it, kiki too small, and a bomb lies about."""
+    frame = Frame(tmp_path, "all", "00000", "abyss", ("tux", "<gnu>", "kiki"), "r")
+    detections = (
+        Detection(1, 1, (100, 100, 140, 140), 0.5, 900, 12.25),
+        Detection(1, 2, (300, 0, 312, 12), 1.0, 40, 60.0),
+        Detection(1, 0, (280, 180, 360, 260), 1.0, 5000, 4.0),
+        Detection(6, 3, (0, 0, 50, 50)),
+    )
+    shown = detections_html(View(frame, 0, detections))
+    rows = [re.sub(r"\s*<[^>]+>\s*", "|", row) for row in re.findall("<tr>.*?</tr>", shown, re.S)]
+    assert [re.sub(r"\|+", "|", row).strip("|").split("|") for row in rows[1:]] == [
+        ["&lt;gnu&gt;", "front and left", "100 100 140 140", "10×10", "50%", "900", "12.2 m"],
+        ["kiki", TOO_SMALL, "300 0 312 12", "3×3", "100%", "40", "60.0 m"],
+        ["tux", "ego", "280 180 360 260", "20×20", "100%", "5,000", "4.0 m"],
+        ["bomb", "0 0 50 50", "12×12", "–", "–", "–"],
+    ]
+    assert "4 detections" in shown and "no detections" in detections_html(None)
 
 
 def test_the_label_stands_out_among_the_rivals_whatever_its_rank(widget):
@@ -422,11 +441,3 @@ def test_the_label_stands_out_among_the_rivals_whatever_its_rank(widget):
 @pytest.mark.parametrize(("value", "said"), [(1, "100%"), (0.0123, "1%"), (0.004, "0.4%"), (0.0001, "0%")])
 def test_small_shares_keep_a_digit(value, said):
     assert share(value) == said
-
-
-def test_the_static_picture_shows_all_questions(state):
-    said = [text.get_text() for text in static_picture(state).texts]
-    assert any(state.position() in text for text in said)
-    assert all(row.record.question in said for row in state.rows())
-    state.set_filters(split="valid", outcome="wrong")
-    assert NOTHING_LEFT in [text.get_text() for text in static_picture(state).texts]

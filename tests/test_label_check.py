@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from stkvlm_lib.explore.label_widget import gallery, mark_labels
+from stkvlm_lib.explore.label_widget import LabelMarker, gallery
 from stkvlm_lib.qa.label_check import (
     MARKS_FILE,
     Mark,
@@ -119,7 +119,7 @@ def test_the_label_error_is_told_for_all_and_for_each_rule_set(sample):
 def test_the_widget_writes_each_mark_and_goes_on_where_one_stopped(sample, bundled, tmp_path):
     path = tmp_path / MARKS_FILE
     known = [mark(sample[0], "right")]
-    widget = mark_labels(sample, bundled, path, known)
+    widget = LabelMarker(sample, bundled, path, known)
     assert widget.record == sample[1] and sample[1].question in widget.question.value
     assert bytes(widget.picture.value).startswith(b"\x89PNG")
     widget.note.value = " too small "
@@ -129,7 +129,7 @@ def test_the_widget_writes_each_mark_and_goes_on_where_one_stopped(sample, bundl
     widget.buttons["skip"].click()
     widget.buttons["right"].click()
     assert [m.key[0] for m in read_marks(path)] == [sample[1].image_file, sample[3].image_file]
-    assert mark_labels(sample, bundled, path, known).record == sample[2]
+    assert LabelMarker(sample, bundled, path, known).record == sample[2]
     for _ in range(10):
         widget.buttons["back"].click()
     assert widget.record == sample[0] and "right" in widget.question.value
@@ -139,7 +139,7 @@ def test_the_widget_writes_each_mark_and_goes_on_where_one_stopped(sample, bundl
 
 
 def test_the_widget_says_when_there_is_nothing_to_mark(bundled, tmp_path):
-    widget = mark_labels([], bundled, tmp_path / MARKS_FILE)
+    widget = LabelMarker([], bundled, tmp_path / MARKS_FILE)
     widget.buttons["right"].click()
     assert "No questions" in widget.progress.value and not (tmp_path / MARKS_FILE).exists()
 

@@ -58,7 +58,7 @@ def test_a_base_on_the_hub_and_the_licence_of_the_bundled_frames_are_named(run):
 def test_the_text_says_base_data_settings_figures_limits_and_how_to_ask(run):
     text = ModelCard(model_card(ScoredRun(run))).text
     assert [*re.findall(r"^## (.+)$", text, re.M)] == [
-        "Load it and ask", "Base and adapter", "Data", "Settings", "Figures", "Limits", "How it was made"
+        "Load it and ask", "How it was trained", "Data", "Settings", "Figures", "Limits", "How it was made"
     ]  # fmt: skip
     assert "| ego | 40 | 75.0% | 70.0% to 80.0% | – | 30.0% | 25.0% | 0.0% |" in text
     assert "trained on: 480 pictures, 4,881 questions" in text and "| learning_rate | 0.002 |" in text
@@ -77,7 +77,7 @@ def test_nothing_of_the_machine_stands_in_it(run, tmp_path):
 
 
 def test_the_card_goes_into_the_run_own_adapter_and_never_into_another_folder(run, tmp_path):
-    assert write_model_card(run) == run / "adapter" / "README.md"
+    assert write_model_card(run, run / "adapter") == run / "adapter" / "README.md"
     other = tmp_path / "other"
     other.mkdir()
     write_json(other / "stkvlm.json", {"base": {"name": "owner/base", "revision": "abc", "sha256": "1"}})

@@ -17,7 +17,6 @@ import psutil
 import pytest
 from serving import PATIENCE_S, free_port, own_environment
 from stub_model import StubModel
-from tornado.ioloop import IOLoop
 
 from stkvlm_lib.config import ROOT, ExplorerConfig
 from stkvlm_lib.explore import model_process
@@ -26,7 +25,7 @@ from stkvlm_lib.explore.explorer import explore
 from stkvlm_lib.explore.model_host import ModelHost
 from stkvlm_lib.explore.models import ADDRESS_VARIABLE, OwnModel, SharedModel
 from stkvlm_lib.explore.occlusion import occlude
-from stkvlm_lib.explore.patches import BATCH, GRID
+from stkvlm_lib.explore.patches import BATCH, PATCHES
 from stkvlm_lib.explore.run import model_of
 from stkvlm_lib.model_files import ModelError
 
@@ -81,7 +80,7 @@ def test_a_shared_model_answers_as_one_of_ones_own(stub, folder, view):
         assert ours.rivals == theirs.rivals
     assert shared.is_loaded and stub[0].encoded == 1 and stub[1] == [("adapter", "")], "one picture, one load"
     assert shared.answer(view.image_path, QUESTION, alone=True) == own.answer(view.image_path, QUESTION, alone=True)
-    assert occlude(Asker(shared), view, QUESTION) == occlude(Asker(own), view, QUESTION)
+    assert occlude(shared, view, QUESTION) == occlude(own, view, QUESTION)
 
 
 def test_two_pages_share_what_is_loaded_and_two_adapters_do_not(stub, folder, view):
@@ -137,12 +136,12 @@ def test_a_map_lets_the_questions_of_others_in_between(stub, folder, view, monke
 
     monkeypatch.setattr(model_process, "_call", noted)
     shared = SharedModel(folder / "model", folder / "adapter")
-    making = threading.Thread(target=occlude, args=(Asker(shared), view, QUESTION))
+    making = threading.Thread(target=occlude, args=(shared, view, QUESTION))
     making.start()
     assert begun.wait(PATIENCE_S)
     shared.put(view.image_path, QUESTION)
     making.join(PATIENCE_S)
-    assert order.count("cover") == -(-len(GRID) // BATCH) and order.index("put") <= 3
+    assert order.count("cover") == -(-PATCHES // BATCH) and order.index("put") <= 3
 
 
 @pytest.mark.parametrize("heard", [b"", b'{"value": '])
@@ -157,31 +156,11 @@ def test_a_page_that_is_hung_up_on_says_what_to_do(listener, folder, view, heard
         SharedModel(folder / "model", folder / "adapter").put(view.image_path, QUESTION)
 
 
-class Host:
-    """A host in a loop of its own, as in a server."""
-
-    def __init__(self, folder):
-        self.host, started = ModelHost(folder), threading.Event()
-
-        def run():
-            self.loop = IOLoop()
-            self.host.watch()
-            self.loop.add_callback(started.set)
-            self.loop.start()
-
-        threading.Thread(target=run, daemon=True).start()
-        assert started.wait(PATIENCE_S)
-
-    def close(self):
-        self.host.close()
-        self.loop.add_callback(self.loop.stop)
-
-
 @pytest.fixture
 def host(folder, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    with closing(Host(folder)) as made:
-        yield made.host
+    with closing(ModelHost(folder)) as made:
+        yield made
 
 
 def test_a_model_that_is_killed_is_told_and_started_anew(host, folder, view):
@@ -192,14 +171,15 @@ def test_a_model_that_is_killed_is_told_and_started_anew(host, folder, view):
         shared.put(view.image_path, QUESTION)
     first = host.process
     os.kill(first.pid, signal.SIGSTOP)  # busy, so that the next question waits
+    until = time.monotonic() + PATIENCE_S
+    while psutil.Process(first.pid).status() != psutil.STATUS_STOPPED:
+        assert time.monotonic() < until
+        time.sleep(0.01)
     with socket.socket(socket.AF_UNIX) as waiting:
         waiting.connect(str(host.address))
-        waiting.sendall(b"{}")
+        waiting.sendall(b"nonsense\n")
         os.kill(first.pid, signal.SIGKILL)
-        with suppress(ConnectionResetError):
-            assert waiting.recv(1) == b"", "hung up on"
-    with pytest.raises(AskError, match="no adapter there"):
-        shared.put(view.image_path, QUESTION)
+        assert b"could not answer" in waiting.makefile("rb").readline(), "by the next process"
     assert host.process.pid != first.pid
     host.close()
     assert host.process.poll() is not None, "it ends with the server"
@@ -221,29 +201,42 @@ def test_it_ends_with_a_server_that_is_killed(folder, listener):
     assert process.wait(PATIENCE_S) == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL])
-def test_it_ends_with_the_server_and_nobody_else_gets_at_it(folder, tmp_path_factory, number):
-    """Of a server as `explore` starts it, however that is ended; the socket's folder is for this user alone."""
-    environment = own_environment(tmp_path_factory.mktemp("jupyter") / "home") | {"TMPDIR": str(folder)}
-    command = [sys.executable, "-P", "-m", "stkvlm_lib", "explore", str(folder), "--port", str(free_port())]
-    server = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-    try:
-        assert any("token=" in line for line in server.stdout)
-        (address,) = folder.glob("explorer-*/model")
-        assert stat.S_IMODE(address.parent.stat().st_mode) == 0o700
-        with pytest.raises(AskError, match="no adapter there"):
-            SharedModel(address, folder / "nothing").put(folder / "a.png", QUESTION)
-        (process,) = psutil.Process(server.pid).children()
-        assert "stkvlm_lib.explore.model_process" in process.cmdline()
-        server.send_signal(number)
-        server.wait(PATIENCE_S)
-        with suppress(psutil.NoSuchProcess):
-            process.wait(PATIENCE_S)
-        assert not process.is_running()
-        assert number == signal.SIGKILL or not list(folder.glob("explorer-*")), "nothing is left"
-    finally:
+ENDS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory):
+    """For each way to end it (folder, server as `explore` starts it), all started at once."""
+    environment = own_environment(tmp_path_factory.mktemp("jupyter") / "home")
+    started = {}
+    for number in ENDS:
+        folder = tmp_path_factory.mktemp("m")
+        command = [sys.executable, "-P", "-m", "stkvlm_lib", "explore", str(folder), "--port", str(free_port())]
+        own = environment | {"TMPDIR": str(folder)}
+        started[number] = folder, subprocess.Popen(command, env=own, stdout=subprocess.PIPE, text=True)
+    yield started
+    for _, server in started.values():
         server.kill()
         server.wait()
+
+
+@pytest.mark.parametrize("number", ENDS)
+def test_it_ends_with_the_server_and_nobody_else_gets_at_it(servers, number):
+    """However the server is ended; the socket's folder is for this user alone."""
+    folder, server = servers[number]
+    assert any("token=" in line for line in server.stdout)
+    (address,) = folder.glob("explorer-*/model")
+    assert stat.S_IMODE(address.parent.stat().st_mode) == 0o700
+    with pytest.raises(AskError, match="no adapter there"):
+        SharedModel(address, folder / "nothing").put(folder / "a.png", QUESTION)
+    (process,) = psutil.Process(server.pid).children()
+    assert "stkvlm_lib.explore.model_process" in process.cmdline()
+    server.send_signal(number)
+    server.wait(PATIENCE_S)
+    with suppress(psutil.NoSuchProcess):
+        process.wait(PATIENCE_S)
+    assert not process.is_running()
+    assert number == signal.SIGKILL or not list(folder.glob("explorer-*")), "nothing is left"
 
 
 def test_a_page_needs_nothing_of_what_answering_needs(tmp_path, monkeypatch, folder):

@@ -10,12 +10,13 @@ import json
 import os
 import posixpath
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from huggingface_hub import CardData, DatasetCardData, RepoCard
 
-from stkvlm_lib.cards.frames_card import make_card
+from stkvlm_lib.cards.frames_card import make_card, size_category
 from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.data.frames import FLAT_SPLIT, SPLITS
 from stkvlm_lib.files import read_json, stream_jsonl, whole_file, write_text
@@ -27,7 +28,6 @@ FILE_NAME = "file_name"
 QUESTIONS = "questions"
 CONFIGS = {QUESTIONS: (COURSE, EXTENDED), "multiple_choice": (MULTIPLE_CHOICE,), "contrast": (CONTRAST,)}
 """Configuration -> the files of a split that it holds."""
-_SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**9, "1M<n<10M"))
 
 
 def export_dataset(qa_folder: Path, folder: FrameSet, out: Path, card: str) -> list[Path]:
@@ -56,16 +56,14 @@ def export_dataset(qa_folder: Path, folder: FrameSet, out: Path, card: str) -> l
 def _write_split(qa_folder: Path, forms: Sequence[str], split: str, folder: FrameSet, out: Path) -> int:
     """-> number of lines"""
     out.mkdir(parents=True)
-    shown, number = set(), 0
+    asked = Counter()
     with whole_file(out / METADATA) as part, part.open("w", encoding="utf-8") as file:
         for row in _rows(qa_folder, forms, split):
-            image_file = row["image_file"]
-            shown.add(image_file)
-            file.write(json.dumps({FILE_NAME: _file_name(image_file)} | row, ensure_ascii=False) + "\n")
-            number += 1
-    for image_file in shown:
+            asked[row["image_file"]] += 1
+            file.write(json.dumps({FILE_NAME: _file_name(row["image_file"])} | row, ensure_ascii=False) + "\n")
+    for image_file in asked:
         _link(folder.by_image_file[image_file].image_path, out / _file_name(image_file))
-    return number
+    return asked.total()
 
 
 def _rows(qa_folder: Path, forms: Sequence[str], split: str) -> Iterator[dict]:
@@ -84,7 +82,7 @@ def _file_name(image_file: str) -> str:
 
 def _link(source: Path, target: Path) -> None:
     try:
-        os.link(source.resolve(), target)
+        os.link(source.resolve(), target)  # of a symbolic link, its target: the link itself may hang on a place nearby
     except OSError:  # another disk, or one without links
         shutil.copyfile(source, target)
 
@@ -99,23 +97,23 @@ def read_dataset(folder: Path, config: str = QUESTIONS) -> dict[str, list[dict]]
 
 def _front_matter(splits: Sequence[str], number: int, frames: CardData) -> str:
     """YAML as the hub and `load_dataset` read it; the licence is that of the frames."""
-    configs: list[dict] = [
+    configs = [
         {
             "config_name": name,
             "data_files": [
                 {"split": split, "path": [f"{name}/{split}/{METADATA}", f"{name}/{split}/*.jpg"]} for split in splits
             ],
+            **({"default": True} if name == QUESTIONS else {}),
         }
         for name in CONFIGS
     ]
-    configs[0]["default"] = True
     return DatasetCardData(
         language="en",
         license=frames.get("license"),
+        license_name=frames.get("license_name"),
         pretty_name="Questions about SuperTuxKart frames",
-        size_categories=next((name for limit, name in _SIZES if number < limit), "n>1B"),
+        size_categories=size_category(number),
         task_categories=["visual-question-answering", "multiple-choice"],
         tags=["supertuxkart", "synthetic", "simulation"],
         configs=configs,
-        **({"license_name": frames["license_name"]} if frames.get("license_name") else {}),
     ).to_yaml()

@@ -1,7 +1,7 @@
 """Dataset cards: what a set of frames holds, where it comes from, what is missing, and under which licences it stands.
 
-A card is Markdown with the front matter of the Hugging Face hub. Its
-prose is in card_template.md, its numbers are here.
+A card is Markdown with the front matter of the Hugging Face hub. Its prose is in frames_card_template.md, its numbers
+are here.
 """
 
 from collections import Counter
@@ -12,9 +12,10 @@ from typing import Any
 from huggingface_hub import DatasetCardData
 
 from stkvlm_lib.cards.frame_sources import KEYS, MANIFEST, Kind, Source, find_sources
-from stkvlm_lib.cards.game_licences import CC_BY_SA, GPL, HUB_LICENCES, UNKNOWN, Artwork, game_licences
+from stkvlm_lib.cards.game_licences import CC_BY_SA, GPL, HUB_LICENCES, UNKNOWN, game_licences
 from stkvlm_lib.config import ROOT
 from stkvlm_lib.data.frame_sets import FrameSet
+from stkvlm_lib.data.frame_statistics import track_kart_pairs
 from stkvlm_lib.data.frames import FLAT_SPLIT, KART_CLASS, Frame
 from stkvlm_lib.data.pictures import decode_image
 from stkvlm_lib.files import write_text
@@ -60,6 +61,7 @@ def make_card(frame_set: FrameSet, title: str = "") -> str:
         offered[game_licences().of_picture(frame.track, frame.karts)] += frame.view_count
     title = title or f"Frames of SuperTuxKart ({', '.join(source.root.resolve().name for source in sources)})"
     kinds, kept = {source.kind for source in sources}, _kept(frame_set)
+    keys = dict.fromkeys(key for source in sources for key in source.keys)
     return render(
         Path(__file__).with_name("frames_card_template.md"),
         front_matter=_front_matter(frame_set, sources, offered, title),
@@ -70,15 +72,17 @@ def make_card(frame_set: FrameSet, title: str = "") -> str:
         sources=[_source_text(source, len(sources)) for source in sources],
         in_view=_in_view(kept),
         line_ups=_line_ups(frame_set),
-        keys=table({"key": code(key), "value": Formatted(KEYS.get(key, ""))} for key in _all_keys(sources)),
+        keys=table({"key": code(key), "value": Formatted(KEYS.get(key, ""))} for key in keys),
         gaps="\n".join(f"- {gap}" for gap in _gaps(frame_set, sources, kept)),
         course=Kind.COURSE in kinds,
         unknown=Kind.UNKNOWN in kinds,
         rendered=bool(rendered),
+        most_races=MAX_RACES,
+        cell=cell,
         licences=game_licences(),
-        offered=_offered(offered),
-        tracks=_artworks("track", game_licences().tracks, _tracks(rendered)),
-        karts=_artworks("kart", game_licences().karts, _karts(rendered)),
+        offered={"CC_BY_SA": offered[CC_BY_SA], "GPL": offered[GPL], "UNKNOWN": offered[UNKNOWN]},
+        tracks=sorted(_tracks(rendered)),
+        karts=sorted(_karts(rendered)),
     )
 
 
@@ -95,13 +99,11 @@ def _front_matter(frame_set: FrameSet, sources: Sequence[Source], offered: Count
         filled = {split: frames for split, frames in frame_set.splits.items() if frames}
         files = [{"split": split, "path": _pattern(split, frames)} for split, frames in filled.items()]
         extra["configs"] = [{"config_name": "default", "data_files": files, "drop_labels": True}]
-    n = len(frame_set)
-    size = next(name for limit, name in _HUB_SIZES if n < limit)
     return DatasetCardData(
         language="en",
         license=licence,
         pretty_name=title,
-        size_categories=size,
+        size_categories=size_category(len(frame_set)),
         task_categories=["visual-question-answering", "object-detection"],
         tags=["supertuxkart", "synthetic", "simulation"],
         **extra,
@@ -113,13 +115,10 @@ def _pattern(split: str, frames: Sequence[Frame]) -> str:
     return f"{split}/*_im.*" if any(frame.pictures for frame in frames) else f"{split}/*.jpg"
 
 
-_HUB_SIZES = (
-    (1_000, "n<1K"),
-    (10_000, "1K<n<10K"),
-    (100_000, "10K<n<100K"),
-    (1_000_000, "100K<n<1M"),
-    (float("inf"), "1M<n<10M"),
-)
+def size_category(n: int) -> str:
+    """What the hub calls a set of n."""
+    below = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M"}
+    return next((name for limit, name in below.items() if n < limit), "1M<n<10M")
 
 
 def _contents(frame_set: FrameSet) -> str:
@@ -136,9 +135,7 @@ def _pictures(frame_set: FrameSet) -> str:
     """Sizes in px and bytes: one picture a race is opened, all are weighed."""
     frames = frame_set.frames()
     firsts = {frame.race: frame.folder / frame.picture_name(0) for frame in frames if frame.view_count}
-    sizes: Counter[tuple[int, int]] = Counter()
-    for path in firsts.values():
-        sizes[decode_image(path).size] += 1
+    sizes = Counter(decode_image(path).size for path in firsts.values())
     weight = sum(
         path.stat().st_size
         for frame in frames
@@ -175,10 +172,10 @@ def _in_view(kept: Mapping[str, Counter]) -> str:
 def _line_ups(frame_set: FrameSet) -> list[str]:
     """A table a split, the first in sight, and how many of its (track, kart) pairs also occur in train."""
     parts = []
-    in_train = _pairs(frame_set.splits.get("train", ()))
+    in_train = track_kart_pairs(frame_set.splits.get("train", ()))
     karts = sorted(_karts(frame_set.frames()))
     for split in frame_set.splits:
-        counts, pairs = frame_set.line_ups(split), _pairs(frame_set.splits[split])
+        counts, pairs = frame_set.line_ups(split), track_kart_pairs(frame_set.splits[split])
         rows = [
             {"track": track.replace("_", " ")} | {short: counter[kart] or "·" for kart, short in _short(karts).items()}
             for track, counter in counts.items()
@@ -197,21 +194,13 @@ def _short(karts: Sequence[str]) -> dict[str, str]:
     return short if len(set(short.values())) == len(short) else {kart: kart for kart in karts}
 
 
-def _pairs(frames: Iterable[Frame]) -> set[tuple[str, str]]:
-    return {(frame.track, kart) for frame in frames for kart in frame.karts}
-
-
-def _all_keys(sources: Sequence[Source]) -> list[str]:
-    return list(dict.fromkeys(key for source in sources for key in source.keys))
-
-
 def _source_text(source: Source, number: int) -> dict[str, Any]:
     """What the template says of a source."""
     name = escaped(source.root.resolve().name)
     text = {"kind": source.kind, "heading": "Source" if number == 1 else f"Source of {name}"}
     if source.kind != Kind.RENDERED:
         return text
-    manifest, recipe = source.manifest, source.manifest["recipe"]
+    manifest, recipe, races = source.manifest, source.manifest["recipe"], source.manifest["races"]
     path = (source.root / MANIFEST).resolve()
     settings = {name: [part.get(name) for part in recipe.values()] for part in recipe.values() for name in part}
     return text | {
@@ -224,8 +213,10 @@ def _source_text(source: Source, number: int) -> dict[str, Any]:
         "command": code(command) if (command := manifest.get("command", "")) else "",
         "manifest_path": path.relative_to(ROOT) if path.is_relative_to(ROOT) else f"{path.parent.name}/{MANIFEST}",
         "truth": code(manifest.get("truth_sha256", "not recorded")),
-        "skipped": _skipped(manifest["races"]),
-        "races": _races(manifest["races"]),
+        "reasons": Counter(reason for race in races for reason in race.get("skipped", {}).values()),
+        "skipped_on": Counter(race["track"] for race in races for _ in race.get("skipped", {})),
+        "held": sum(len(race["frames"]) for race in races),
+        "races": races,
     }
 
 
@@ -234,35 +225,6 @@ def _setting(value: Any) -> Any:
     if value is None:
         return ""
     return len(value) if isinstance(value, list) and value and isinstance(value[0], str) else value
-
-
-def _skipped(races: Sequence[Mapping[str, Any]]) -> str:
-    reasons = Counter(reason for race in races for reason in race.get("skipped", {}).values())
-    if not reasons:
-        return "No frame was skipped."
-    held = sum(len(race.get("frames", ())) for race in races)
-    tracks = Counter(race["track"] for race in races for _ in race.get("skipped", {}))
-    where = escaped(", ".join(f"{track} {n}" for track, n in tracks.most_common()))
-    rows = table(({"reason": reason, "frames": n} for reason, n in reasons.most_common()), right=True)
-    return f"{reasons.total():,} of {reasons.total() + held:,} frames were skipped ({where}):\n\n{rows}"
-
-
-def _races(races: Sequence[Mapping[str, Any]]) -> str:
-    if len(races) > MAX_RACES:
-        return f"All {len(races):,} races are in `{MANIFEST}`."
-    rows = [
-        {
-            "race": race["number"],
-            "split": race["split"],
-            "seed": str(race["seed"]),
-            "track": race["track"] + (" (reverse)" if race.get("reverse") else ""),
-            "karts, in the order of their ids": " ".join(race["karts"]),
-            "frames": len(race["frames"]),
-            "skipped": " ".join(race.get("skipped", {})) or "·",
-        }
-        for race in races
-    ]
-    return folded(f"All {len(races)} races with their seeds", table(rows))
 
 
 def _gaps(frame_set: FrameSet, sources: Sequence[Source], kept: Mapping[str, Counter]) -> list[str]:
@@ -305,42 +267,3 @@ def _tracks(frames: Iterable[Frame]) -> set[str]:
 
 def _karts(frames: Iterable[Frame]) -> set[str]:
     return {kart for frame in frames for kart in frame.karts}
-
-
-def _offered(offered: Counter) -> str:
-    names = {
-        CC_BY_SA: Formatted("[CC-BY-SA 4.0](https://creativecommons.org/licenses/by-sa/4.0/)"),
-        GPL: Formatted("[GPL-3.0-or-later](https://www.gnu.org/licenses/gpl-3.0.html)"),
-        UNKNOWN: "unknown",
-    }
-    shown = {
-        CC_BY_SA: "own artwork of the track and of every kart in the race: Creative Commons, MIT or public domain",
-        GPL: "own artwork of the track or of a kart in the race: GPL, by name or by the general entry alone",
-        UNKNOWN: "a track or kart that is not in this package",
-    }
-    return table(
-        {"pictures are offered under": names[name], "where": shown[name], "pictures": f"{offered[name]:,}"}
-        for name in names
-        if offered[name]
-    )
-
-
-def _artworks(what: str, known: Mapping[str, Artwork], names: Iterable[str]) -> dict[str, Any]:
-    """The licences of the tracks or karts shown as a table, notes to it, and credits."""
-    found = {name: known[name] for name in sorted(names) if name in known}
-    rows = [
-        {
-            what: name,
-            "in the game": artwork.name,
-            "own files by licence": ", ".join(f"{n} {licence}" for licence, n in artwork.licences.items()),
-            "GPL": "yes" if artwork.has_gpl else "",
-        }
-        for name, artwork in found.items()
-    ]
-    unknown = {"in the game": "?", "own files by licence": "not in this package", "GPL": "?"}
-    rows += [{what: name} | unknown for name in sorted(set(names) - set(found))]
-    return {
-        "table": table(rows),
-        "notes": "\n".join(f"- {name}: {artwork.note}" for name, artwork in found.items() if artwork.note),
-        "credits": "\n".join(f"- {name}: {', '.join(artwork.credits)}" for name, artwork in found.items()),
-    }

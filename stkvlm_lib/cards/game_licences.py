@@ -22,7 +22,7 @@ class Artwork:
 
     name: str
     licences: dict[str, int]
-    credits: tuple[str, ...]
+    credits: list[str]
     note: str = ""
 
     @property
@@ -37,8 +37,8 @@ class GameLicences:
     package: str
     tracks: dict[str, Artwork]
     karts: dict[str, Artwork]
-    shared_credits: tuple[str, ...]
-    general_credits: tuple[str, ...]
+    shared_credits: list[str]
+    general_credits: list[str]
 
     def of_picture(self, track: str, karts: Iterable[str]) -> str:
         """The licence under which a picture is offered, from its track and all karts of its race.
@@ -54,11 +54,5 @@ class GameLicences:
 @cache
 def game_licences() -> GameLicences:
     data = read_json(Path(__file__).with_suffix(".json"))
-    tracks, karts = (
-        {
-            name: Artwork(entry["name"], entry["licences"], tuple(entry["credits"]), entry.get("note", ""))
-            for name, entry in data[kind].items()
-        }
-        for kind in ("tracks", "karts")
-    )
-    return GameLicences(data["package"], tracks, karts, tuple(data["shared_credits"]), tuple(data["general_credits"]))
+    tracks, karts = ({name: Artwork(**own) for name, own in data[kind].items()} for kind in ("tracks", "karts"))
+    return GameLicences(data["package"], tracks, karts, data["shared_credits"], data["general_credits"])

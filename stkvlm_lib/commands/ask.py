@@ -5,13 +5,13 @@ from pathlib import Path
 
 from stkvlm_lib import runs
 from stkvlm_lib.config import EMBEDDED
-from stkvlm_lib.model_files import read_adapter_record
+from stkvlm_lib.model_files import ADAPTER_CONFIG, read_adapter_record
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     adapter = "the one that answers; default: outputs/latest/adapter"
     parser.add_argument("image", type=Path, metavar="IMAGE", help="a picture of the game, best of 3:2")
-    parser.add_argument("question", metavar="QUESTION", help="in quotes, in your own words")
+    parser.add_argument("question", nargs="+", metavar="QUESTION", help="in your own words, best in quotes")
     parser.add_argument("--adapter", type=Path, metavar="DIR", help=adapter)
     parser.add_argument("--base", metavar="NAME_OR_DIR", help="base model, where the adapter's own is a local folder")
 
@@ -20,26 +20,34 @@ def check(options: argparse.Namespace) -> None:
     if not options.image.is_file():
         raise FileNotFoundError(f"{options.image}: there is no such picture; name a file that is one")
     adapter = _adapter(options)
-    if not adapter.is_dir():
+    if not (adapter / ADAPTER_CONFIG).is_file():
         raise FileNotFoundError(f"{adapter}: no adapter there; run ./run_all.sh first, or name one with --adapter DIR")
     read_adapter_record(adapter)
-    if not options.question.strip():
+    if not _question(options):
         raise ValueError("the question is empty; give one in quotes")
 
 
 def call(options: argparse.Namespace) -> None:
     runs.set_up_hub(options.base or EMBEDDED)  # a base that only the adapter names is not fetched
 
-    from stkvlm_lib.data.frames import load_image
+    from stkvlm_lib.data.pictures import BrokenFile, load_image
     from stkvlm_lib.explore.asking import in_lines
     from stkvlm_lib.explore.models import put
     from stkvlm_lib.vlm.adapter import load_answerer  # only now: these imports take seconds
 
-    image = load_image(options.image)
+    try:
+        image = load_image(options.image)
+    except BrokenFile as error:  # its remedy is a notebook's parameter
+        what, _, _ = error.reason.partition(";")
+        raise ValueError(f"{error.file}: {what}; name a JPEG or PNG file") from error
     runs.set_up_torch()
     model = load_answerer(_adapter(options), options.base)
-    print("\n".join(in_lines(*put(model, model.encode([image]), options.question))))
+    print("\n".join(in_lines(*put(model, model.encode([image]), _question(options)))))
 
 
 def _adapter(options: argparse.Namespace) -> Path:
     return options.adapter or runs.OUTPUTS / "latest" / "adapter"
+
+
+def _question(options: argparse.Namespace) -> str:
+    return " ".join(options.question).strip()

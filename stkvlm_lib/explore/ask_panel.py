@@ -8,10 +8,10 @@ import ipywidgets as widgets
 
 from stkvlm_lib.data.frames import View
 from stkvlm_lib.explore.asking import Asker, AskError, Reply, suggestions
-from stkvlm_lib.explore.fields import choose, field
+from stkvlm_lib.explore.fields import choose, field, styled
 from stkvlm_lib.explore.markup import message, reply_html
 from stkvlm_lib.explore.occlusion import OcclusionMap, describe, occlude
-from stkvlm_lib.explore.patches import GRID
+from stkvlm_lib.explore.patches import PATCHES
 from stkvlm_lib.explore.understanding import understand
 from stkvlm_lib.grammar.questions import FAMILIES
 
@@ -35,19 +35,20 @@ class AskPanel(widgets.VBox):
         self.job: threading.Thread | None = None
         self._changed, self._view, self._busy = changed, None, False
         self._stop = threading.Event()
-        kinds = [("choose a kind …", ""), *((name, name) for name in FAMILIES)]
-        self.kind = field(widgets.Dropdown(options=kinds, value="", description="Kind of question"))
+        offered = [("choose a kind …", ""), *((name, name) for name in FAMILIES)]
+        self.kind = field(widgets.Dropdown(options=offered, value="", description="Kind of question"))
         self.about = field(widgets.Dropdown(options=[], description="What it asks of this view"))
-        self.question = field(widgets.Text(description="Question", placeholder="Type any question"))
-        self.ask_button = widgets.Button(description="Ask", button_style="primary", tooltip="ask the model (Enter)")
+        self.question = field(styled(widgets.Text(description="Question", placeholder="Type any question"), "question"))
+        button = widgets.Button(description="Ask", button_style="primary", tooltip="ask the model (Enter)")
+        self.ask_button = styled(button, "ask")
         self.before = field(widgets.Dropdown(options=[], description="Asked before"))
         besides = [("nothing", ""), *((name, name) for name in asker.others)]
         self.beside = field(widgets.Dropdown(options=besides, value=asker.usual, description="Beside the answer"))
-        self.answer, self.told = widgets.HTML(), widgets.HTML()
+        self.answer, self.told = styled(widgets.HTML(), "live"), styled(widgets.HTML(), "live")
         self.explain = widgets.Button(description="Which parts decide?", tooltip="cover one patch after another")
         self.cancel = widgets.Button(description="Cancel", tooltip="stop covering patches")
         self.hide = widgets.Button(description="Remove the map", tooltip="show the picture as it was")
-        self.progress = widgets.IntProgress(max=len(GRID))
+        self.progress = widgets.IntProgress(max=PATCHES)
         self.kind.observe(lambda _: self._do(self._pick_kind), "value")
         self.about.observe(lambda _: self._do(self._pick_question), "value")
         self.before.observe(lambda _: self._do(self._pick_before), "value")
@@ -55,17 +56,15 @@ class AskPanel(widgets.VBox):
         self.cancel.on_click(lambda _: self.stop_map())
         self.hide.on_click(lambda _: self.remove_map())
         self.beside.observe(lambda _: self.reply and self.ask(self.reply.question), "value")
-        row = {"children": [self.kind, self.about]}, {"children": [self.question, self.ask_button]}
-        buttons = widgets.HBox([self.explain, self.cancel, self.hide, self.progress])
-        more = widgets.HBox([self.beside, self.before])
-        super().__init__([*(widgets.HBox(**line) for line in row), self.answer, buttons, self.told, more])
-        for line in (*self.children[:2], buttons, more):
-            line.add_class("stk-row")
-        self.question.add_class("stk-question")
-        self.ask_button.add_class("stk-ask")
-        for said in (self.answer, self.told):
-            said.add_class("stk-live")
-        self.add_class("stk-pane")
+        rows = (
+            [self.kind, self.about],
+            [self.question, self.ask_button],
+            [self.explain, self.cancel, self.hide, self.progress],
+            [self.beside, self.before],
+        )
+        kinds, asking, mapping, more = (styled(widgets.HBox(row), "row") for row in rows)
+        super().__init__([kinds, asking, self.answer, mapping, self.told, more])
+        styled(self, "pane")
         self._refresh()
 
     def show(self, view: View | None) -> None:
@@ -129,11 +128,11 @@ class AskPanel(widgets.VBox):
                 self.progress.max, self.progress.value = total, done
 
         try:
-            found = occlude(self.asker, view, question, progress=progress, cancelled=stop.is_set)
+            found = occlude(self.asker.model, view, question, progress=progress, cancelled=stop.is_set)
             told = message(describe(found, view)) if found else ""
         except Exception as error:  # nobody else would see it: this runs in a thread
             found, told = None, message(f"The map could not be made. {type(error).__name__}: {error}", "error")
-        if stop.is_set():
+        if stop.is_set():  # another view is on show by now, or another map in the making
             return
         self.map, self.job = found, None
         self.told.value = told

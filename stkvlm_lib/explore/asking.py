@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -95,7 +95,11 @@ class Asker:
         """Have the model loaded while a question is being thought of, where that is another process's work."""
         if isinstance(self._model, SharedModel) and not self._prepared:
             self._prepared = True
-            threading.Thread(target=_quietly, args=(self._model.prepare,), daemon=True).start()
+            threading.Thread(target=self._prepare, daemon=True).start()
+
+    def _prepare(self) -> None:
+        with suppress(AskError):  # which the first question meets too, and tells
+            self._model.prepare()
 
     def ask(self, view: View, question: str, beside: str = "") -> Reply:
         """Answer a question about a view. beside: which of the others to ask too.
@@ -113,11 +117,6 @@ class Asker:
             return Aside(name, self.others[name].ask(view.image_path, question))
         except AskError as error:
             return Aside(name, reason=str(error))
-
-
-def _quietly(prepare: Callable[[], None]) -> None:
-    with suppress(AskError):  # which the first question meets too, and tells
-        prepare()
 
 
 def checked(question: str) -> str:

@@ -1,7 +1,7 @@
 """The explorer: step through views with questions, labels and predictions, ask a model, see what decides, mark labels.
 
     from stkvlm_lib.explore.explorer import explore
-    explore(frames, qa, predictions, model)
+    explore(frames, records, predictions, model)
 
 What is shown is worked out in `state`, `asking` and `occlusion`; this module only puts widgets on it.
 """
@@ -9,7 +9,7 @@ What is shown is worked out in `state`, `asking` and `occlusion`; this module on
 import json
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from functools import cached_property, partial
 from pathlib import Path
@@ -21,25 +21,22 @@ from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.explore.ask_panel import AskPanel
 from stkvlm_lib.explore.asking import Asker
 from stkvlm_lib.explore.beside import Beside
-from stkvlm_lib.explore.fields import choose, field
+from stkvlm_lib.explore.fields import choose, field, styled
 from stkvlm_lib.explore.filters import FILTERS, ORDERS, Given
 from stkvlm_lib.explore.keyboard import Keys
 from stkvlm_lib.explore.label_panel import LabelPanel
 from stkvlm_lib.explore.links import Place, query
 from stkvlm_lib.explore.markup import detections_html, legend_html, message, place_html, questions_html
-from stkvlm_lib.explore.models import Askable, askable
+from stkvlm_lib.explore.models import Askable, OwnModel
 from stkvlm_lib.explore.own_picture import own_view
-from stkvlm_lib.explore.pictures import DETAILS, picture_png, static_picture
+from stkvlm_lib.explore.pictures import DETAILS, picture_png
 from stkvlm_lib.explore.rows import AS_FILTERED, SORTS, row_json
 from stkvlm_lib.explore.state import ExplorerState
 from stkvlm_lib.qa.label_check import MARKS_FILE
 from stkvlm_lib.qa.qa_sets import Record
 
 if TYPE_CHECKING:
-    from stkvlm_lib.evaluation.predictions import Prediction
     from stkvlm_lib.vlm.answering import AnswerModel
-
-__all__ = ["Explorer", "ExplorerState", "explore", "static_picture"]
 
 QUESTIONS_FILE = "questions.jsonl"
 """The name under which the questions that pass the filters are saved."""
@@ -56,32 +53,25 @@ KEYS = "Keys, after a click on the picture: ← → step, R random, O overlay, Z
 
 def explore(
     frames: FrameSet,
-    qa: Iterable[Record] | Mapping[str, Iterable[Record]],
-    predictions: Iterable["Prediction | Given"] | None = None,
+    records: Iterable[Record],
+    predictions: Sequence[Given] = (),
     model: "AnswerModel | Callable[[], AnswerModel] | Askable | None" = None,
     marks: str | Path | None = None,
     seed: int = 0,
-    start: str = "",
-    question: str = "",
     beside: Beside | None = None,
 ) -> "Explorer":
     """The explorer, to be displayed by a notebook. With predictions it starts at the split they are about.
 
-    qa: records, or records by split. model: answers live; a function that loads one is called at the first question.
-    marks: the file for marks on labels. seed: of the random steps. start: the picture to begin with, by its
-    `image_file` or a part of it, with a question to ask about it. beside: whose answers stand beside these. Raises
-    ValueError when no record is about `frames` or `start`.
+    model: answers live; a function that loads one is called at the first question. marks: the file for marks on labels.
+    seed: of the random steps. beside: whose answers stand beside these. Raises ValueError when no record is about
+    `frames`.
     """
-    records = [record for rows in qa.values() for record in rows] if isinstance(qa, Mapping) else list(qa)
-    predictions = list(predictions or ())
     state = ExplorerState(frames, records, predictions, seed, beside)
     home = frames.by_image_file.get(predictions[0].image_file) if predictions else None
     if home and home.frame.split in state.options("split"):
         state.begin_at(split=home.frame.split)
-    explorer = Explorer(state, Asker(askable(model), beside), Path(marks) if marks else None)
-    if start:
-        explorer.go_to(start, question)
-    return explorer
+    asked = model if model is None or isinstance(model, Askable) else OwnModel(model)
+    return Explorer(state, Asker(asked, beside), Path(marks) if marks else None)
 
 
 class Explorer(widgets.VBox):
@@ -94,9 +84,8 @@ class Explorer(widgets.VBox):
         self.labels = LabelPanel(marks, changed=self._show_questions)
         self.keyboard = Keys()
         self.keyboard.on_msg(lambda _, content, buffers: self._hear(content, buffers))
-        super().__init__([*self._filtering(), self._stepping(), self._main(), self.keyboard])
-        self.keyboard.add_class("stk-keys")
-        self.add_class("stk-explorer")
+        super().__init__([*self._filtering(), self._stepping(), self._main(), styled(self.keyboard, "keys")])
+        styled(self, "explorer")
         self.refresh()
 
     def _filtering(self) -> tuple[widgets.Widget, widgets.Widget]:
@@ -107,9 +96,9 @@ class Explorer(widgets.VBox):
         self.reset = self._button("Reset filters", self.state.reset, "filters and order as at the beginning")
         switch = widgets.ToggleButton(False, description="Filters", tooltip="show or hide the filters")
         switch.observe(lambda change: self._switch_class("stk-filtering", change.new), "value")
-        switch.add_class("stk-filtering-switch")
         orders = [self.order] if self.state.has_predictions else []
-        return switch, _box("stk-filters", *self.filters.values(), *orders, self.reset)
+        filters = styled(widgets.Box([*self.filters.values(), *orders, self.reset]), "filters")
+        return styled(switch, "filtering-switch"), filters
 
     def _stepping(self) -> widgets.Widget:
         """From one view to another, and where we are."""
@@ -118,23 +107,21 @@ class Explorer(widgets.VBox):
             "next": self._button("Next →", self.state.next, "the next view (key →)"),
             "random": self._button("Random", self.state.random, "any other view (key R)"),
         }
-        self.goto = widgets.Text(description="Go to", placeholder="number or picture", continuous_update=False)
-        self.goto.observe(lambda change: change.new and self._go(change.new), "value")
+        goto = widgets.Text(description="Go to", placeholder="number or picture", continuous_update=False)
+        goto.observe(lambda change: change.new and self._try(self._find, change.new), "value")
         own = widgets.Button(description="Own picture …", tooltip="a file of yours to ask about; or drop it here")
-        self.place = widgets.HTML()
-        for widget, name in ((self.goto, "stk-goto"), (own, "stk-own"), (self.place, "stk-place")):
-            widget.add_class(name)
-        return _box("stk-steps", *self.buttons.values(), self.goto, own, self.place)
+        self.goto, self.place = styled(goto, "goto"), styled(widgets.HTML(), "place")
+        return styled(widgets.Box([*self.buttons.values(), self.goto, styled(own, "own"), self.place]), "steps")
 
     def _main(self) -> widgets.Widget:
         """The picture beside what is known of it."""
         panes = {"Questions": self._listing(), "Ask": self.ask, "Labels": self.labels}
-        self.detections = panes["Detections"] = widgets.HTML()
-        self.detections.add_class("stk-scroll")
-        self.tabs = widgets.Tab(list(panes.values()), titles=list(panes), selected_index=0)
-        self.tabs.add_class("stk-tabs")
-        self.tabs.observe(lambda _: self._shows(self.ask) and self.ask.asker.prepare(), "selected_index")
-        return _box("stk-main", self._pictured(), self.tabs)
+        self.detections = panes["Detections"] = styled(widgets.HTML(), "scroll")
+        self.tabs = styled(widgets.Tab(list(panes.values()), titles=list(panes), selected_index=0), "tabs")
+        self.tabs.observe(
+            lambda change: self.tabs.children[change.new] is self.ask and self.ask.asker.prepare(), "selected_index"
+        )
+        return styled(widgets.Box([self._pictured(), self.tabs]), "main")
 
     def _pictured(self) -> widgets.Widget:
         """The picture, its switches, and what it shows in words."""
@@ -146,17 +133,15 @@ class Explorer(widgets.VBox):
             box.observe(lambda _: self.show_picture(), "value")
         self.large = widgets.Checkbox(False, description="Large picture", indent=False)
         self.large.observe(lambda change: self._switch_class("stk-large", change.new), "value")
-        self.picture, keys = widgets.Image(format="png"), widgets.HTML(f"<small>{KEYS}</small>")
-        self.picture.add_class("stk-picture")
-        self.description, self.legend = widgets.HTML(), widgets.HTML()
-        switches = _box("stk-switches", self.overlay, *self.details.values(), self.large)
-        self.left = _box("stk-left", self.picture, switches, self.legend, self.description, keys)
+        self.picture = styled(widgets.Image(format="png"), "picture")
+        self.description, self.legend, keys = widgets.HTML(), widgets.HTML(), widgets.HTML(f"<small>{KEYS}</small>")
+        switches = styled(widgets.Box([self.overlay, *self.details.values(), self.large]), "switches")
+        self.left = styled(widgets.Box([self.picture, switches, self.legend, self.description, keys]), "left")
         return self.left
 
     def _listing(self) -> widgets.Widget:
         """The table of questions, searched and sorted, and what can be saved."""
-        self.questions = widgets.HTML()
-        self.questions.add_class("stk-scroll")
+        self.questions = styled(widgets.HTML(), "scroll")
         self.search = field(widgets.Text(description="Search", placeholder="in question, label, answer"))
         self.sort = field(widgets.Dropdown(options=(AS_FILTERED, *SORTS), description="Sort"))
         for box in (self.search, self.sort):
@@ -167,10 +152,8 @@ class Explorer(widgets.VBox):
         }
         for name, button in self.exports.items():
             button.on_click(lambda _, name=name: self._download(name))
-        rows = _box("stk-row", self.search, self.sort), self.questions, _box("stk-row", *self.exports.values())
-        listed = widgets.VBox(rows)
-        listed.add_class("stk-pane")
-        return listed
+        over, under = (styled(widgets.Box(row), "row") for row in ([self.search, self.sort], [*self.exports.values()]))
+        return styled(widgets.VBox([over, self.questions, under]), "pane")
 
     def _filter(self, name: str) -> widgets.Dropdown:
         box = field(widgets.Dropdown(options=[], description=FILTER_NAMES.get(name, name.capitalize())))
@@ -191,13 +174,16 @@ class Explorer(widgets.VBox):
             change()
             self.refresh()
 
-    def _go(self, wanted: str) -> None:
-        """To the view of that number, or whose picture's name holds that text."""
+    def _try(self, change: Callable[..., None], *given: object) -> None:
+        """Do what a reader has asked for in words; what cannot be shown is said beside the place."""
         try:
-            self.state.find(wanted)
+            change(*given)
         except ValueError as error:
             self.complain(error)
-            return
+
+    def _find(self, wanted: str) -> None:
+        """Go to the view of that number, or whose picture's name holds that text."""
+        self.state.find(wanted)
         self.refresh()
         self.goto.value = ""
 
@@ -219,19 +205,15 @@ class Explorer(widgets.VBox):
         return tempfile.TemporaryDirectory(prefix="explorer-")
 
     def show_own(self, name: str, content: bytes) -> None:
-        """Show a picture file of the reader's own, ready to be asked about; one that cannot be shown is told."""
-        try:
-            self.state.own = own_view(name, content, Path(self._own_pictures.name))
-        except ValueError as error:
-            self.complain(error)
-            return
+        """Show a picture file of the reader's own, ready to be asked about. Raises ValueError."""
+        self.state.own = own_view(name, content, Path(self._own_pictures.name))
         self.refresh()
         self._show_pane(self.ask)
 
     def _hear(self, content: dict, buffers: Sequence[bytes] = ()) -> None:
         try:
             if content.get("action") == "own":
-                self.show_own(content["name"], bytes(buffers[0]))
+                self._try(self.show_own, content["name"], bytes(buffers[0]))
             else:
                 self.on_action(content)
         finally:
@@ -245,8 +227,10 @@ class Explorer(widgets.VBox):
         elif action in ("overlay", "large"):
             switch = self.overlay if action == "overlay" else self.large
             switch.value = not switch.value
-        elif action == "open":
-            self._open(content["picture"], content["question"])
+        elif action == "open" and content["picture"]:
+            self._try(self.go_to, content["picture"], content["question"])
+        elif action == "open":  # the browser is back where nothing was chosen yet
+            self._do(partial(self.state.jump, 0))
         elif action in ("ask", "choose", "submit"):
             self._show_pane(self.ask)
         if action == "submit":
@@ -257,21 +241,8 @@ class Explorer(widgets.VBox):
             self.labels.put(self.state.chosen)
             self.ask.put(self.state.chosen)
 
-    def _open(self, picture: str, question: str) -> None:
-        """Where the browser's Back and Forward lead; without a picture to the first."""
-        try:
-            if picture:
-                self.go_to(picture, question)
-            else:
-                self._do(partial(self.state.jump, 0))
-        except ValueError as error:
-            self.complain(error)
-
     def _show_pane(self, pane: widgets.Widget) -> None:
         self.tabs.selected_index = self.tabs.children.index(pane)
-
-    def _shows(self, pane: widgets.Widget) -> bool:
-        return self.tabs.children[self.tabs.selected_index] is pane
 
     def _download(self, name: str) -> None:
         """Hand the browser a file of JSON lines, by one of the names in `exports`."""
@@ -293,7 +264,7 @@ class Explorer(widgets.VBox):
         self.labels.show(state.rows())
         self.show_picture()
         self._show_questions()
-        self.detections.value = detections_html(state.detected())
+        self.detections.value = detections_html(state.view)
         self.description.value = message(state.description())
         self.keyboard.alt = state.description()
 
@@ -303,7 +274,7 @@ class Explorer(widgets.VBox):
             for name, box in self.filters.items():
                 counts = self.state.counts(name).items()
                 options = [("all", ""), *((f"{value} ({count:,})", value) for value, count in counts)]
-                choose(box, options, getattr(self.state.filters, name))
+                choose(box, options, self.state.filters.get(name, ""))
             self.order.value = self.state.order
         finally:
             self._busy = False
@@ -325,9 +296,3 @@ class Explorer(widgets.VBox):
         chosen = next((row.record.question for row in self.state.rows() if row.chosen), "")
         linked = self.state.view and not self.state.own
         self.keyboard.query = query(Place(self.state.view.image_file, chosen)) if linked else ""
-
-
-def _box(name: str, *children: widgets.Widget) -> widgets.Box:
-    box = widgets.Box(children)
-    box.add_class(name)
-    return box

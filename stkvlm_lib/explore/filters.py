@@ -3,17 +3,13 @@
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import numpy as np
 
 from stkvlm_lib.grammar.questions import in_order, is_exact
 from stkvlm_lib.grammar.scene import Box, Kart, Scene
 from stkvlm_lib.qa.qa_sets import Record
-
-if TYPE_CHECKING:
-    from stkvlm_lib.evaluation.predictions import Prediction
 
 RIGHT, WRONG = "right", "wrong"
 SAME, DIFFERENT = "same answer", "different answers"
@@ -38,25 +34,10 @@ class Given:
     base_correct: bool | None = None
 
 
-@dataclass(frozen=True)
-class Filters:
-    """What a question must match to count; empty means all.
-
-    kart: one that counts as visible in the picture. outcome: `right` or `wrong`, of answered questions. size: of the
-    box that matters, see `subject`. beside: how the answer compares with the one beside it.
-    """
-
-    split: str = ""
-    track: str = ""
-    kart: str = ""
-    family: str = ""
-    outcome: str = ""
-    confidence: str = ""
-    size: str = ""
-    beside: str = ""
-
-
-FILTERS = tuple(field.name for field in fields(Filters))
+FILTERS = ("split", "track", "kart", "family", "outcome", "confidence", "size", "beside")
+"""What questions are filtered by. kart: one that counts as visible in the picture; outcome: `right` or `wrong`, of
+answered questions; size: of the box that matters, see `subject`; beside: how the answer compares with the one beside
+it."""
 IN_FILE_ORDER, SUREST_MISTAKES, LEAST_SURE = "in file order", "surest mistakes first", "least sure first"
 ORDERS = (IN_FILE_ORDER, SUREST_MISTAKES, LEAST_SURE)
 """In which order the views come: the mistakes of which the model was surest tell most about what it learnt."""
@@ -82,7 +63,7 @@ class Facet:
         return self._member[passing].sum(0).tolist()
 
 
-Asked = tuple[Record, Scene, "Prediction | Given | None", "Prediction | Given | None"]
+Asked = tuple[Record, Scene, Given | None, Given | None]
 """A question with its scene and, where it was answered, its prediction and the one beside it."""
 
 
@@ -100,7 +81,7 @@ def make_facets(asked: Iterable[Asked]) -> dict[str, Facet]:
     return {name: Facet(options[name], values[name]) for name in FILTERS}
 
 
-def _values(record: Record, scene: Scene, prediction: "Prediction | Given | None") -> dict[str, Iterable[str]]:
+def _values(record: Record, scene: Scene, prediction: Given | None) -> dict[str, Iterable[str]]:
     """Filter -> the options that a question matches."""
     kart = subject(record.question, scene)
     return {
@@ -114,7 +95,7 @@ def _values(record: Record, scene: Scene, prediction: "Prediction | Given | None
     }
 
 
-def compared(first: "Prediction | Given | None", second: "Prediction | Given | None") -> list[str]:
+def compared(first: Given | None, second: Given | None) -> list[str]:
     """What can be said of two answers to one question, of COMPARED; nothing where one of them was not given."""
     if not first or not second:
         return []
@@ -124,7 +105,7 @@ def compared(first: "Prediction | Given | None", second: "Prediction | Given | N
     return said
 
 
-def urgency(order: str, prediction: "Prediction | Given | None") -> float:
+def urgency(order: str, prediction: Given | None) -> float:
     """What an order sorts by, the smallest first; infinite where it has nothing to say."""
     if not prediction or order == IN_FILE_ORDER or (order == SUREST_MISTAKES and prediction.correct):
         return float("inf")

@@ -6,7 +6,7 @@ from pathlib import Path
 import ipywidgets as widgets
 
 from stkvlm_lib.config import ROOT
-from stkvlm_lib.explore.fields import choose, field
+from stkvlm_lib.explore.fields import choose, field, styled
 from stkvlm_lib.explore.markup import mark_html, message
 from stkvlm_lib.explore.rows import Row
 from stkvlm_lib.qa.label_check import RIGHT, WITHDRAWN, WRONG, Mark, add_mark, key_of, label_error, mark, read_marks
@@ -36,10 +36,9 @@ class LabelPanel(widgets.VBox):
         for verdict, button in self.buttons.items():
             button.on_click(lambda _, verdict=verdict: self.mark(verdict))
         self.about.observe(lambda _: self._refresh(), "value")
-        row = widgets.HBox(list(self.buttons.values()))
-        row.add_class("stk-row")
+        row = styled(widgets.HBox(list(self.buttons.values())), "row")
         super().__init__([self.about, self.label, self.note, row, self.status])
-        self.add_class("stk-pane")
+        styled(self, "pane")
         self._read()
 
     def show(self, rows: Sequence[Row]) -> None:

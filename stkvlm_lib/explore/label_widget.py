@@ -2,29 +2,25 @@
 
 import base64
 import html
-import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import ipywidgets as widgets
 
 from stkvlm_lib.data.frame_sets import FrameSet
-from stkvlm_lib.data.frames import View
+from stkvlm_lib.explore.pictures import png
 from stkvlm_lib.figures.drawing import draw_overlay, enlarged
 from stkvlm_lib.figures.style import GREEN, VERMILLION
 from stkvlm_lib.qa.label_check import RIGHT, Key, Mark, add_mark, key_of, label_error, mark, marks_on, read_marks
 from stkvlm_lib.qa.qa_sets import Record
-
-
-def mark_labels(
-    sample: Sequence[Record], folder: FrameSet, path: str | Path, marks: Iterable[Mark] = ()
-) -> "LabelMarker":
-    """The widget, to be displayed by a notebook. marks: made before; new ones are written to `path` at once."""
-    return LabelMarker(sample, folder, Path(path), marks)
+from stkvlm_lib.templates import render
 
 
 class LabelMarker(widgets.VBox):
-    """Starts at the first question without a mark. Right and Wrong write a line to the file and go to the next."""
+    """Starts at the first question without a mark. Right and Wrong write a line to the file and go to the next.
+
+    marks: made before; new ones are written to `path` at once.
+    """
 
     def __init__(self, sample: Sequence[Record], folder: FrameSet, path: Path, marks: Iterable[Mark] = ()):
         self.sample, self.folder, self.path = list(sample), folder, path
@@ -73,7 +69,7 @@ class LabelMarker(widgets.VBox):
         view = self.folder.by_image_file[self.record.image_file]
         made = self.marks.get(key_of(self.record))
         self.note.value = made.note if made else ""
-        self.picture.value = _png(view, self.boxes.value)
+        self.picture.value = png(draw_overlay(view, 800, zones=False) if self.boxes.value else enlarged(view, 800))
         self.question.value = f"<div style='font-size:17px;line-height:1.5'>{_said(self.record, made)}</div>"
         self.progress.value = (
             f"question {self.index + 1} of {len(self.sample)} · {self.record.family}, {self.record.rules} rules · "
@@ -90,25 +86,16 @@ def summary(sample: Sequence[Record], marks: Iterable[Mark]) -> str:
     return f"{found.n} of {len(sample)} marked, {found.wrong} wrong: {found.rate:.1%} (95% interval {interval})"
 
 
-def gallery(sample: Sequence[Record], folder: FrameSet, marks: Sequence[Mark], height: int = 620) -> str:
+def gallery(sample: Sequence[Record], folder: FrameSet, marks: Sequence[Mark]) -> str:
     """All questions on their pictures with their marks as HTML, for readers of the executed notebook.
 
-    The pictures are the files' own bytes, enlarged by the browser; `height`: px, beyond which the gallery scrolls.
+    The pictures are the files' own bytes, enlarged by the browser.
     """
-    made = {found.key: found for found in marks}
-    cards = "".join(_card(r, folder.by_image_file[r.image_file], made.get(key_of(r))) for r in sample)
-    look = "display:grid;grid-template-columns:repeat(auto-fill,minmax(230px,1fr));gap:14px;overflow:auto"
-    return f"<p>{summary(sample, marks)}</p><div style='{look};max-height:{height}px'>{cards}</div>"
-
-
-def _card(record: Record, view: View, made: Mark | None) -> str:
-    data = base64.b64encode(view.image_path.read_bytes()).decode()
-    alt = html.escape(f"{record.image_file}: {record.question} {record.answer}", quote=True)
-    look = "width:100%;aspect-ratio:3/2;image-rendering:pixelated;display:block;margin-bottom:4px"
-    picture = f"<img src='data:image/jpeg;base64,{data}' alt='{alt}' style='{look}'>"
-    origin = html.escape(f"{record.family}, {record.rules} rules, {record.image_file}")
-    place = f"<div style='font-size:11px;opacity:.7'>{origin}</div>"
-    return f"<div style='font-size:13px;line-height:1.35'>{picture}{_said(record, made)}{place}</div>"
+    made, cards = {found.key: found for found in marks}, []
+    for record in sample:
+        picture = folder.by_image_file[record.image_file].image_path.read_bytes()
+        cards.append((record, _said(record, made.get(key_of(record))), base64.b64encode(picture).decode()))
+    return render(Path(__file__).with_name("gallery.html"), summary=summary(sample, marks), cards=cards)
 
 
 def _said(record: Record, made: Mark | None) -> str:
@@ -119,10 +106,3 @@ def _said(record: Record, made: Mark | None) -> str:
     colour, word = (GREEN, "✓ right") if made.verdict == RIGHT else (VERMILLION, "✗ wrong")
     note = f" <i>{html.escape(made.note)}</i>" if made.note else ""
     return f"{text} <span style='color:{colour};font-weight:bold;white-space:nowrap'>{word}</span>{note}"
-
-
-def _png(view: View, boxes: bool) -> bytes:
-    buffer = io.BytesIO()
-    picture = draw_overlay(view, 800, zones=False) if boxes else enlarged(view, 800)
-    picture.save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from urllib.parse import parse_qs, quote, urlencode
 
 ADDRESS, PORT = "127.0.0.1", 8866
-LAST_PORT = 65535
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from stkvlm_lib.explore.models import AskError, OwnModel, load_model
-from stkvlm_lib.explore.patches import Grid
 
+CALLS = ("prepare", "put", "answer", "whole", "cover")
+"""Methods of OwnModel that a request may name."""
 LONGEST_REQUEST = 100_000
 """Bytes; a page's are much shorter."""
 PATIENCE = 10.0
@@ -36,7 +37,7 @@ def main(descriptor: int) -> None:
 def _end_with_server() -> None:
     """Wait for the other end of the standard input to be closed, by the server or by its end."""
     sys.stdin.buffer.read()
-    os._exit(0)
+    os._exit(0)  # sys.exit would end this thread alone, while the main one still answers
 
 
 def serve(listener: socket.socket, load: Callable[[Path, str], Any] = load_model) -> None:
@@ -52,7 +53,7 @@ def serve(listener: socket.socket, load: Callable[[Path, str], Any] = load_model
             channel.settimeout(PATIENCE)
             line = channel.makefile("rb").readline(LONGEST_REQUEST)
             if line.endswith(b"\n"):
-                channel.sendall(json.dumps(reply_to(line, model_of)).encode() + b"\n")
+                channel.sendall(json.dumps(reply_to(line, model_of), default=astuple).encode() + b"\n")
 
 
 def reply_to(line: bytes, model_of: Callable[[str, str], OwnModel]) -> dict:
@@ -67,21 +68,12 @@ def reply_to(line: bytes, model_of: Callable[[str, str], OwnModel]) -> dict:
 
 
 def _call(model: OwnModel, request: dict) -> Any:
-    asked = Path(request["picture"]), request["question"]
-    match request["call"]:
-        case "prepare":
-            return model.prepare()
-        case "put":
-            return astuple(model.put(*asked))
-        case "answer":
-            return astuple(model.answer(*asked, alone=request["alone"]))
-        case "whole":
-            return model.whole(*asked)
-        case "cover":
-            grid = Grid(request["rows"], request["columns"])
-            return model.cover(*asked, request["answer"], grid, request["start"])
-        case other:
-            raise ValueError(f"no call {other!r}")
+    """What a request asks of a model."""
+    if request["call"] not in CALLS:
+        raise ValueError(f"no call {request['call']!r}")
+    if request["call"] == "prepare":
+        return model.prepare()
+    return getattr(model, request["call"])(Path(request["picture"]), request["question"], **request["more"])
 
 
 if __name__ == "__main__":

@@ -4,22 +4,25 @@ Both take the same calls and give plain values, so that a page needs nothing of 
 """
 
 import json
-import os
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import exp
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cachetools import LRUCache
 
 from stkvlm_lib.data.pictures import load_image
-from stkvlm_lib.explore.patches import Grid, covered_answers, whole_answer
-from stkvlm_lib.explore.understanding import Understood, understand
-from stkvlm_lib.grammar.questions import FAMILIES
+from stkvlm_lib.explore.patches import covered
+from stkvlm_lib.explore.understanding import Understood, families_with, tasks_with, understand
+from stkvlm_lib.grammar.names import KARTS
+from stkvlm_lib.grammar.questions import FAMILIES, OTHER
+from stkvlm_lib.grammar.spelling import plain
+from stkvlm_lib.grammar.wordings import TASK_OF, read_task
 from stkvlm_lib.vlm.answers import Answer
 
 if TYPE_CHECKING:  # importing these takes seconds, which looking at pictures need not wait for
@@ -95,12 +98,21 @@ class OwnModel:
     def whole(self, picture: Path, question: str) -> tuple[str, float]:
         """The answer with its probability, that a map is about."""
         with self._loaded() as model:
-            return whole_answer(model, self._encode(model, picture)[0], question)
+            features, _ = self._encode(model, picture)
+            answer = model.answer_encoded(features, [[question]])[0][0].text
+            return answer, _probabilities(model, features, question, answer)[0]
 
-    def cover(self, picture: Path, question: str, answer: str, grid: Grid, start: int) -> list[tuple[str, float]]:
-        """See `covered_answers`."""
+    def cover(self, picture: Path, question: str, first: str, start: int) -> list[tuple[str, float]]:
+        """(answer, probability of the first answer) where one patch is covered, of a batch from the start-th on."""
         with self._loaded() as model:
-            return list(covered_answers(model, load_image(picture), grid, start, question, answer))
+            features = model.encode(covered(load_image(picture), start))
+            chances = _probabilities(model, features, question, first)
+            answers = [first] * len(chances)
+            unsure = [number for number, chance in enumerate(chances) if chance <= 0.5]  # else no other can be written
+            written = model.answer_encoded(features[unsure], [[question]] * len(unsure))
+            for number, (answer,) in zip(unsure, written, strict=True):
+                answers[number] = answer.text
+            return list(zip(answers, chances, strict=True))
 
     @contextmanager
     def _loaded(self) -> Iterator["AnswerModel"]:
@@ -131,8 +143,8 @@ class SharedModel:
     base: the adapter's base where it is not the one it names. Every call raises AskError, also where that process ends.
     """
 
-    def __init__(self, address: Path, adapter: Path, base: str = ""):
-        self._address, self._model = address, {"adapter": str(adapter), "base": base}
+    def __init__(self, address: str | Path, adapter: Path, base: str = ""):
+        self._address, self._model = str(address), {"adapter": str(adapter), "base": base}
         self.is_loaded = False
         """Whether it has answered before; as far as this page knows."""
 
@@ -140,28 +152,25 @@ class SharedModel:
         self._call("prepare")
 
     def put(self, picture: Path, question: str) -> Said:
-        understood, answer, rivals, encoding = self._call("put", picture, question)
-        family, karts, by_model = understood
-        said = Understood(family, tuple(karts), by_model), Answer(*answer), tuple(Answer(*rival) for rival in rivals)
-        return Said(*said, encoding)
+        (family, karts, by_model), answer, rivals, encoding = self._call("put", picture, question)
+        understood = Understood(family, tuple(karts), by_model)
+        return Said(understood, Answer(*answer), tuple(Answer(*rival) for rival in rivals), encoding)
 
     def answer(self, picture: Path, question: str, *, alone: bool) -> Answer:
         return Answer(*self._call("answer", picture, question, alone=alone))
 
     def whole(self, picture: Path, question: str) -> tuple[str, float]:
-        answer, probability = self._call("whole", picture, question)
-        return answer, probability
+        return tuple(self._call("whole", picture, question))
 
-    def cover(self, picture: Path, question: str, answer: str, grid: Grid, start: int) -> list[tuple[str, float]]:
-        more = {"answer": answer, "rows": grid.rows, "columns": grid.columns, "start": start}
-        return [(text, probability) for text, probability in self._call("cover", picture, question, **more)]
+    def cover(self, picture: Path, question: str, first: str, start: int) -> list[tuple[str, float]]:
+        return list(map(tuple, self._call("cover", picture, question, first=first, start=start)))
 
     def _call(self, what: str, picture: Path | str = "", question: str = "", **more: Any) -> Any:
         """One request, one connection, one line each way; who comes first is answered first."""
-        request = {"call": what, **self._model, "picture": str(picture), "question": question, **more}
+        request = {"call": what, **self._model, "picture": str(picture), "question": question, "more": more}
         try:
             with socket.socket(socket.AF_UNIX) as channel:
-                channel.connect(str(self._address))
+                channel.connect(self._address)
                 channel.sendall(json.dumps(request).encode() + b"\n")
                 line = channel.makefile("rb").readline()
         except (ConnectionRefusedError, FileNotFoundError):
@@ -180,22 +189,40 @@ class SharedModel:
 Askable = OwnModel | SharedModel
 
 
-def askable(model: "AnswerModel | Callable[[], AnswerModel] | Askable | None") -> Askable | None:
-    """What a caller gives as a model, as one to ask."""
-    return model if model is None or isinstance(model, Askable) else OwnModel(model)
-
-
 def put(model: "AnswerModel", features: "torch.Tensor", question: str) -> tuple[Understood, Answer, tuple[Answer, ...]]:
     """How a model understands a question, what it answers, and the answers of the family's set, likeliest first (none
     where the question is of no known kind). features: (1, tokens, D) of the picture."""
     from stkvlm_lib.vlm.answering import ranked
 
     given = model.answer_encoded(features, [[question]])[0][0]
-    understood = understand(question, lambda words: model.understood(features, words))
+    understood = understand(question)
+    if not understood.is_known:
+        understood = _read(model, features, question, given.text)
     if not understood.is_known:
         return understood, given, ()
     asked = [[(question, FAMILIES[understood.family].answers)]]
     return understood, given, tuple(ranked(model.likelihoods(features, asked)[0][0]))
+
+
+def _read(model: "AnswerModel", features: "torch.Tensor", question: str, answer: str) -> Understood:
+    """A question that no rule reads, as the model does.
+
+    It reads and answers in two texts, which need not agree. Its answer tells what it took the question for: where that
+    is none of the family that it read, its likeliest reading among the families with this answer counts.
+    """
+    read = model.understood(features, question)
+    if read and read[0] not in families_with(answer):
+        named = dict.fromkeys((*read[1], *(word for word in plain(question).split() if word in KARTS)))
+        tasks = tasks_with(answer, named)
+        found = model.likelihoods(features, [[(f"{TASK_OF} {question}", tasks)]])[0][0] if tasks else []
+        read = read_task(max(found, key=lambda task: task.log_probability).text) if found else None
+    return Understood(*read, by_model=True) if read else Understood(OTHER)
+
+
+def _probabilities(model: "AnswerModel", features: "torch.Tensor", question: str, answer: str) -> list[float]:
+    """How likely an answer is to each encoded picture. features: (pictures, tokens, D)."""
+    found = model.likelihoods(features, [[(question, (answer,))]] * len(features))
+    return [exp(candidates[0][0].log_probability) for candidates in found]
 
 
 def load_model(adapter: Path, base_model: str = "") -> "AnswerModel":
@@ -209,9 +236,3 @@ def load_model(adapter: Path, base_model: str = "") -> "AnswerModel":
     from stkvlm_lib.vlm.adapter import load_answerer
 
     return load_answerer(adapter, base_model or None)
-
-
-def shared_address() -> Path | None:
-    """Where the process of the pages listens; None in a notebook."""
-    found = os.environ.get(ADDRESS_VARIABLE)
-    return Path(found) if found else None

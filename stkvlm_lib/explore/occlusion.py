@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from PIL import Image, ImageDraw, ImageFont
 
 from stkvlm_lib.data.frames import View
-from stkvlm_lib.explore.asking import Asker
-from stkvlm_lib.explore.patches import GRID, Grid
+from stkvlm_lib.explore.models import Askable
+from stkvlm_lib.explore.patches import COLUMNS, PATCHES, patch_box
 from stkvlm_lib.figures.drawing import font_of
 from stkvlm_lib.figures.style import BLACK, VERMILLION
 from stkvlm_lib.grammar.questions import normalise
@@ -17,10 +17,10 @@ from stkvlm_lib.grammar.scene import IMAGE_SIZE, read_scene
 
 @dataclass(frozen=True)
 class Patch:
-    """What covering one patch does. probability: of the answer to the whole picture; answer: given now."""
+    """What covering one patch does. number: see `patches`; probability: of the answer to the whole picture; answer:
+    given now."""
 
-    row: int
-    column: int
+    number: int
     answer: str
     probability: float
 
@@ -34,7 +34,6 @@ class OcclusionMap:
     answer: str
     probability: float
     patches: tuple[Patch, ...]
-    grid: Grid = GRID
 
     @property
     def changing(self) -> tuple[Patch, ...]:
@@ -43,7 +42,7 @@ class OcclusionMap:
 
     @property
     def by_effect(self) -> list[Patch]:
-        return sorted(self.patches, key=lambda patch: (patch.probability, patch.row, patch.column))
+        return sorted(self.patches, key=lambda patch: (patch.probability, patch.number))
 
     def drop(self, patch: Patch) -> float:
         """The share of the answer's probability that covering a patch takes away, 0..1 (0 where it adds)."""
@@ -51,29 +50,28 @@ class OcclusionMap:
 
 
 def occlude(
-    asker: Asker,
+    model: Askable,
     view: View,
     question: str,
     *,
-    grid: Grid = GRID,
     progress: Callable[[int, int], None] = lambda done, total: None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> OcclusionMap | None:
     """Cover each patch with the picture's mean colour, ask again, and see what becomes of the answer.
 
-    None when cancelled. Raises AskError without a model.
+    None when cancelled. Raises AskError.
     """
-    model, picture = asker.model, view.image_path
+    picture = view.image_path
     whole, probability = model.whole(picture, question)
     patches: list[Patch] = []
-    progress(0, len(grid))
-    while len(patches) < len(grid):
+    progress(0, PATCHES)
+    while len(patches) < PATCHES:
         if cancelled():
             return None
-        outcomes = model.cover(picture, question, whole, grid, len(patches))
-        patches += [Patch(*divmod(n, grid.columns), *outcome) for n, outcome in enumerate(outcomes, len(patches))]
-        progress(len(patches), len(grid))
-    return OcclusionMap(view.image_file, question, whole, probability, tuple(patches), grid)
+        outcomes = model.cover(picture, question, whole, len(patches))
+        patches += [Patch(number, *outcome) for number, outcome in enumerate(outcomes, len(patches))]
+        progress(len(patches), PATCHES)
+    return OcclusionMap(view.image_file, question, whole, probability, tuple(patches))
 
 
 def describe(found: OcclusionMap, view: View) -> str:
@@ -81,31 +79,32 @@ def describe(found: OcclusionMap, view: View) -> str:
     n, changing, strongest = len(found.patches), found.changing, found.by_effect[0]
     answer = f"“{found.answer or '(nothing)'}” ({found.probability:.0%})"
     if not changing:
-        fall = f"{_place(strongest, found, view)} takes it down most, to {strongest.probability:.0%}"
+        fall = f"{_place(strongest, view)} takes it down most, to {strongest.probability:.0%}"
         return f"No single patch of {n} changes the answer {answer}; {fall}."
-    told = "; ".join(f"{_place(p, found, view)} makes it “{p.answer or '(nothing)'}”" for p in changing[:3])
+    told = "; ".join(f"{_place(p, view)} makes it “{p.answer or '(nothing)'}”" for p in changing[:3])
     if len(changing) == 1:
         return f"One patch of {n} changes the answer {answer} when it is covered: {told}."
     more = f"; and {len(changing) - 3} more" if len(changing) > 3 else ""
     return f"{len(changing)} of {n} patches change the answer {answer} when one of them is covered: {told}{more}."
 
 
-def _place(patch: Patch, found: OcclusionMap, view: View) -> str:
+def _place(patch: Patch, view: View) -> str:
     """E.g. `row 3, column 5 (on gnu and tux)`, rows from the top, columns from the left."""
-    left, top, right, bottom = found.grid.box(patch.row, patch.column, IMAGE_SIZE)
+    left, top, right, bottom = patch_box(patch.number, IMAGE_SIZE)
     on = [
         kart.name
         for kart in read_scene(view).karts
         if min(kart.box[2], right) - max(kart.box[0], left) > 1 and min(kart.box[3], bottom) - max(kart.box[1], top) > 1
     ]
     where = f" (on {' and '.join(on)})" if on else ""
-    return f"row {patch.row + 1}, column {patch.column + 1}{where}"
+    row, column = divmod(patch.number, COLUMNS)
+    return f"row {row + 1}, column {column + 1}{where}"
 
 
 def draw_occlusion(image: Image.Image, found: OcclusionMap) -> Image.Image:
     """A map over an enlarged picture: the redder a patch the more probability it takes, with how much from a tenth on;
     framed where it changes the answer, with the answer given then."""
-    boxes = {p: found.grid.box(p.row, p.column, image.size) for p in found.patches}
+    boxes = {patch: patch_box(patch.number, image.size) for patch in found.patches}
     tint = Image.new("L", image.size)
     for patch, box in boxes.items():
         tint.paste(round(170 * found.drop(patch)), box)

@@ -11,7 +11,8 @@ from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
 from stkvlm_lib.config import ROOT, ConfigError, ExplorerConfig, make_config
-from stkvlm_lib.explore.links import ADDRESS, LAST_PORT, PORT, Place
+from stkvlm_lib.explore.links import ADDRESS, Place
+from stkvlm_lib.explore.model_host import ModelHost
 from stkvlm_lib.explore.models import ADDRESS_VARIABLE
 from stkvlm_lib.explore.run import read_run
 from stkvlm_lib.installation import lead_to_this_library
@@ -46,19 +47,16 @@ def _plain_markdown(text: str) -> str:
     return "".join(letter if letter.isalnum() or letter in " -." else f"&#{ord(letter)};" for letter in text)
 
 
-def serve(run: Path, parameters: dict[str, str], port: int = PORT, place: Place | None = None) -> None:
+def serve(run: Path, parameters: dict[str, str], port: int, place: Place) -> None:
     """Serve the page until interrupted; prints its address with the token. A port in use is replaced by another.
 
-    place: what the printed address opens; any other by its query, see `links`. Raises ConfigError for what is no port,
-    and where there is no folder for the kernels' sockets, ValueError for a run that is broken: each page would fail.
+    place: what the printed address opens; any other by its query, see `links`. Raises ConfigError where there is no
+    folder for the kernels' sockets, ValueError for a run that is broken: each page would fail.
     """
-    if not 1 <= port <= LAST_PORT:
-        raise ConfigError(f"--port {port}: must be from 1 to {LAST_PORT}; {PORT} is usual")
     sockets = find_socket_folder()
     read_run(make_config(given(run, parameters), ExplorerConfig))
     lead_to_this_library()
     os.environ["JUPYTER_PATH"] = os.pathsep.join([str(TEMPLATES), *filter(None, [os.environ.get("JUPYTER_PATH")])])
-    from stkvlm_lib.explore.model_host import ModelHost
     from stkvlm_lib.explore.server import ExplorerServer  # only now: Voila reads the paths just set
 
     with (
@@ -68,7 +66,7 @@ def serve(run: Path, parameters: dict[str, str], port: int = PORT, place: Place 
         os.environ[ADDRESS_VARIABLE] = str(host.address)
         token = secrets.token_urlsafe(24)
         server = ExplorerServer(token=token, ip=ADDRESS, port=port, open_browser=False, log_level="ERROR")
-        server.place, server.model_host = place or Place(), host
+        server.place = place
         path = write_page(Path(folder), run, parameters)
         server.initialize([str(path), "--template=explorer", "--theme=light", "--show_tracebacks=True"])
         server.set_up(sockets)

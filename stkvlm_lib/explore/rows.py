@@ -1,14 +1,10 @@
 """The questions of a view as rows of a table: searched, sorted, and saved."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
 
 from stkvlm_lib.explore.filters import Given
 from stkvlm_lib.qa.qa_sets import Record
-
-if TYPE_CHECKING:
-    from stkvlm_lib.evaluation.predictions import Prediction
 
 AS_FILTERED = "as filtered"
 SORTS: dict[str, Callable[["Row"], object]] = {
@@ -31,7 +27,7 @@ class Row:
     confidence: float | None
     matches: bool
     chosen: bool = False
-    other: "Prediction | Given | None" = None
+    other: Given | None = None
 
 
 def row_json(row: Row) -> dict:
@@ -46,15 +42,9 @@ def row_json(row: Row) -> dict:
 
 def find_rows(rows: Iterable[Row], text: str) -> list[Row]:
     """Those whose question, label or answer holds a text, in upper or lower case."""
-    wanted = text.strip().casefold()
-    return [row for row in rows if any(wanted in said.casefold() for said in _texts(row))]
-
-
-def _texts(row: Row) -> tuple[str, ...]:
-    other = row.other.prediction if row.other else ""
-    return row.record.question, row.record.answer, row.prediction or "", other
-
-
-def sorted_rows(rows: Sequence[Row], sort: str) -> list[Row]:
-    """Rows by one of SORTS, or as they are."""
-    return sorted(rows, key=SORTS[sort]) if sort in SORTS else list(rows)
+    wanted, found = text.strip().casefold(), []
+    for row in rows:
+        answers = row.record.answer, row.prediction or "", row.other.prediction if row.other else ""
+        if any(wanted in said.casefold() for said in (row.record.question, *answers)):
+            found.append(row)
+    return found

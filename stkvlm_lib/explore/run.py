@@ -1,7 +1,6 @@
 """The explorer on a run's folder: its frames, questions, answers, marks and adapter, as far as they are there."""
 
 import os
-from collections.abc import Iterator
 from dataclasses import astuple
 from functools import partial
 from pathlib import Path
@@ -12,7 +11,7 @@ from stkvlm_lib.explore.beside import Beside, base_alone, by_question
 from stkvlm_lib.explore.explorer import Explorer, explore
 from stkvlm_lib.explore.filters import Given
 from stkvlm_lib.explore.links import Place, read_query
-from stkvlm_lib.explore.models import Askable, OwnModel, SharedModel, load_model, shared_address
+from stkvlm_lib.explore.models import ADDRESS_VARIABLE, Askable, OwnModel, SharedModel, load_model
 from stkvlm_lib.files import read_rows
 from stkvlm_lib.qa.label_check import MARKS_FILE
 from stkvlm_lib.qa.qa_sets import Record, make_records, question_files, read_records
@@ -22,16 +21,15 @@ ANSWERS = ("predictions", "predictions_extended", "predictions_test_unseen", "pr
 """The files of a run with answers to its questions."""
 
 
-def explore_run(config: ExplorerConfig | None = None) -> Explorer:
+def explore_run(config: ExplorerConfig) -> Explorer:
     """The explorer on a run, by default the newest. Where none is there yet: on the frames, with their ten questions.
 
     Raises ConfigError when the run or the picture that was named does not exist.
     """
-    config = config or ExplorerConfig()
-    run, data = config.run_path, read_run(config)
-    marks = run / "qa" / MARKS_FILE if run.is_dir() else None
+    frames, records, answers = read_run(config)
+    marks = config.run_path / "qa" / MARKS_FILE if config.run_path.is_dir() else None
     model = model_of(config)
-    explorer = explore(*data, model, marks, config.seed, beside=beside_of(config, data[-1], model))
+    explorer = explore(frames, records, answers, model, marks, config.seed, beside_of(config, answers, model))
     open_place(explorer, config)
     return explorer
 
@@ -45,8 +43,9 @@ def read_run(config: ExplorerConfig) -> tuple[FrameSet, list[Record], list[Given
     if config.run_dir and not run.is_dir():
         raise ConfigError(f"RUN_DIR: there is no run {run}; name a folder in outputs/, or none for the newest")
     frames = read_frames(frames_of(config), skip_broken=config.skip_broken)
-    records = [r for path in question_files(run / "qa") for r in read_records(path)] or list(made_anew(frames))
-    return frames, records, read_answers(run)
+    records = [r for path in question_files(run / "qa") for r in read_records(path)]
+    anew = (record for split in frames.splits for record in make_records(frames, split))  # no notebook has asked yet
+    return frames, records or list(anew), read_answers(run)
 
 
 def open_place(explorer: Explorer, config: ExplorerConfig) -> None:
@@ -75,12 +74,6 @@ def frames_of(config: RunConfig) -> tuple[Path, ...]:
     steps = recorded_steps(config.run_path)
     named = next((values["FRAMES_DIR"] for _, values in sorted(steps.items()) if values.get("FRAMES_DIR")), "")
     return RunConfig(frames_dir=str(named)).frames_paths
-
-
-def made_anew(frames: FrameSet) -> Iterator[Record]:
-    """The ten forms about every view, for frames that no notebook has asked about."""
-    for split in frames.splits:
-        yield from make_records(frames, split)
 
 
 def read_answers(run: Path) -> list[Given]:
@@ -117,6 +110,6 @@ def model_at(adapter: Path, base_model: str = "") -> Askable | None:
     """An adapter with its base, not loaded yet: in a page the one that all pages share. None where there is none."""
     if not adapter.is_dir():
         return None
-    if address := shared_address():
+    if address := os.environ.get(ADDRESS_VARIABLE):
         return SharedModel(address, adapter.absolute(), base_model)
     return OwnModel(partial(load_model, adapter, base_model))

@@ -4,8 +4,7 @@ Imported only when JUPYTER_PATH names the page's template, because Voila reads i
 """
 
 import logging
-from collections.abc import Iterator, Mapping
-from itertools import chain
+from collections.abc import Mapping
 
 from jupyter_server import DEFAULT_STATIC_FILES_PATH
 from tornado.ioloop import IOLoop
@@ -16,8 +15,7 @@ from voila.static_file_handler import AllowListFileHandler, TemplateStaticFileHa
 from voila.tornado.handler import TornadoVoilaHandler
 from voila.tornado.kernel_websocket_handler import VoilaKernelWebsocketHandler
 
-from stkvlm_lib.explore.links import ADDRESS, LAST_PORT, Place, query
-from stkvlm_lib.explore.model_host import ModelHost
+from stkvlm_lib.explore.links import ADDRESS, Place, query
 
 GONE_AFTER, LOOK_EVERY = 60, 20
 """Seconds without a page and without work after which a kernel ends; seconds between two looks."""
@@ -102,11 +100,9 @@ class WithoutToken(logging.Filter):
 
 
 class ExplorerServer(Voila):
-    """Voila with the explorer's handlers. place: what the printed address opens. model_host: of the model that pages
-    share."""
+    """Voila with the explorer's handlers. place: what the printed address opens."""
 
     place = Place()
-    model_host: ModelHost
 
     def set_up(self, socket_folder: str) -> None:
         """Settings that hold for every page; call it once, between `initialize` and `start`.
@@ -135,15 +131,10 @@ class ExplorerServer(Voila):
             *((route, OWN_HANDLERS.get(handler, handler), *rest) for route, handler, *rest in given),
         ]
 
-    def random_ports(self, port: int, n: int) -> Iterator[int]:
-        """The port asked for, the n - 1 above it and those below it, as far as these are ports."""
-        return chain(range(port, min(port + n, LAST_PORT + 1)), range(port - 1, max(port - n, 0), -1))
-
     def listen(self) -> None:
         IOLoop.current().add_callback(self.announce)  # once it listens, and so knows its port
         super().listen()
 
     def announce(self) -> None:
-        self.model_host.watch()
         print(f"explorer     http://{ADDRESS}:{self.port}/?{query(self.place, token=self.token)}")
         print("stop         Ctrl+C", flush=True)

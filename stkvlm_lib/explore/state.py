@@ -1,53 +1,20 @@
 """What the explorer shows, without a widget: which views pass the filters, which is on show, what is known of it."""
 
 import random
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 import numpy as np
 
 from stkvlm_lib.data.frame_sets import FrameSet
-from stkvlm_lib.data.frames import KART_CLASS, View
-from stkvlm_lib.explore.beside import Beside
-from stkvlm_lib.explore.filters import (
-    FILTERS,
-    IN_FILE_ORDER,
-    ORDERS,
-    Asked,
-    Filters,
-    Given,
-    make_facets,
-    urgency,
-)
+from stkvlm_lib.data.frames import View
+from stkvlm_lib.explore.beside import Beside, by_question
+from stkvlm_lib.explore.filters import IN_FILE_ORDER, ORDERS, Given, make_facets, urgency
 from stkvlm_lib.explore.rows import Row
-from stkvlm_lib.figures.drawing import TOO_SMALL, role
-from stkvlm_lib.grammar.scene import Kart, depth, is_kept, read_scene, scale_box, side
+from stkvlm_lib.figures.drawing import TOO_SMALL, marks
+from stkvlm_lib.grammar.scene import Kart, depth, read_scene, side
 from stkvlm_lib.qa.qa_sets import Record, by_picture
 
-if TYPE_CHECKING:
-    from stkvlm_lib.evaluation.predictions import Prediction
-
 NOTHING_LEFT = "No question passes all of these filters. Set one of them back to “all”, or clear them."
-CLASSES = {
-    **{1: "kart", 2: "track", 3: "background", 4: "pickup", 5: "nitro", 6: "bomb", 7: "object", 8: "projectile"},
-    9: "unknown",
-}
-"""What the class numbers of detections stand for."""
-
-
-@dataclass(frozen=True)
-class Detected:
-    """One detection of the view on show. box: px in the 600x400 frame; size: width and height in px of the 150x100
-    frame; role: what the labelling rule makes of it. visible, pixels, distance as in `frames.Detection`."""
-
-    what: str
-    role: str
-    box: tuple[int, int, int, int]
-    size: tuple[int, int]
-    visible: float | None
-    pixels: int | None
-    distance: float | None
 
 
 class ExplorerState:
@@ -61,7 +28,7 @@ class ExplorerState:
         self,
         frames: FrameSet,
         records: Iterable[Record],
-        predictions: Iterable["Prediction | Given"] | None = None,
+        predictions: Iterable[Given] = (),
         seed: int = 0,
         beside: Beside | None = None,
     ):
@@ -70,20 +37,27 @@ class ExplorerState:
         self._groups = {name: rows for name, rows in by_picture(records).items() if name in frames.by_image_file}
         if records and not self._groups:
             raise ValueError(f"{frames.root}: holds none of the records' pictures; give the folder they were made of")
-        self._predictions = {(p.image_file, p.question): p for p in predictions or ()}
-        self.beside = beside
+        self._predictions = by_question(predictions)
+        self.beside = beside if beside and beside.answers else None
+        """Whose answers stand beside the run's own."""
         self._rng = random.Random(seed)
         self._records = [record for rows in self._groups.values() for record in rows]
         self._number = {name: number for number, name in enumerate(self._groups)}
         self._view_of = np.array([self._number[r.image_file] for r in self._records], dtype=int)
-        self._facets = make_facets(self._asked())
+        scenes = {name: read_scene(frames.by_image_file[name]) for name in self._groups}
+        self._facets = make_facets(
+            (record, scenes[record.image_file], self._prediction(record), self._other(record))
+            for record in self._records
+        )
         given = [self._prediction(record) for record in self._records]
         self._urgency = {order: np.array([urgency(order, p) for p in given], dtype=float) for order in ORDERS}
-        self.filters, self.order = Filters(), IN_FILE_ORDER
+        self.filters: dict[str, str] = {}
+        """Filter -> the option that a question must match to count; those that are off are not in it."""
+        self.home: dict[str, str] = {}
+        """The filters that `reset` goes back to."""
+        self.order = IN_FILE_ORDER
         self.own: View | None = None
         """A picture of the reader's own, on show until the next step, see `own_picture`."""
-        self.home = Filters()
-        """What `reset` goes back to."""
         self.index = 0
         self.chosen = ""
         self._select()
@@ -92,20 +66,10 @@ class ExplorerState:
     def has_predictions(self) -> bool:
         return bool(self._predictions)
 
-    @property
-    def shows_beside(self) -> bool:
-        """Whether there are answers beside the run's own."""
-        return bool(self.beside and self.beside.answers)
-
-    def _asked(self) -> Iterator[Asked]:
-        for name, rows in self._groups.items():
-            scene = read_scene(self._frames.by_image_file[name])
-            yield from ((record, scene, self._prediction(record), self._other(record)) for record in rows)
-
-    def _prediction(self, record: Record) -> "Prediction | Given | None":
+    def _prediction(self, record: Record) -> Given | None:
         return self._predictions.get((record.image_file, record.question))
 
-    def _other(self, record: Record) -> "Prediction | Given | None":
+    def _other(self, record: Record) -> Given | None:
         return self.beside and self.beside.answers.get((record.image_file, record.question))
 
     def options(self, name: str) -> list[str]:
@@ -118,21 +82,15 @@ class ExplorerState:
         return dict(zip(facet.options, facet.counts(self._passing(but=name)), strict=True))
 
     def set_filters(self, **values: str) -> None:
-        """Change some filters; the view on show stays if it still matches. Raises ValueError for an unknown one."""
-        for name, value in values.items():
-            if name not in FILTERS:
-                raise ValueError(f"no filter {name!r}; there are {', '.join(FILTERS)}")
-            if value and value not in self.options(name):
-                raise ValueError(f"no {name} {value!r}; there are {', '.join(self.options(name)) or 'none'}")
+        """Change some filters, "" for off; the view on show stays if it still matches."""
         self.own = None
-        before, self.filters = self.view, replace(self.filters, **values)
+        before = self.view
+        self.filters = {name: value for name, value in (self.filters | values).items() if value}
         self._select()
         self.index = self._names.index(before.image_file) if before and before.image_file in self._names else 0
 
     def set_order(self, order: str) -> None:
         """One of ORDERS; begins at its first view."""
-        if order not in ORDERS:
-            raise ValueError(f"no order {order!r}; there are {', '.join(ORDERS)}")
         self.order = order
         self._select()
         self.index = 0
@@ -144,18 +102,14 @@ class ExplorerState:
 
     def reset(self) -> None:
         """Filters and order as at the beginning; the view on show stays if it still matches."""
-        self.order = IN_FILE_ORDER
-        self.set_filters(**asdict(self.home))
-
-    def clear_filters(self) -> None:
-        """All filters off."""
-        self.set_filters(**asdict(Filters()))
+        self.order, self.filters = IN_FILE_ORDER, {}
+        self.set_filters(**self.home)
 
     def _passing(self, but: str = "") -> np.ndarray:
         """(records,) bool: which pass all filters, one left out."""
         passing = np.ones(len(self._records), bool)
-        for name, value in asdict(self.filters).items():
-            if value and name != but:
+        for name, value in self.filters.items():
+            if name != but:
                 passing &= self._facets[name].matches(value)
         return passing
 
@@ -220,7 +174,7 @@ class ExplorerState:
                 f"“{picture}”: no such picture among the {len(self._number):,} that there are questions about"
             )
         if name not in self._names:
-            self.filters = Filters(split=self._groups[name][0].split)
+            self.filters = {"split": self._groups[name][0].split}
             self._select()
         self.jump(self._names.index(name))
         self.chosen = question
@@ -252,20 +206,6 @@ class ExplorerState:
         given = (p.prediction, p.correct, p.confidence) if p else (None, None, None)
         return Row(record, *given, matches, record.question == self.chosen, self._other(record))
 
-    def detected(self) -> list[Detected]:
-        """All detections of the view on show, in the order of its file."""
-        if not self.view:
-            return []
-        scene, found = read_scene(self.view), []
-        roles = {kart.object_id: role(kart, scene) for kart in scene.karts}
-        for d in self.view.detections:
-            kart, box = d.class_id == KART_CLASS, scale_box(d.box)
-            what = self.view.frame.karts[d.object_id] if kart else CLASSES.get(d.class_id, f"class {d.class_id}")
-            size = box[2] - box[0], box[3] - box[1]
-            part = (roles[d.object_id] if is_kept(box) else TOO_SMALL) if kart else ""
-            found.append(Detected(what, part, d.box, size, d.visible, d.pixels, d.distance))
-        return found
-
     def position(self) -> str:
         """Where we are, e.g. `View 12 of 480 · 3,826 matching questions`."""
         if not self.view:
@@ -294,7 +234,7 @@ class ExplorerState:
         if not scene.ego:
             return f"Track {scene.track}. No kart is large enough to count."
         others = "; ".join(f"{kart.name} is {_whereabouts(kart, scene.ego)}" for kart in scene.others)
-        small = ", ".join(d.what for d in self.detected() if d.role == TOO_SMALL)
+        small = ", ".join(mark.name for mark in marks(self.view) if mark.role == TOO_SMALL)
         said = [f"Track {scene.track}. The ego kart is {scene.ego.name}.", f"{others or 'No other kart counts'}."]
         return " ".join([*said, f"Too small to count: {small}."] if small else said)
 

@@ -140,6 +140,7 @@ def _card(files: AdapterFiles, base: Base, merge: bool) -> str:
     data = ModelCardData(**card.data.to_dict() if text else {}, ignore_metadata_errors=True)
     data.library_name = "transformers" if merge else "peft"
     data.pipeline_tag = "image-text-to-text"
+    data.tags = [tag for tag in data.tags or () if not (merge and tag in ("lora", "qlora"))] or None
     data.base_model = base.name if base.revision else None
     parts = [f"---\n{data.to_yaml()}\n---", _head(files, base, merge), *_told(card.text)]
     return "\n\n".join(part.strip() for part in parts) + "\n"
