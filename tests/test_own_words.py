@@ -9,7 +9,7 @@ import pytest
 from hand_made import scored_run
 from tiny import prediction as row
 
-from stkvlm_lib.analysis import own_words as analysis
+from stkvlm_lib.analysis import wordings as analysis
 from stkvlm_lib.config import ConfigError, ScoreConfig, make_config
 from stkvlm_lib.evaluation.asking import predict_plain
 from stkvlm_lib.evaluation.own_words import (

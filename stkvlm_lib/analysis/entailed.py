@@ -11,10 +11,10 @@ from typing import Any, Self
 import numpy as np
 
 from stkvlm_lib.analysis.intervals import by_family, column, mean
-from stkvlm_lib.analysis.measured import Interval, Measured
+from stkvlm_lib.analysis.measured import ByFamily, Interval, Measured
 from stkvlm_lib.analysis.question_facts import COUNTED
 from stkvlm_lib.analysis.scored_run import Analysis, ScoredRun
-from stkvlm_lib.analysis.sections import Section, Table, family_lines, table, tables
+from stkvlm_lib.analysis.sections import Section, Table, table
 from stkvlm_lib.evaluation.predictions import Prediction
 from stkvlm_lib.grammar.questions import FAMILIES, normalise, read_question
 from stkvlm_lib.number_text import count, interval, percent
@@ -63,7 +63,7 @@ class Agreement(Measured):
 
 
 @dataclass(frozen=True)
-class Validity(Measured):
+class Validity(ByFamily):
     """Share of answers that are in their family's answer set."""
 
     n: int
@@ -92,9 +92,7 @@ class Entailed(Analysis):
     def read(cls, metrics: dict) -> Self | None:
         if not {"entailed", "validity"} & metrics.keys():
             return None
-        valid = metrics.get("validity")
-        kinds = metrics.get("entailed", {})
-        return cls.from_json({"kinds": kinds} | ({"validity": valid} if valid is not None else {}), "entailed")
+        return cls.from_json({"kinds": metrics.get("entailed", {}), "validity": metrics.get("validity")}, "entailed")
 
     def into_metrics(self) -> dict[str, Any]:
         written = self.as_json()
@@ -102,7 +100,10 @@ class Entailed(Analysis):
         return kinds | ({"validity": written["validity"]} if self.validity else {})
 
     def section(self, run: ScoredRun) -> Section | None:
-        shown, details = self.table(), tables(self._valid_table())
+        by_family = self.validity.rows if self.validity else []
+        valid = ({"family": name, "n": count(row.n), "valid": percent(row.valid)} for name, row in by_family)
+        details = [table(valid, "Answers of the family's set, by family")]
+        shown = self.table()
         return Section("Answers that must agree", TEXT, table=shown, details=details) if shown else None
 
     def table(self) -> Table | None:
@@ -121,22 +122,13 @@ class Entailed(Analysis):
             for name, row in rows
         )
 
-    def _valid_table(self) -> Table | None:
-        rows = family_lines(self.validity, self.validity.families) if self.validity else []
-        return table(
-            ({"family": name, "n": count(row.n), "valid": percent(row.valid)} for name, row in rows),
-            "Answers of the family's set, by family",
-        )
-
 
 def measure_validity(predictions: Sequence[Prediction]) -> Validity | None:
     """None without a question of a family."""
     known = [p for p in predictions if p.family in FAMILIES]
-    if not known:
-        return None
     valid = np.array([is_valid(p) for p in known])
-    families = by_family(known, lambda member: Validity(int(member.sum()), mean(valid[member])), others=False)
-    return Validity(len(known), mean(valid), families)
+    families = by_family(known, lambda member: Validity(int(member.sum()), mean(valid[member])))
+    return Validity(len(known), mean(valid), families) if known else None
 
 
 def is_valid(prediction: Prediction) -> bool:
@@ -191,9 +183,8 @@ def _totals(one: str, other: str) -> Callable[[dict], Iterator[Keys]]:
 
 
 def _adds_up(told: Answers, keys: Keys) -> bool:
-    total, *parts = (told.get(key, "0") for key in keys)
-    numbers = [_number(text) for text in (total, *parts)]
-    return None not in numbers and numbers[0] == sum(numbers[1:]) + 1
+    total, *parts = (_number(told.get(key, "0")) for key in keys)
+    return total is not None and None not in parts and total == sum(parts) + 1
 
 
 def _tallies(count: str) -> Callable[[dict], Iterator[Keys]]:

@@ -58,8 +58,7 @@ _LEFT = (
 
 
 def write_report(story: Story | str | Path) -> Path:
-    """Write report.html and report.md into a run folder; -> the path of report.html. Raises for a folder not there.
-    """
+    """Write report.html and report.md into a run folder; -> the path of report.html. Raises for a folder not there."""
     story = story if isinstance(story, Story) else Story(ScoredRun(Path(story)))
     run = story.run
     if not run.folder.is_dir():
