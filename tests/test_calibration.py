@@ -75,7 +75,8 @@ def test_the_threshold_is_that_of_the_valid_answers_of_a_run(scored, tmp_path):
     write_answers(fitted, further_file(tmp_path, "valid"))
     settings = ScoreConfig(run_dir=str(tmp_path), bootstrap=100, error_rate=0.25)
     figures = Calibration.measure(scored_run(scored, folder=tmp_path, settings=settings))
-    assert figures.selective.threshold == 0.8 and figures.selective.fit == Coverage(3, pytest.approx(2 / 3, abs=1e-6), 0.0)
+    assert figures.selective.threshold == 0.8
+    assert figures.selective.fit == Coverage(3, pytest.approx(2 / 3, abs=1e-6), 0.0)
     assert (figures.n, figures.selective.n, figures.selective.error_rate) == (3, 3, 0.25)
     assert figures.curve == coverage_curve(scored)
     assert Calibration.read(figures.into_metrics()) == figures

@@ -186,7 +186,7 @@ def test_galleries_show_the_questions_on_their_pictures(tmp_path):
     texts = [text.get_text() for axes in chart.axes for text in axes.texts]
     texts += [axes.get_title() for axes in chart.axes] + [axes.get_xlabel() for axes in chart.axes]
     shown = "\n".join(texts)
-    assert "this run: tux" in shown and "other run: gnu" in shown and "other run: (nothing)" in shown
+    assert "this run: abyss" in shown and "other run: mines" in shown and "other run: (nothing)" in shown
     assert "No question of this kind" in changed_gallery([], frame_set(*views)).texts[0].get_text()
 
 

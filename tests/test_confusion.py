@@ -66,7 +66,7 @@ def test_most_confused_ranks_wrong_pairs():
 def test_the_most_frequent_mistakes_describe_a_matrix():
     rows = [row("count", truth, given) for truth, given in (("1", "2"), ("1", "2"), ("2", ""), ("3", "4"))]
     (matrix,) = Confusions().section(scored_run(rows)).figures
-    assert matrix.alt.endswith("Most frequent mistakes: 1 taken for 2 2, 2 taken for (nothing) 1, 3 taken for 4 1.")
+    assert matrix.alt.endswith("most frequent mistakes: 1 taken for 2 2, 2 taken for (nothing) 1, 3 taken for 4 1.")
 
 
 def test_a_confusion_stands_beside_what_it_was_taken_for(views):

@@ -10,7 +10,7 @@ from typing import ClassVar, Self
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator
 
 from stkvlm_lib.analysis.intervals import Bootstrap, column, mean
 from stkvlm_lib.analysis.measured import Interval, Measured
@@ -18,7 +18,7 @@ from stkvlm_lib.analysis.scored_run import Analysis, ScoredRun
 from stkvlm_lib.analysis.sections import Section, Shown, Table, listed, table
 from stkvlm_lib.evaluation.predictions import Prediction
 from stkvlm_lib.evaluation.question_sets import FIT_SPLIT
-from stkvlm_lib.figures.style import BLACK, BLUE, GREY, ORANGE, VERMILLION, Chart, plain
+from stkvlm_lib.figures.style import BLACK, BLUE, GREY, ORANGE, VERMILLION, Chart, as_percent, plain
 from stkvlm_lib.number_text import count, interval, number, percent
 
 BINS = 10
@@ -226,7 +226,7 @@ def calibration_chart(figures: Calibration) -> Figure:
     _draw_reliability(left, figures)
     _draw_coverage(right, figures)
     for axis in (left.xaxis, left.yaxis, right.xaxis, right.yaxis):
-        axis.set_major_formatter(PercentFormatter(1))
+        axis.set_major_formatter(as_percent)
     return chart
 
 

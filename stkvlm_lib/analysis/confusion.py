@@ -10,13 +10,12 @@ from typing import Self
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import PercentFormatter
 
 from stkvlm_lib.analysis.scored_run import Analysis, ScoredRun
 from stkvlm_lib.analysis.sections import Section, Shown, listed
 from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.evaluation.predictions import Prediction
-from stkvlm_lib.figures.style import BLACK, GREY, Chart, plain
+from stkvlm_lib.figures.style import BLACK, GREY, Chart, as_percent, plain
 from stkvlm_lib.figures.tiles import caption, show_question, tile_figure
 from stkvlm_lib.grammar.questions import FAMILIES, normalise
 from stkvlm_lib.number_text import percent
@@ -63,7 +62,7 @@ class Confusions(Analysis):
                 text.append(in_words(name, mine, found))
             else:
                 matrix, told = MATRIX.format(title), ((f"{c.truth} taken for {c.said}", c.n) for c in found[:3])
-                alt = f"{matrix} {listed('Most frequent mistakes', told)}"
+                alt = listed(f"Matrix of counts for the family {name}; most frequent mistakes", told)
                 figures.append(Shown(f"score_confusion_{name}", confusion_matrix(name, mine), matrix, alt))
             if name in NAMES and found:
                 draw = partial(alike_gallery, mine, found[:4])
@@ -117,7 +116,7 @@ def confusion_matrix(family: str, mine: Sequence[Prediction]) -> Figure:
     plain(axes, title, "prediction", "truth")
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0, labelsize=8)
-    bar = chart.colorbar(mesh, ax=axes, shrink=0.7, aspect=20, format=PercentFormatter(1, decimals=0))
+    bar = chart.colorbar(mesh, ax=axes, shrink=0.7, aspect=20, format=as_percent)
     bar.set_label("share of the truth's questions", fontsize=8)
     bar.ax.tick_params(labelsize=8)
     return chart

@@ -11,11 +11,28 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
-from PIL import ImageOps
+from PIL import Image, ImageOps
 
 from stkvlm_lib.data.frame_sets import FrameSet
-from stkvlm_lib.figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, Chart, message, plain
+from stkvlm_lib.figures.style import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    HOLLOW,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILLION,
+    Chart,
+    as_percent,
+    hollow_marks,
+    legend_above,
+    message,
+    plain,
+    set_rows,
+    stacked_bars,
+)
 from stkvlm_lib.figures.tiles import caption, question_tiles, tile_figure, wrapped
 from stkvlm_lib.grammar.questions import in_order
 from stkvlm_lib.qa import qa_sets
@@ -48,7 +65,7 @@ def composition(records: Iterable[Record] | dict[str, dict[str, int]]) -> Figure
         answers = len(counts[family])
         axes.text(1.01, y, f"n = {n:,}, {answers} {'answer' if answers == 1 else 'answers'}", va="center", fontsize=8)
     axes.set(yticks=middles, yticklabels=families, xlim=(0, 1), ylim=(sum(inches), 0))
-    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    axes.xaxis.set_major_formatter(as_percent)
     title = "Answers of each family (dark: the most frequent one, the majority baseline)"
     plain(axes, title, "share of the family's questions", "")
     return chart
@@ -90,29 +107,21 @@ def asked_and_declined(tally: Tally) -> Figure:
     families = in_order(tally.candidates.keys() | tally.declined.keys())
     if not families:
         return message("No extended questions.")
-    reasons = Counter()
-    for counts in tally.declined.values():
-        reasons.update(counts)
-    main = [reason for reason, _ in reasons.most_common(_REASONS)]
+    before, after = ([sum(sets.get(f, {}).values()) for f in families] for sets in (tally.candidates, tally.extended))
+    declined = [Counter(tally.declined.get(f, {})) for f in families]
+    main = [reason for reason, _ in sum(declined, Counter()).most_common(_REASONS)]
+    parts = {"stays": np.array(after), "left out to balance": np.array(before) - after}
+    parts |= {f"declined: {reason}": np.array([counts[reason] for counts in declined]) for reason in main}
+    others = [counts.total() - sum(counts[reason] for reason in main) for counts in declined]
+    parts["declined: other reasons"] = np.array(others)
     chart = Chart(figsize=(9.6, 1.6 + 0.27 * len(families)), layout="constrained")
-    axes, widest = chart.subplots(), 1
-    for y, family in enumerate(families):
-        before, after = (sum(counts.get(family, {}).values()) for counts in (tally.candidates, tally.extended))
-        declined = Counter(tally.declined.get(family, {}))
-        parts = [after, before - after, *(declined[reason] for reason in main)]
-        parts.append(declined.total() - sum(parts[2:]))
-        left = 0
-        for part, colour in zip(parts, (BLUE, SKY, *_REASON_COLOURS[: len(main)], "#BBBBBB"), strict=True):
-            axes.barh(y, part, left=left, height=0.72, color=colour, edgecolor="white", linewidth=0.5)
-            left += part
-        axes.text(left, y, f" {after:,} stay", va="center", fontsize=8)
-        widest = max(widest, left)
-    axes.set(yticks=range(len(families)), yticklabels=families, ylim=(len(families) - 0.4, -0.6))
-    labels = ["stays", "left out to balance", *(f"declined: {reason}" for reason in main), "declined: other reasons"]
-    colours = (BLUE, SKY, *_REASON_COLOURS[: len(main)], "#BBBBBB")
-    for label, colour in zip(labels, colours, strict=True):
-        axes.barh(0, 0, color=colour, label=label)
-    axes.set_xlim(0, 1.1 * widest)
+    axes = chart.subplots()
+    ends = stacked_bars(axes, parts, (BLUE, SKY, *_REASON_COLOURS[: len(main)], "#BBBBBB"))
+    for y, (end, n) in enumerate(zip(ends, after, strict=True)):
+        axes.text(end, y, f" {n:,} stay", va="center", fontsize=8)
+    set_rows(axes, families, lines=False)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.set_xlim(0, 1.1 * max(1, *ends))
     plain(axes, None, "extended questions considered", "")
     chart.legend(loc="outside upper left", ncols=2, fontsize=8.5, frameon=False)
     return chart
@@ -125,19 +134,23 @@ def before_and_after(tally: Tally) -> Figure:
         return message("No extended questions.")
     chart = Chart(figsize=(9.6, 1.1 + 0.27 * len(families)), layout="constrained")
     axes = chart.subplots()
+    marks = {
+        "even": {"marker": "|", "color": BLACK, "markersize": 11, "linestyle": "", "label": "even share"},
+        "before": {"marker": "o", "color": ORANGE, "markersize": 7, "linestyle": "", "label": "before"},
+        "after": {"marker": "o", "color": BLUE, "markersize": 7, "linestyle": "", "label": "after"},
+    }
     for y, family in enumerate(families):
-        before, after = tally.candidates[family], tally.extended[family]
-        start, end = (max(counts.values()) / sum(counts.values()) for counts in (before, after))
-        axes.plot([0, 1], [y, y], color="#E4E4E4", linewidth=0.8, zorder=0)
-        axes.plot([start, end], [y, y], color=BLUE, linewidth=2.5, alpha=0.4)
-        axes.plot(1 / len(before), y, "|", color=BLACK, markersize=11, label=_once(y, "even share"))
-        axes.plot(start, y, "o", color=ORANGE, markersize=7, label=_once(y, "before"), clip_on=False)
-        axes.plot(end, y, "o", color=BLUE, markersize=7, label=_once(y, "after"), clip_on=False)
-    labels = [f"{f}  ({sum(tally.candidates[f].values()):,} → {sum(tally.extended[f].values()):,})" for f in families]
-    axes.set(yticks=range(len(families)), yticklabels=labels, xlim=(0, 1), ylim=(len(families) - 0.4, -0.6))
-    axes.xaxis.set_major_formatter(PercentFormatter(1))
+        counts = {"before": tally.candidates[family], "after": tally.extended[family]}
+        shares = {name: max(row.values()) / sum(row.values()) for name, row in counts.items()}
+        axes.plot(list(shares.values()), [y, y], color=BLUE, linewidth=2.5, alpha=0.4)
+        shares["even"] = 1 / len(counts["before"])
+        for name, look in marks.items():
+            axes.plot(shares[name], y, **look, clip_on=False)
+    totals = [[sum(sets[f].values()) for sets in (tally.candidates, tally.extended)] for f in families]
+    set_rows(axes, [f"{f}  ({n:,} → {left:,})" for f, (n, left) in zip(families, totals, strict=True)])
+    axes.set_xlim(0, 1)
     plain(axes, None, "share of the most frequent answer (questions before → after)", "")
-    chart.legend(loc="outside upper left", ncols=3, fontsize=8.5, frameon=False)
+    legend_above(chart, marks.values())
     return chart
 
 
@@ -151,79 +164,67 @@ _GUESSERS = {
 
 def guess_chart(course: Sequence[Guess], extended: Sequence[Guess]) -> Figure:
     """What each family can be guessed at without the picture, the ten forms above the extended sets."""
-    rows: list[Guess | None] = [*course, *([None] if course and extended else []), *extended]
+    rows = [*course, *extended]
     if not rows:
         return message("No guesses: there are no train or no held-out questions.")
     chart = Chart(figsize=(9.6, 1.2 + 0.25 * len(rows)), layout="constrained")
     axes = chart.subplots()
+    set_rows(axes, [f"{row.family}  (n = {row.n:,})" for row in rows])
     for y, row in enumerate(rows):
-        if row is None:
-            axes.axhline(y, color=BLACK, linewidth=0.8)
-            continue
-        axes.plot([0, 1], [y, y], color="#E4E4E4", linewidth=0.8, zorder=0)
-        for name, style in _GUESSERS.items():
-            if (share := getattr(row, name)) is not None:
-                look = style | {"label": _once(y, style["label"])}
-                axes.plot(share, y, linestyle="", markerfacecolor="none", markeredgewidth=1.6, clip_on=False, **look)
-    labels = ["" if row is None else f"{row.family}  (n = {row.n:,})" for row in rows]
-    axes.set(yticks=range(len(rows)), yticklabels=labels, xlim=(0, 1), ylim=(len(rows) - 0.4, -0.6))
-    axes.xaxis.set_major_formatter(PercentFormatter(1))
+        hollow_marks(axes, y, row, _GUESSERS)
+    if course and extended:
+        axes.axhline(len(course) - 0.5, color=BLACK, linewidth=0.8)
+    axes.set_xlim(0, 1)
     plain(axes, None, "held-out questions guessed right (above the line: the ten forms, below: the extended sets)", "")
-    chart.legend(loc="outside upper left", ncols=4, fontsize=8.5, frameon=False)
+    legend_above(chart, (HOLLOW | style for style in _GUESSERS.values()))
     return chart
-
-
-def _once(y: int, label: str) -> str:
-    """A label for the legend from the first row alone."""
-    return label if y == 0 else "_"
 
 
 def contrast_gallery(items: Sequence[ContrastItem], folder: FrameSet, pairs: int = 6) -> Figure:
     """Contrast pairs side by side, two a row: those whose answers differ, as varied as they come."""
     chosen = _varied([pair for pair in pairs_of(items) if pair[0].answer != pair[1].answer], pairs)
-    if not chosen:
-        return message("No contrast pairs.")
-    chart, places = tile_figure(2 * len(chosen), 4, lines=4, width=2.3)
-    for number, pair in enumerate(chosen):
-        for axes, item in zip(places[2 * number : 2 * number + 2], pair, strict=True):
-            image = folder.by_image_file[item.image_file].image()
-            axes.imshow(ImageOps.mirror(image) if item.mirrored else image, interpolation="nearest")
-            what = "mirrored" if item.mirrored else item.image_file
-            caption(axes, f"{_wrap(item.question)}\n→ {item.answer}\n({what})", size=7.5)
-        _frame(places[2 * number], places[2 * number + 1])
-    return chart
+    captioned = []
+    for item in (item for pair in chosen for item in pair):
+        image = folder.by_image_file[item.image_file].image()
+        question = "\n".join(textwrap.wrap(item.question, 38, max_lines=2, placeholder=" …"))
+        what = "mirrored" if item.mirrored else item.image_file
+        picture = ImageOps.mirror(image) if item.mirrored else image
+        captioned.append((picture, f"{question}\n→ {item.answer}\n({what})"))
+    return _side_by_side(captioned, lines=4) if chosen else message("No contrast pairs.")
 
 
 def _varied(pairs: Sequence[Pair], n: int) -> list[Pair]:
-    """n of them, each of the kind, the picture and the family that were chosen least so far."""
+    """n of them, each of the kind, the pictures and the family that were chosen least so far."""
     left, chosen, times = list(pairs), [], Counter()
+
+    def rank(pair: Pair) -> tuple[int, ...]:
+        return times[pair[0].kind], max(times[item.image_file] for item in pair), times[pair[0].family]
+
     while left and len(chosen) < n:
-        pair = min(left, key=lambda p: (times[p[0].kind], times[p[0].image_file], times[p[0].family]))
+        pair = min(left, key=rank)
         left.remove(pair)
         chosen.append(pair)
-        times.update((pair[0].kind, pair[0].image_file, pair[0].family))
+        times.update({pair[0].kind, pair[0].family, *(item.image_file for item in pair)})
     return chosen
 
 
 def closest_pairs(comparisons: Sequence[Comparison], pairs: int = 4) -> Figure:
     """The pictures of two splits that look most alike, side by side, two pairs a row."""
     found = sorted((pair for c in comparisons for pair in c.closest), key=lambda pair: pair.bits)[:pairs]
-    if not found:
-        return message("There is only one split: nothing to compare.")
-    chart, places = tile_figure(2 * len(found), 4, lines=2, width=2.3)
-    for number, pair in enumerate(found):
-        for axes, view in zip(places[2 * number : 2 * number + 2], (pair.first, pair.second), strict=True):
-            axes.imshow(view.image(), interpolation="nearest")
-            caption(axes, f"{view.image_file}\n{view.frame.track}, {pair.bits} of {BITS} bits apart", size=7.5)
-        _frame(places[2 * number], places[2 * number + 1])
-    return chart
+    captioned = [
+        (view.image(), f"{view.image_file}\n{view.frame.track}, {pair.bits} of {BITS} bits apart")
+        for pair in found
+        for view in (pair.first, pair.second)
+    ]
+    return _side_by_side(captioned, lines=2) if found else message("There is only one split: nothing to compare.")
 
 
-def _frame(first: Axes, second: Axes) -> None:
-    """A line between two pictures that belong together."""
-    for axes, x in ((first, 1), (second, 0)):
+def _side_by_side(captioned: Sequence[tuple[Image.Image, str]], lines: int) -> Figure:
+    """Two pairs of pictures a row, with a line between the two that belong together."""
+    chart, tiles = tile_figure(len(captioned), 4, lines=lines, width=2.3)
+    for number, (axes, (picture, text)) in enumerate(zip(tiles, captioned, strict=True)):
+        axes.imshow(picture, interpolation="nearest")
+        caption(axes, text, size=7.5)
+        x = 0 if number % 2 else 1
         axes.plot([x, x], [0, 1], transform=axes.transAxes, color=GREY, linewidth=3, clip_on=False)
-
-
-def _wrap(text: str) -> str:
-    return "\n".join(textwrap.wrap(text, 38, max_lines=2, placeholder=" …"))
+    return chart

@@ -15,7 +15,6 @@ from matplotlib.backend_bases import RendererBase
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
-from matplotlib.ticker import PercentFormatter
 
 from stkvlm_lib.files import whole_file
 
@@ -67,12 +66,17 @@ def plain(axes: Axes, title: str | None, xlabel: str, ylabel: str = "share") -> 
         axes.set_title(title, loc="left", fontsize=10)
 
 
+def as_percent(share: float, place: int = 0) -> str:
+    """A share as the label of a tick: `7.5%`, `10%`. matplotlib's own rounds 2.5 to 2, or writes 10.0."""
+    return f"{100 * share:.3g}%"
+
+
 def set_rows(axes: Axes, labels: Sequence[str], lines: bool = True) -> None:
     """A row a label for shares, the first at the top. lines: for dots; bars need none."""
     for y in range(len(labels)) if lines else ():
         axes.axhline(y, color=PALE_LINE, linewidth=0.8, zorder=0)
     axes.set(yticks=range(len(labels)), yticklabels=labels, ylim=(len(labels) - 0.4, -0.6))
-    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    axes.xaxis.set_major_formatter(as_percent)
 
 
 def family_rows(named: Sequence[tuple[str, int]], height: float = 0.36) -> tuple["Chart", Axes]:
