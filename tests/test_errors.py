@@ -7,7 +7,7 @@ from tiny import prediction as row
 
 from stkvlm_lib.analysis.errors import (
     Errors,
-    cause_gallery,
+    by_cause,
     error_tables,
     frequent,
     gallery,
@@ -85,15 +85,14 @@ def views(tmp_path):
     return first, *others
 
 
-def test_each_cause_has_its_row(views):
-    (ego,) = (p for p in answered(views[0], {"ego": "gnu"}) if not p.correct)
-    (side,) = (p for p in answered(views[0], {"left_right": "right"}) if not p.correct)
-    causes = [("identity", [(ego, "most confident, 90%")]), ("relation", [(side, "most confident, 90%")])]
-    figure = cause_gallery(causes, frame_set(*views))
-    said = texts(figure)
-    assert "identity: most confident, 90%" in said and "relation: most confident, 90%" in said
-    assert "truth: tux" in said and "answered: gnu" in said and views[0].image_file in said
-    assert [bool(axes.images) for axes in figure.axes] == [True, False, False, True, False, False]
+def test_each_of_the_main_causes_is_shown_on_pictures_of_its_own(views, tmp_path):
+    run = scored(views, tmp_path, frames=frame_set(*views))
+    noted = by_cause(run)
+    assert len({p.image_file for p, _ in noted}) == len(noted) > 3
+    notes = [note for _, note in noted]
+    assert notes[0].startswith("track: most confident, 90%") and notes[1] == "track: typical, 7 times"
+    assert "identity: most confident, 90%" in notes and any("near miss" in note for note in notes)
+    assert by_cause(scored(views, tmp_path)) == [], "without the pictures there is nothing to tell causes by"
 
 
 def test_a_gallery_shows_question_truth_and_answer_and_says_when_it_is_empty(views):
@@ -104,8 +103,18 @@ def test_a_gallery_shows_question_truth_and_answer_and_says_when_it_is_empty(vie
 
 
 def scored(views, tmp_path, **known):
-    rows = [p for view in views for p in answered(view, {"ego": "kiki", "track": "mines"}, closed_prediction="kiki",
-                                                  closed_second="tux", closed_margin=0.2, closed_correct=False)]
+    rows = [
+        p
+        for view in views
+        for p in answered(
+            view,
+            {"ego": "kiki", "track": "mines"},
+            closed_prediction="kiki",
+            closed_second="tux",
+            closed_margin=0.2,
+            closed_correct=False,
+        )
+    ]
     return scored_run(rows, tmp_path / "run", **known)  # fmt: skip
 
 

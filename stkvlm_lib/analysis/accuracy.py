@@ -13,18 +13,7 @@ from stkvlm_lib.analysis.measured import ByFamily, Interval, Share
 from stkvlm_lib.analysis.scored_run import Analysis, ScoredRun
 from stkvlm_lib.analysis.sections import Section, Shown, Table, listed, table
 from stkvlm_lib.evaluation.predictions import Prediction
-from stkvlm_lib.figures.style import (
-    BLACK,
-    BLUE,
-    GREEN,
-    HOLLOW,
-    VERMILLION,
-    dot,
-    family_rows,
-    hollow_marks,
-    legend_above,
-    plain,
-)
+from stkvlm_lib.figures import style
 from stkvlm_lib.grammar.questions import FAMILIES, normalise
 from stkvlm_lib.number_text import count, interval, percent
 
@@ -174,26 +163,26 @@ def score_alt(figures: Score) -> str:
     return listed("Dot plot of the share answered exactly right", ((n, percent(row.exact)) for n, row in figures.rows))
 
 
-_ADAPTER = {"color": BLUE, "marker": "o", "label": "with the adapter, 95% interval"}
+_ADAPTER = {"color": style.BLUE, "marker": "o", "label": "with the adapter, 95% interval"}
 _BASELINES = {
-    "majority": {"marker": "|", "color": BLACK, "markersize": 12, "label": "most frequent answer"},
-    "blind": {"marker": "s", "color": VERMILLION, "markersize": 6, "label": "without seeing the picture"},
-    "base": {"marker": "D", "color": GREEN, "markersize": 6, "label": "base without adapter"},
+    "majority": {"marker": "|", "color": style.BLACK, "markersize": 12, "label": "most frequent answer"},
+    "blind": {"marker": "s", "color": style.VERMILLION, "markersize": 6, "label": "without seeing the picture"},
+    "base": {"marker": "D", "color": style.GREEN, "markersize": 6, "label": "base without adapter"},
 }
 
 
 def accuracy_chart(figures: Score) -> Figure:
     """Strict exact match per family and overall with 95% intervals, beside majority, blind and the base alone."""
     rows = figures.rows
-    chart, axes = family_rows([(name, row.n) for name, row in rows])
+    chart, axes = style.family_rows([(name, row.n) for name, row in rows])
     for y, (_, row) in enumerate(rows):
-        hollow_marks(axes, y, row, _BASELINES)
-        dot(axes, y, row.exact, row.exact_ci95, size=7 if y else 10)
+        style.hollow_marks(axes, y, row, _BASELINES)
+        style.dot(axes, y, row.exact, row.exact_ci95, size=7 if y else 10)
         bold = "normal" if y else "bold"
         axes.text(1.02, y, percent(row.exact), va="center", fontweight=bold, fontsize=9)
     axes.set_xlim(0, 1)
     clusters = f" (95% intervals over {figures.n_clusters} {figures.clusters}s)" if figures.n_clusters else ""
-    plain(axes, None, f"questions answered exactly right{clusters}", "")
-    shown = [style for key, style in _BASELINES.items() if any(getattr(row, key) is not None for _, row in rows)]
-    legend_above(chart, [_ADAPTER, *(HOLLOW | style for style in shown)])
+    style.plain(axes, None, f"questions answered exactly right{clusters}", "")
+    shown = [look for key, look in _BASELINES.items() if any(getattr(row, key) is not None for _, row in rows)]
+    style.legend_above(chart, [_ADAPTER, *(style.HOLLOW | look for look in shown)])
     return chart

@@ -188,7 +188,7 @@ def selective(
 def fit_threshold(predictions: Sequence[Prediction], error_rate: float) -> float | None:
     """The lowest confidence from which on at most `error_rate` of the answers are wrong; None where there is none."""
     counts, wrong, levels = _by_confidence(predictions)
-    kept = np.flatnonzero(wrong <= error_rate * counts + 1e-9)
+    kept = np.flatnonzero(wrong <= error_rate * counts + 1e-9)  # 0.07 * 100 is a little more than 7, others less
     return float(levels[kept[-1]]) if len(kept) else None
 
 

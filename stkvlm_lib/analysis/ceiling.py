@@ -25,18 +25,7 @@ from stkvlm_lib.analysis.sections import Section, Shown, Table, listed, table
 from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.data.frames import BOX_FRAME, View
 from stkvlm_lib.evaluation.predictions import Prediction
-from stkvlm_lib.figures.style import (
-    BLACK,
-    BLUE,
-    GREEN,
-    HOLLOW,
-    VERMILLION,
-    dot,
-    family_rows,
-    hollow_marks,
-    legend_above,
-    plain,
-)
+from stkvlm_lib.figures import style
 from stkvlm_lib.grammar.questions import FAMILIES, OTHER, answer, is_exact, read_question
 from stkvlm_lib.grammar.scene import IMAGE_SIZE, Box, Scene, read_scene
 from stkvlm_lib.number_text import count, percent
@@ -182,23 +171,23 @@ def _moved_scenes(view: View, seed: int) -> list[Scene]:
 def ceiling_chart(ceiling: Ceiling) -> Figure:
     """Each family now, on clear and on doubtful questions, and what an oracle with boxes a pixel off would score."""
     rows = ceiling.rows
-    chart, axes = family_rows([(name, row.n) for name, row in rows], height=0.34)
+    chart, axes = style.family_rows([(name, row.n) for name, row in rows], height=0.34)
     for y, (_, row) in enumerate(rows):
         axes.barh(y, 1 - row.oracle, left=row.oracle, height=0.62, color="#D9D9D9", edgecolor="none", zorder=1)
-        axes.plot([row.oracle] * 2, [y - 0.33, y + 0.33], color=BLACK, linewidth=2, zorder=3)
-        hollow_marks(axes, y, row.pixel, _DOUBT)
-        dot(axes, y, row.exact, None, size=6.5 if y else 8.5)
+        axes.plot([row.oracle] * 2, [y - 0.33, y + 0.33], color=style.BLACK, linewidth=2, zorder=3)
+        style.hollow_marks(axes, y, row.pixel, _DOUBT)
+        style.dot(axes, y, row.exact, None, size=6.5 if y else 8.5)
         axes.text(1.02, y, f"{row.pixel.doubtful:.0%} in doubt", va="center", fontsize=8.5)
     axes.set_xlim(0, 1)
-    plain(axes, None, "questions answered exactly right", "")
-    legend_above(chart, [_NOW, *(HOLLOW | style for style in _DOUBT.values()), _ORACLE])
+    style.plain(axes, None, "questions answered exactly right", "")
+    style.legend_above(chart, [_NOW, *(style.HOLLOW | look for look in _DOUBT.values()), _ORACLE])
     return chart
 
 
-_NOW = {"color": BLUE, "marker": "o", "linestyle": "", "label": "now"}
+_NOW = {"color": style.BLUE, "marker": "o", "linestyle": "", "label": "now"}
 _DOUBT = {
-    "exact_clear": {"marker": "D", "color": GREEN, "label": "clear questions"},
-    "exact_doubtful": {"marker": "s", "color": VERMILLION, "label": "questions that a pixel decides"},
+    "exact_clear": {"marker": "D", "color": style.GREEN, "label": "clear questions"},
+    "exact_doubtful": {"marker": "s", "color": style.VERMILLION, "label": "questions that a pixel decides"},
 }
-_ORACLE = {"color": BLACK, "marker": "|", "markersize": 11, "markeredgewidth": 2, "linestyle": ""}
+_ORACLE = {"color": style.BLACK, "marker": "|", "markersize": 11, "markeredgewidth": 2, "linestyle": ""}
 _ORACLE |= {"label": "oracle whose boxes are up to a pixel off"}

@@ -113,12 +113,10 @@ class Comparison(Difference, ByFamily, Analysis):
     @property
     def verdict(self) -> str:
         """The same in words."""
-        n, unit = count(self.n_clusters), self.clusters
-        words = {
-            "few": f"too few {unit}s to tell ({n}; an interval over fewer than {FEWEST_CLUSTERS} is too narrow)",
-            "chance": "neither better nor worse beyond chance",
-        }
-        return words.get(self.decided, self.decided)
+        if self.decided == "few":
+            n, unit = count(self.n_clusters), self.clusters
+            return f"too few {unit}s to tell ({n}; an interval over fewer than {FEWEST_CLUSTERS} is too narrow)"
+        return "neither better nor worse beyond chance" if self.decided == "chance" else self.decided
 
     @classmethod
     def read(cls, metrics: dict) -> Self | None:
@@ -130,8 +128,7 @@ class Comparison(Difference, ByFamily, Analysis):
         """Raises ConfigError or ComparisonError for a run that cannot be compared with."""
         if not run.compare_run:
             return None
-        shared = _shared(run)
-        name = compared_run(run.compare_run).resolve().name
+        shared, name = _shared(run), compared_run(run.compare_run).resolve().name
         return compare(shared, run.interval_of([pair.ours for pair in shared.pairs]), name)
 
     def section(self, run: ScoredRun) -> Section:
@@ -170,12 +167,12 @@ class Comparison(Difference, ByFamily, Analysis):
             f"{interval(self.difference_ci95, points)}, paired, over {count(self.n_clusters)} {self.clusters}s), "
             f"{self.verdict}. {count(self.won)} questions are won, {count(self.lost)} lost."
         )
-        left_out = {
-            f"that only {ours} answered": self.only_ours,
-            f"that only {other} answered": self.only_other,
-            "whose true answer differs between the two": self.other_truth,
-        }
-        parts = [f"{count(n)} {what}" for what, n in left_out.items() if n]
+        left_out = (
+            (self.only_ours, f"that only {ours} answered"),
+            (self.only_other, f"that only {other} answered"),
+            (self.other_truth, "whose true answer differs between the two"),
+        )
+        parts = [f"{count(n)} {what}" for n, what in left_out if n]
         return text + (f" Left out: {', '.join(parts)}." if parts else "")
 
 

@@ -13,19 +13,7 @@ from stkvlm_lib.analysis.measured import Measured
 from stkvlm_lib.analysis.scored_run import Analysis, ScoredRun
 from stkvlm_lib.analysis.sections import Section, Shown, Table, listed, table
 from stkvlm_lib.analysis.slices import family_rates
-from stkvlm_lib.figures.style import (
-    BLUE,
-    GREEN,
-    ORANGE,
-    PURPLE,
-    SKY,
-    VERMILLION,
-    Chart,
-    message,
-    plain,
-    set_rows,
-    stacked_bars,
-)
+from stkvlm_lib.figures import style
 from stkvlm_lib.number_text import count, percent
 
 NOTE = (
@@ -35,12 +23,12 @@ NOTE = (
     "any such property. The difference is what the property costs. The other causes are read off the answers."
 )
 GROUPS = {
-    "ego kart": (ORANGE, ("ego",)),
-    "places": (BLUE, ("left_right", "front_back", "where")),
-    "relative counts": (SKY, ("count_left", "count_right", "count_front", "count_behind")),
-    "total count": (VERMILLION, ("count",)),
-    "track": (GREEN, ("track",)),
-    "other": (PURPLE, ()),
+    "ego kart": (style.ORANGE, ("ego",)),
+    "places": (style.BLUE, ("left_right", "front_back", "where")),
+    "relative counts": (style.SKY, ("count_left", "count_right", "count_front", "count_behind")),
+    "total count": (style.VERMILLION, ("count",)),
+    "track": (style.GREEN, ("track",)),
+    "other": (style.PURPLE, ()),
 }
 """Group of families -> its colour and its families; those of no other group are `other`."""
 
@@ -126,7 +114,7 @@ class ErrorBudget(Analysis):
 def budget_chart(budget: ErrorBudget) -> Figure:
     """One bar a cause, as long as it costs, cut by the kind of question that is answered wrong."""
     if not budget.errors:
-        return message("No error budget: no answer is wrong.")
+        return style.message("No error budget: no answer is wrong.")
     rows = {name: row for name, row in budget.causes.items() if row.n}
     home = {family: group for group, (_, members) in GROUPS.items() for family in members}
     parts = {group: np.zeros(len(rows)) for group in GROUPS}
@@ -134,14 +122,14 @@ def budget_chart(budget: ErrorBudget) -> Figure:
         for family, n in row.families.items():
             parts[home.get(family, "other")][y] += n / budget.n
     shown = {group: shares for group, shares in parts.items() if shares.any()}
-    chart = Chart(figsize=(9.6, 1.3 + 0.34 * len(rows)), layout="constrained")
+    chart = style.Chart(figsize=(9.6, 1.3 + 0.34 * len(rows)), layout="constrained")
     axes = chart.subplots()
-    ends = stacked_bars(axes, shown, [GROUPS[group][0] for group in shown])
+    ends = style.stacked_bars(axes, shown, [GROUPS[group][0] for group in shown])
     for y, row in enumerate(rows.values()):
         axes.text(ends[y], y, f" {row.n:,} ({row.share:.0%} of all errors)", va="center", fontsize=8.5)
-    set_rows(axes, [f"{name}: {CAUSES[name].what}" if name in CAUSES else name for name in rows], lines=False)
+    style.set_rows(axes, [f"{name}: {CAUSES[name].what}" if name in CAUSES else name for name in rows], lines=False)
     axes.set_xlim(0, 1.5 * ends.max())
     together = f"together {percent(budget.errors / budget.n)}, {budget.errors:,}"
-    plain(axes, None, f"of all {budget.n:,} questions answered wrong for this cause ({together})", "")
+    style.plain(axes, None, f"of all {budget.n:,} questions answered wrong for this cause ({together})", "")
     chart.legend(loc="outside upper left", ncols=6, frameon=False, fontsize=8.5)
     return chart

@@ -13,7 +13,7 @@ from stkvlm_lib.analysis.sections import Section, Shown, Table, table
 from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.evaluation.predictions import Prediction
 from stkvlm_lib.figures.style import message
-from stkvlm_lib.figures.tiles import caption, question_tiles, show_question, tile_figure, wrapped
+from stkvlm_lib.figures.tiles import question_tiles, wrapped
 from stkvlm_lib.grammar.questions import normalise
 from stkvlm_lib.number_text import percent
 
@@ -25,8 +25,8 @@ WORST = "Wrong answers of which the model was most sure; the ego kart is yellow.
 NEAR = "Wrong answers whose truth was the second likeliest answer, and by how much it was behind."
 GALLERY, LISTED = 9, 12
 """Pictures in a gallery, rows in a table."""
-CAUSES_SHOWN, A_CAUSE = 6, 3
-"""Rows and columns of the gallery of causes."""
+CAUSES_SHOWN = 6
+"""Of the causes of most errors, three pictures each."""
 
 
 class Errors(Analysis):
@@ -40,10 +40,10 @@ class Errors(Analysis):
         wrong = [p for p in run.predictions if not p.correct]
         if not wrong:
             return None
-        causes, figures = _by_cause(run), list[Shown]()
+        causes, figures = by_cause(run), list[Shown]()
         if causes or not run.frames:
-            figures += run.gallery("score_causes", BY_CAUSE, partial(cause_gallery, causes))
-        shown = {p.image_file for _, errors in causes for p, _ in errors}
+            figures += run.gallery("score_causes", BY_CAUSE, partial(gallery, causes))
+        shown = {p.image_file for p, _ in causes}
         for name, words, choose in (("score_worst", WORST, worst), ("score_near", NEAR, near_misses)):
             noted = choose([p for p in wrong if p.image_file not in shown], GALLERY) or choose(wrong, GALLERY)
             shown |= {p.image_file for p, _ in noted}
@@ -99,56 +99,35 @@ def varied(noted: Iterable[Noted], n: int, most: int | None = None) -> list[Note
     return (chosen + others)[:n]
 
 
-def _by_cause(run: ScoredRun) -> list[tuple[str, list[Noted]]]:
-    """Of the causes of most errors: the most confident error, a typical one, and a near miss."""
+def by_cause(run: ScoredRun) -> list[Noted]:
+    """Of each of the causes of most errors the most confident error, the most frequent confusion and the nearest miss,
+    each about another picture."""
     groups: dict[str, list[Prediction]] = defaultdict(list)
     if run.facts:
         for p, cause in zip(run.predictions, error_causes(run.predictions, run.facts), strict=True):
             if cause is not None:
                 groups[cause].append(p)
-    names = sorted(groups, key=lambda name: (-len(groups[name]), list(CAUSES).index(name)))[:CAUSES_SHOWN]
-    shown: set[str] = set()
-    return [(name, _three(groups[name], shown)) for name in names]
-
-
-def _three(errors: Sequence[Prediction], shown: set[str]) -> list[Noted]:
-    """The most confident error, the most frequent confusion and the nearest miss, about other pictures than those
-    shown, to which theirs are added; the first one in any case."""
-    kinds = (
-        [(p, f"most confident, {p.confidence:.0%}") for p in surest(errors)],
-        [(p, f"typical, {_times(n)}") for p, n in frequent(errors, len(errors))],
-        [(p, f"near miss, {note}") for p, note in near_misses(errors, len(errors))],
-    )
-    chosen: list[Noted] = []
-    for noted in kinds:
-        found = next((item for item in noted if item[0].image_file not in shown), None if chosen else noted[0])
-        if found:
-            shown.add(found[0].image_file)
-            chosen.append(found)
-    return chosen
-
-
-def cause_gallery(causes: Sequence[tuple[str, Sequence[Noted]]], folder: FrameSet) -> Figure:
-    """A row a cause, with its errors."""
-    chart, tiles = tile_figure(A_CAUSE * len(causes), A_CAUSE, lines=6)
-    for row, (name, errors) in enumerate(causes):
-        for axes, (p, note) in zip(tiles[A_CAUSE * row : A_CAUSE * (row + 1)], errors, strict=False):
-            show_question(axes, folder, p)
-            caption(axes, f"{name}: {_text(p, note)}")
-    return chart
+    chosen: dict[str, Noted] = {}
+    for name in sorted(groups, key=lambda name: (-len(groups[name]), list(CAUSES).index(name)))[:CAUSES_SHOWN]:
+        errors = groups[name]
+        kinds = (
+            [(p, f"most confident, {p.confidence:.0%}") for p in surest(errors)],
+            [(p, f"typical, {_times(n)}") for p, n in frequent(errors, len(errors))],
+            [(p, f"near miss, {note}") for p, note in near_misses(errors, len(errors))],
+        )
+        for noted in kinds:
+            if found := next((item for item in noted if item[0].image_file not in chosen), None):
+                chosen[found[0].image_file] = found[0], f"{name}: {found[1]}"
+    return list(chosen.values())
 
 
 def gallery(noted: Sequence[Noted], folder: FrameSet) -> Figure:
-    """Wrong answers on their pictures."""
-    if not noted:
-        return message("No such answer.")
-    return question_tiles(folder, [(p, _text(p, note)) for p, note in noted])
-
-
-def _text(p: Prediction, note: str) -> str:
-    """Note, question, truth, answer and the picture's name, by which the explorer finds it."""
-    told = f"truth: {p.answer}\nanswered: {p.prediction or '(nothing)'}"
-    return f"{note}\n{wrapped(p.question)}\n{told}\n{p.image_file}"
+    """Wrong answers on their pictures, with the picture's name, by which the explorer finds it."""
+    captioned = []
+    for p, note in noted:
+        told = f"truth: {p.answer}\nanswered: {p.prediction or '(nothing)'}"
+        captioned.append((p, f"{note}\n{wrapped(p.question)}\n{told}\n{p.image_file}"))
+    return question_tiles(folder, captioned) if captioned else message("No such answer.")
 
 
 def _times(n: int) -> str:

@@ -35,6 +35,7 @@ class Bootstrap:
         sums = np.bincount(self._cluster[member], values[member], self.n)
         sizes = np.bincount(self._cluster[member], minlength=self.n)
         drawn = self._weights @ sizes
+        # a draw may hold none of these rows' races: it says nothing of their mean, and zero would be wrong
         means = (self._weights @ sums)[drawn > 0] / drawn[drawn > 0]
         low, high = np.percentile(means, [2.5, 97.5])
         return round(float(low), 6), round(float(high), 6)

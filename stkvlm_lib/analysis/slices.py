@@ -102,7 +102,7 @@ class Slices(Analysis):
         for name, kind in KINDS.items():
             labels = np.array([kind.of(p, f) or "" for p, f in zip(run.predictions, run.facts, strict=True)])
             there = [label for label in kind.order or np.unique(labels).tolist() if label and label in labels]
-            if len(there) > (name != "line_up"):
+            if len(there) > 1 or (there and name == "line_up"):  # that all line-ups are known does say something
                 found[name] = {label: figures(labels == label) for label in there}
         return cls(found) if found else None
 

@@ -14,25 +14,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 
 from stkvlm_lib.data.frame_sets import FrameSet
-from stkvlm_lib.figures.style import (
-    BLACK,
-    BLUE,
-    GREEN,
-    GREY,
-    HOLLOW,
-    ORANGE,
-    PURPLE,
-    SKY,
-    VERMILLION,
-    Chart,
-    as_percent,
-    hollow_marks,
-    legend_above,
-    message,
-    plain,
-    set_rows,
-    stacked_bars,
-)
+from stkvlm_lib.figures import style
 from stkvlm_lib.figures.tiles import caption, question_tiles, tile_figure, wrapped
 from stkvlm_lib.grammar.questions import in_order
 from stkvlm_lib.qa import qa_sets
@@ -44,7 +26,7 @@ from stkvlm_lib.qa.qa_sets import Record
 
 PALE = "#A9D6F2"
 _REASONS = 4
-_REASON_COLOURS = (ORANGE, VERMILLION, PURPLE, GREEN)
+_REASON_COLOURS = (style.ORANGE, style.VERMILLION, style.PURPLE, style.GREEN)
 
 
 def composition(records: Iterable[Record] | dict[str, dict[str, int]]) -> Figure:
@@ -55,19 +37,19 @@ def composition(records: Iterable[Record] | dict[str, dict[str, int]]) -> Figure
     counts = records if isinstance(records, dict) else qa_sets.composition(records)
     families = in_order(counts)
     if not families:
-        return message("No questions.")
+        return style.message("No questions.")
     inches = [1.35 if len(counts[f]) > 8 and not next(iter(counts[f])).isdigit() else 0.38 for f in families]
     middles = np.cumsum(inches) - np.array(inches) / 2
-    chart = Chart(figsize=(9.6, 0.9 + sum(inches)), layout="constrained")
+    chart = style.Chart(figsize=(9.6, 0.9 + sum(inches)), layout="constrained")
     axes = chart.subplots()
     for y, height, family in zip(middles, inches, families, strict=True):
         n = _share_bar(axes, y, height - 0.1, counts[family], upright=height > 1)
         answers = len(counts[family])
         axes.text(1.01, y, f"n = {n:,}, {answers} {'answer' if answers == 1 else 'answers'}", va="center", fontsize=8)
     axes.set(yticks=middles, yticklabels=families, xlim=(0, 1), ylim=(sum(inches), 0))
-    axes.xaxis.set_major_formatter(as_percent)
+    axes.xaxis.set_major_formatter(style.as_percent)
     title = "Answers of each family (dark: the most frequent one, the majority baseline)"
-    plain(axes, title, "share of the family's questions", "")
+    style.plain(axes, title, "share of the family's questions", "")
     return chart
 
 
@@ -76,7 +58,7 @@ def _share_bar(axes: Axes, y: float, height: float, counts: dict[str, int], upri
     total, left = sum(counts.values()), 0.0
     for i, (answer, count) in enumerate(sorted(counts.items(), key=lambda item: -item[1])):
         share = count / total
-        fill, ink = (BLUE, "white") if i == 0 else ((SKY, PALE)[i % 2], BLACK)
+        fill, ink = (style.BLUE, "white") if i == 0 else ((style.SKY, PALE)[i % 2], style.BLACK)
         axes.barh(y, share, left=left, height=height, color=fill, edgecolor="white")
         if share > (0.018 if upright else 0.012 * (len(answer) + 1)):
             turn, size = (90, 7.5) if upright else (0, 8)
@@ -87,26 +69,32 @@ def _share_bar(axes: Axes, y: float, height: float, counts: dict[str, int], upri
 
 def qa_samples(records: Sequence[Record], folder: FrameSet, n: int, seed: int) -> Figure:
     """n questions on their pictures, each family in turn, the same for any order of the records."""
-    drawn = _draw_by_family(records, n, seed)
+    drawn = draw_samples(records, n, seed)
     if not drawn:
-        return message("No questions to draw from.")
+        return style.message("No questions to draw from.")
     return question_tiles(folder, [(r, f"{wrapped(r.question)}\nanswer: {r.answer}") for r in drawn])
 
 
-def _draw_by_family(records: Sequence[Record], n: int, seed: int) -> list[Record]:
+def draw_samples(records: Sequence[Record], n: int, seed: int) -> list[Record]:
+    """n questions, each family in turn, about pictures that are not drawn yet as long as there are such."""
     rng, piles = random.Random(f"samples-{seed}"), defaultdict(list)
     for record in sorted(records, key=lambda r: (r.image_file, r.question)):
         piles[record.family].append(record)
     queues = [rng.sample(piles[family], min(n, len(piles[family]))) for family in in_order(piles)]
-    turns = [queue[i] for i in range(n) for queue in queues if i < len(queue)]
-    return turns[:n]
+    drawn: list[Record] = []
+    while len(drawn) < n and any(queues):
+        for queue in filter(None, queues):
+            shown = {record.image_file for record in drawn}
+            drawn.append(next((record for record in queue if record.image_file not in shown), queue[0]))
+            queue.remove(drawn[-1])
+    return drawn[:n]
 
 
 def asked_and_declined(tally: Tally) -> Figure:
     """One bar a family: questions that stay, that balancing leaves out, and that are declined, by the main reasons."""
     families = in_order(tally.candidates.keys() | tally.declined.keys())
     if not families:
-        return message("No extended questions.")
+        return style.message("No extended questions.")
     before, after = ([sum(sets.get(f, {}).values()) for f in families] for sets in (tally.candidates, tally.extended))
     declined = [Counter(tally.declined.get(f, {})) for f in families]
     main = [reason for reason, _ in sum(declined, Counter()).most_common(_REASONS)]
@@ -114,15 +102,15 @@ def asked_and_declined(tally: Tally) -> Figure:
     parts |= {f"declined: {reason}": np.array([counts[reason] for counts in declined]) for reason in main}
     others = [counts.total() - sum(counts[reason] for reason in main) for counts in declined]
     parts["declined: other reasons"] = np.array(others)
-    chart = Chart(figsize=(9.6, 1.6 + 0.27 * len(families)), layout="constrained")
+    chart = style.Chart(figsize=(9.6, 1.6 + 0.27 * len(families)), layout="constrained")
     axes = chart.subplots()
-    ends = stacked_bars(axes, parts, (BLUE, SKY, *_REASON_COLOURS[: len(main)], "#BBBBBB"))
+    ends = style.stacked_bars(axes, parts, (style.BLUE, style.SKY, *_REASON_COLOURS[: len(main)], "#BBBBBB"))
     for y, (end, n) in enumerate(zip(ends, after, strict=True)):
         axes.text(end, y, f" {n:,} stay", va="center", fontsize=8)
-    set_rows(axes, families, lines=False)
+    style.set_rows(axes, families, lines=False)
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.set_xlim(0, 1.1 * max(1, *ends))
-    plain(axes, None, "extended questions considered", "")
+    style.plain(axes, None, "extended questions considered", "")
     chart.legend(loc="outside upper left", ncols=2, fontsize=8.5, frameon=False)
     return chart
 
@@ -131,34 +119,34 @@ def before_and_after(tally: Tally) -> Figure:
     """The share of each extended family's most frequent answer before and after balancing, and an even share."""
     families = in_order(tally.extended)
     if not families:
-        return message("No extended questions.")
-    chart = Chart(figsize=(9.6, 1.1 + 0.27 * len(families)), layout="constrained")
+        return style.message("No extended questions.")
+    chart = style.Chart(figsize=(9.6, 1.1 + 0.27 * len(families)), layout="constrained")
     axes = chart.subplots()
     marks = {
-        "even": {"marker": "|", "color": BLACK, "markersize": 11, "linestyle": "", "label": "even share"},
-        "before": {"marker": "o", "color": ORANGE, "markersize": 7, "linestyle": "", "label": "before"},
-        "after": {"marker": "o", "color": BLUE, "markersize": 7, "linestyle": "", "label": "after"},
+        "even": {"marker": "|", "color": style.BLACK, "markersize": 11, "linestyle": "", "label": "even share"},
+        "before": {"marker": "o", "color": style.ORANGE, "markersize": 7, "linestyle": "", "label": "before"},
+        "after": {"marker": "o", "color": style.BLUE, "markersize": 7, "linestyle": "", "label": "after"},
     }
     for y, family in enumerate(families):
         counts = {"before": tally.candidates[family], "after": tally.extended[family]}
         shares = {name: max(row.values()) / sum(row.values()) for name, row in counts.items()}
-        axes.plot(list(shares.values()), [y, y], color=BLUE, linewidth=2.5, alpha=0.4)
+        axes.plot(list(shares.values()), [y, y], color=style.BLUE, linewidth=2.5, alpha=0.4)
         shares["even"] = 1 / len(counts["before"])
         for name, look in marks.items():
             axes.plot(shares[name], y, **look, clip_on=False)
     totals = [[sum(sets[f].values()) for sets in (tally.candidates, tally.extended)] for f in families]
-    set_rows(axes, [f"{f}  ({n:,} → {left:,})" for f, (n, left) in zip(families, totals, strict=True)])
+    style.set_rows(axes, [f"{f}  ({n:,} → {left:,})" for f, (n, left) in zip(families, totals, strict=True)])
     axes.set_xlim(0, 1)
-    plain(axes, None, "share of the most frequent answer (questions before → after)", "")
-    legend_above(chart, marks.values())
+    style.plain(axes, None, "share of the most frequent answer (questions before → after)", "")
+    style.legend_above(chart, marks.values())
     return chart
 
 
 _GUESSERS = {
-    "uniform": {"marker": "|", "color": BLACK, "markersize": 12, "label": "rolling a die"},
-    "majority": {"marker": "o", "color": BLUE, "markersize": 7, "label": "most frequent answer"},
-    "track": {"marker": "s", "color": ORANGE, "markersize": 6, "label": "most frequent on the track"},
-    "words": {"marker": "D", "color": VERMILLION, "markersize": 6, "label": "words of the question"},
+    "uniform": {"marker": "|", "color": style.BLACK, "markersize": 12, "label": "rolling a die"},
+    "majority": {"marker": "o", "color": style.BLUE, "markersize": 7, "label": "most frequent answer"},
+    "track": {"marker": "s", "color": style.ORANGE, "markersize": 6, "label": "most frequent on the track"},
+    "words": {"marker": "D", "color": style.VERMILLION, "markersize": 6, "label": "words of the question"},
 }
 
 
@@ -166,17 +154,18 @@ def guess_chart(course: Sequence[Guess], extended: Sequence[Guess]) -> Figure:
     """What each family can be guessed at without the picture, the ten forms above the extended sets."""
     rows = [*course, *extended]
     if not rows:
-        return message("No guesses: there are no train or no held-out questions.")
-    chart = Chart(figsize=(9.6, 1.2 + 0.25 * len(rows)), layout="constrained")
+        return style.message("No guesses: there are no train or no held-out questions.")
+    chart = style.Chart(figsize=(9.6, 1.2 + 0.25 * len(rows)), layout="constrained")
     axes = chart.subplots()
-    set_rows(axes, [f"{row.family}  (n = {row.n:,})" for row in rows])
+    style.set_rows(axes, [f"{row.family}  (n = {row.n:,})" for row in rows])
     for y, row in enumerate(rows):
-        hollow_marks(axes, y, row, _GUESSERS)
+        style.hollow_marks(axes, y, row, _GUESSERS)
     if course and extended:
-        axes.axhline(len(course) - 0.5, color=BLACK, linewidth=0.8)
+        axes.axhline(len(course) - 0.5, color=style.BLACK, linewidth=0.8)
     axes.set_xlim(0, 1)
-    plain(axes, None, "held-out questions guessed right (above the line: the ten forms, below: the extended sets)", "")
-    legend_above(chart, (HOLLOW | style for style in _GUESSERS.values()))
+    label = "held-out questions guessed right (above the line: the ten forms, below: the extended sets)"
+    style.plain(axes, None, label, "")
+    style.legend_above(chart, (style.HOLLOW | look for look in _GUESSERS.values()))
     return chart
 
 
@@ -190,7 +179,7 @@ def contrast_gallery(items: Sequence[ContrastItem], folder: FrameSet, pairs: int
         what = "mirrored" if item.mirrored else item.image_file
         picture = ImageOps.mirror(image) if item.mirrored else image
         captioned.append((picture, f"{question}\n→ {item.answer}\n({what})"))
-    return _side_by_side(captioned, lines=4) if chosen else message("No contrast pairs.")
+    return _side_by_side(captioned, lines=4) if chosen else style.message("No contrast pairs.")
 
 
 def _varied(pairs: Sequence[Pair], n: int) -> list[Pair]:
@@ -209,14 +198,16 @@ def _varied(pairs: Sequence[Pair], n: int) -> list[Pair]:
 
 
 def closest_pairs(comparisons: Sequence[Comparison], pairs: int = 4) -> Figure:
-    """The pictures of two splits that look most alike, side by side, two pairs a row."""
-    found = sorted((pair for c in comparisons for pair in c.closest), key=lambda pair: pair.bits)[:pairs]
-    captioned = [
-        (view.image(), f"{view.image_file}\n{view.frame.track}, {pair.bits} of {BITS} bits apart")
-        for pair in found
-        for view in (pair.first, pair.second)
-    ]
-    return _side_by_side(captioned, lines=2) if found else message("There is only one split: nothing to compare.")
+    """The pictures of two splits that look most alike, each once, side by side, two pairs a row."""
+    captioned: dict[str, tuple[Image.Image, str]] = {}
+    for pair in sorted((pair for c in comparisons for pair in c.closest), key=lambda pair: pair.bits):
+        views = pair.first, pair.second
+        if len(captioned) < 2 * pairs and not any(view.image_file in captioned for view in views):
+            for view in views:
+                told = f"{view.image_file}\n{view.frame.track}, {pair.bits} of {BITS} bits apart"
+                captioned[view.image_file] = view.image(), told
+    found = list(captioned.values())
+    return _side_by_side(found, lines=2) if found else style.message("There is only one split: nothing to compare.")
 
 
 def _side_by_side(captioned: Sequence[tuple[Image.Image, str]], lines: int) -> Figure:
@@ -226,5 +217,5 @@ def _side_by_side(captioned: Sequence[tuple[Image.Image, str]], lines: int) -> F
         axes.imshow(picture, interpolation="nearest")
         caption(axes, text, size=7.5)
         x = 0 if number % 2 else 1
-        axes.plot([x, x], [0, 1], transform=axes.transAxes, color=GREY, linewidth=3, clip_on=False)
+        axes.plot([x, x], [0, 1], transform=axes.transAxes, color=style.GREY, linewidth=3, clip_on=False)
     return chart
