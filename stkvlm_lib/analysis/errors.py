@@ -56,12 +56,13 @@ def surest(errors: Iterable[Prediction]) -> list[Prediction]:
     return sorted(errors, key=lambda p: (-p.confidence, p.image_file, p.question))
 
 
-def frequent(errors: Iterable[Prediction], n: int) -> list[tuple[Prediction, int]]:
-    """The n most frequent confusions (family, truth, prediction): an example not yet shown, and how often."""
+def frequent(errors: Iterable[Prediction], n: int, shown: Iterable[str] = ()) -> list[tuple[Prediction, int]]:
+    """The n most frequent confusions (family, truth, prediction): an example about a picture not yet shown, and how
+    often."""
     groups = defaultdict(list)
     for p in surest(errors):
         groups[p.family, normalise(p.answer), normalise(p.prediction)].append(p)
-    examples, shown = [], set()
+    examples, shown = [], set(shown)
     for _, group in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))[:n]:
         example = next((p for p in group if p.image_file not in shown), group[0])
         shown.add(example.image_file)
@@ -108,16 +109,16 @@ def by_cause(run: ScoredRun) -> list[Noted]:
             if cause is not None:
                 groups[cause].append(p)
     chosen: dict[str, Noted] = {}
+
+    def choose(cause: str, noted: Iterable[Noted]) -> None:
+        if found := next(((p, note) for p, note in noted if p.image_file not in chosen), None):
+            chosen[found[0].image_file] = found[0], f"{cause}: {found[1]}"
+
     for name in sorted(groups, key=lambda name: (-len(groups[name]), list(CAUSES).index(name)))[:CAUSES_SHOWN]:
         errors = groups[name]
-        kinds = (
-            [(p, f"most confident, {p.confidence:.0%}") for p in surest(errors)],
-            [(p, f"typical, {_times(n)}") for p, n in frequent(errors, len(errors))],
-            [(p, f"near miss, {note}") for p, note in near_misses(errors, len(errors))],
-        )
-        for noted in kinds:
-            if found := next((item for item in noted if item[0].image_file not in chosen), None):
-                chosen[found[0].image_file] = found[0], f"{name}: {found[1]}"
+        choose(name, ((p, f"most confident, {p.confidence:.0%}") for p in surest(errors)))
+        choose(name, ((p, f"typical, {_times(n)}") for p, n in frequent(errors, len(errors), chosen)))
+        choose(name, ((p, f"near miss, {note}") for p, note in near_misses(errors, len(errors))))
     return list(chosen.values())
 
 

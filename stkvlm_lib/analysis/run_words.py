@@ -26,13 +26,12 @@ def headline(run: ScoredRun) -> str:
         f"answer of each family reaches {percent(found.majority)}, the same adapter without seeing the picture "
         f"{percent(found.blind)}, the base model without the adapter {percent(found.base_exact)}."
     )
-    gained = "{} points (95% interval {})".format
     if found.gain_over_blind is not None:
-        worth = gained(points(found.gain_over_blind), interval(found.gain_over_blind_ci95, points))
-        text += f" Seeing the picture is worth {worth}."
+        ends = interval(found.gain_over_blind_ci95, points)
+        text += f" Seeing the picture is worth {points(found.gain_over_blind)} points (95% interval {ends})."
     if found.gain_over_base is not None:
-        worth = gained(points(found.gain_over_base), interval(found.gain_over_base_ci95, points))
-        text += f" The gain over the base is {worth} on the same questions."
+        gain, ends = points(found.gain_over_base), interval(found.gain_over_base_ci95, points)
+        text += f" The gain over the base is {gain} points on the same questions (95% interval {ends})."
     families = found.families or {}
     lost = [name for name, row in families.items() if row.majority is not None and row.exact <= row.majority]
     return text + (f" No better than the most frequent answer: {', '.join(lost)}." if lost else "")
