@@ -31,7 +31,7 @@ from stkvlm_lib.analysis.comparison import Comparison, Shared, compare, share
 from stkvlm_lib.analysis.intervals import Bootstrap, mean
 from stkvlm_lib.config import PROFILES, ROOT, ConfigError, FinetuneConfig, QaConfig, RunConfig, ScoreConfig
 from stkvlm_lib.data.frame_sets import FrameSet, read_frames
-from stkvlm_lib.evaluation.asking import predict_plain
+from stkvlm_lib.evaluation.asking import predict
 from stkvlm_lib.evaluation.predictions import HEADLINE, Prediction, read_answers, write_answers
 from stkvlm_lib.evaluation.question_sets import records_to_score
 from stkvlm_lib.files import read_json, sha256, write_json, write_text
@@ -203,7 +203,7 @@ def answer(study: Study, config: ScoreConfig) -> None:
     split, records = records_to_score(config, study.frames, study.qa)
     model = load_answerer(config.adapter_path, config.base_model, config.base_revision, config.quantization)
     store = FeatureStore(model, study.frames, config.eval_batch_size, shared_folder())
-    predictions = predict_plain(store, records, "answer")
+    predictions, _ = predict(store, records)
     figures = score(predictions, Bootstrap(predictions, config.bootstrap, config.seed))
     written = config.run_path / HEADLINE
     write_answers(predictions, written)

@@ -29,10 +29,9 @@ from stkvlm_lib.analysis.entailed import Entailed
 from stkvlm_lib.analysis.error_budget import ErrorBudget
 from stkvlm_lib.analysis.further_sets import Extended, UnseenLineUps
 from stkvlm_lib.analysis.multiple_choice import MultipleChoice
-from stkvlm_lib.analysis.own_words import OwnWords
 from stkvlm_lib.analysis.run_words import command
 from stkvlm_lib.analysis.scored_run import Analysis, ScoredRun
-from stkvlm_lib.analysis.wordings import HeldOutWordings
+from stkvlm_lib.analysis.wordings import HeldOutWordings, OwnWords
 from stkvlm_lib.config import ROOT
 from stkvlm_lib.files import read_object, write_json, write_text
 from stkvlm_lib.markdown import folded, table

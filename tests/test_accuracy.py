@@ -101,10 +101,11 @@ def test_the_section_shows_all_questions_first_and_tells_only_of_baselines_that_
 
 
 def test_the_chart_has_a_row_a_family_and_the_baselines_that_are_there():
-    axes = accuracy_chart(scores(FOUR)).axes[0]
+    chart = accuracy_chart(scores(FOUR))
+    (axes,), (legend,) = chart.axes, chart.legends
     labels = [label.get_text() for label in axes.get_yticklabels()]
     assert labels == ["all questions  (n = 4)", "ego  (n = 1)", "count  (n = 3)"]
-    told = [text.get_text() for text in axes.get_legend().get_texts()]
+    told = [text.get_text() for text in legend.get_texts()]
     assert told == ["with the adapter, 95% interval", "most frequent answer", "without seeing the picture",
                     "base without adapter"]  # fmt: skip
     assert "2 races" in axes.get_xlabel()

@@ -75,7 +75,8 @@ def test_the_threshold_is_that_of_the_valid_answers_of_a_run(scored, tmp_path):
     write_answers(fitted, further_file(tmp_path, "valid"))
     settings = ScoreConfig(run_dir=str(tmp_path), bootstrap=100, error_rate=0.25)
     figures = Calibration.measure(scored_run(scored, folder=tmp_path, settings=settings))
-    assert figures.threshold == 0.8 and figures.selective.fit == Coverage(3, pytest.approx(2 / 3, abs=1e-6), 0.0)
+    assert figures.selective.threshold == 0.8
+    assert figures.selective.fit == Coverage(3, pytest.approx(2 / 3, abs=1e-6), 0.0)
     assert (figures.n, figures.selective.n, figures.selective.error_rate) == (3, 3, 0.25)
     assert figures.curve == coverage_curve(scored)
     assert Calibration.read(figures.into_metrics()) == figures
@@ -84,7 +85,7 @@ def test_the_threshold_is_that_of_the_valid_answers_of_a_run(scored, tmp_path):
 def test_without_valid_answers_nothing_is_fitted(scored, tmp_path):
     run = scored_run(scored, folder=tmp_path)
     figures = Calibration.measure(run)
-    assert figures.selective is figures.threshold is None and figures.n == 3
+    assert figures.selective is None and figures.n == 3
     assert "selective" not in figures.into_metrics()["calibration"]
     section = figures.section(run)
     assert "no threshold for answering was fitted" in section.text and section.table is None

@@ -62,7 +62,8 @@ def test_table_chart_and_reasons_show_all_families():
     section = figures.section(scored_run([]))
     assert [line["family"] for line in section.table.rows] == ["all", *figures.families]
     labels = [label.get_text() for label in ceiling_chart(figures).axes[0].get_yticklabels()]
-    assert labels == [f"{name}  (n = {row.n})" for name, row in figures.rows]
+    assert labels[0] == f"all questions  (n = {figures.n})"
+    assert labels[1:] == [f"{name}  (n = {row.n})" for name, row in figures.families.items()]
     (reasons,) = section.details
     asked = sum(int(line["questions"]) for line in reasons.rows)
     assert asked == round(figures.strict.doubtful * figures.n) > 0

@@ -106,10 +106,10 @@ def test_the_same_questions_under_other_truths_are_refused(ours):
 
 def test_changed_questions_come_by_family_in_turn_the_surest_first(ours, other):
     pairs = share(ours, other).pairs
-    won = [(pair.ours.family, pair.ours.race) for pair in changed(pairs, 1, 3)]
+    won = [(pair.ours.family, pair.ours.race) for pair in changed(pairs, 1)[:3]]
     assert won == [("ego", "h"), ("count", "a"), ("ego", "g")]
     unsure = share([replace(p, confidence=1 - p.confidence) for p in ours], other).pairs
-    assert [pair.ours.race for pair in changed(unsure, -1, 9)] == ["d", "c"], "as sure as the run that is right"
+    assert [pair.ours.race for pair in changed(unsure, -1)] == ["d", "c"], "as sure as the run that is right"
 
 
 def write_run(folder, predictions):
@@ -176,14 +176,18 @@ def test_the_section_tells_what_was_won_and_lost(beside):
 
 
 def test_galleries_show_the_questions_on_their_pictures(tmp_path):
-    view = draw_picture(make_view({"tux": TUX}, folder=tmp_path))
-    right, wrong = answered(view, {}), answered(view, {"ego": "gnu", "track": ""})
-    chart = changed_gallery(changed(share(right, wrong).pairs, 1, 6), frame_set(view))
+    """Each picture once, however many of its questions changed."""
+    views = [draw_picture(make_view({"tux": TUX}, race=race, folder=tmp_path)) for race in ("r1", "r2")]
+    right = [p for view in views for p in answered(view)]
+    wrong = answered(views[0], {"ego": "gnu", "track": "mines"}) + answered(views[1], {"track": ""})
+    pairs = changed(share(right, wrong).pairs, 1)
+    chart = changed_gallery(pairs, frame_set(*views))
+    assert len(pairs) == 3 and len(chart.axes) == 2
     texts = [text.get_text() for axes in chart.axes for text in axes.texts]
     texts += [axes.get_title() for axes in chart.axes] + [axes.get_xlabel() for axes in chart.axes]
     shown = "\n".join(texts)
-    assert "this run: tux" in shown and "other run: gnu" in shown and "other run: (nothing)" in shown
-    assert "No question of this kind" in changed_gallery([], frame_set(view)).texts[0].get_text()
+    assert "this run: abyss" in shown and "other run: mines" in shown and "other run: (nothing)" in shown
+    assert "No question of this kind" in changed_gallery([], frame_set(*views)).texts[0].get_text()
 
 
 def test_the_command_prints_the_table(ours, other, tmp_path, capsys):

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from tiny import fresh, pictures
 
-from stkvlm_lib.evaluation.asking import Blind, as_prediction, predict, predict_plain
+from stkvlm_lib.evaluation.asking import Blind, as_prediction, predict
 from stkvlm_lib.grammar.questions import FAMILIES, is_exact
 from stkvlm_lib.qa.qa_sets import Record, make_records
 from stkvlm_lib.vlm.answering import Answer
@@ -18,7 +18,7 @@ def test_each_question_is_answered_in_four_ways(base_folder, bundled):
     records.append(replace(records[0], question="Who leads?", family="other"))
     answerer, mean = fresh(base_folder), pictures(1)[0]
     blind = Blind(answerer, mean)
-    rows, rate = predict(FeatureStore(answerer, bundled, 2), records, blind)
+    rows, rate = predict(FeatureStore(answerer, bundled, 2), records, blind=blind, base_too=True)
     assert [(p.image_file, p.question, p.family) for p in rows] == [
         (r.image_file, r.question, r.family) for r in records
     ]
@@ -36,11 +36,12 @@ def test_each_question_is_answered_in_four_ways(base_folder, bundled):
     assert rows[0].closed_margin == pytest.approx(best.confidence - second.confidence, abs=1e-4)
     assert rows[-1].closed_prediction is None and rows[-1].closed_correct is None
     store = FeatureStore(answerer, bundled, 3)
-    plain, _ = predict(store, records, blind, base_too=False)
+    plain, _ = predict(store, records, blind=blind)
     assert {(p.base_prediction, p.base_correct) for p in plain} == {(None, None)}
     assert [p.prediction for p in plain] == [p.prediction for p in rows]
-    alone = predict_plain(store, records, "answer")
+    alone, _ = predict(store, records)
     assert [p.prediction for p in alone] == [p.prediction for p in rows] and alone[0].closed_prediction is None
+    assert predict(store, []) == ([], 0.0)
 
 
 def test_blind_each_question_is_answered_once():

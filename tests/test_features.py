@@ -9,7 +9,7 @@ from tiny import copy_frames, fresh, make_base
 from stkvlm_lib import runs
 from stkvlm_lib.data.frame_sets import read_frames
 from stkvlm_lib.data.pictures import BrokenFile
-from stkvlm_lib.evaluation.asking import predict_plain
+from stkvlm_lib.evaluation.asking import predict
 from stkvlm_lib.qa.qa_sets import make_records
 from stkvlm_lib.vlm.adapter import load_answerer
 from stkvlm_lib.vlm.features import FeatureStore, shared_folder
@@ -141,9 +141,9 @@ def test_the_same_answers_come_of_them_and_nothing_is_encoded_again(answerer, bu
     store = FeatureStore(answerer, bundled, 2, tmp_path)
     store.of([(name, False) for name in names], "encode")
     before = answerer.encoded
-    answers = predict_plain(store, records, "answer")
+    answers, _ = predict(store, records)
     assert answerer.encoded == before
-    told = predict_plain(FeatureStore(answerer, bundled, 2), records, "answer")
+    told, _ = predict(FeatureStore(answerer, bundled, 2), records)
     assert [p.prediction for p in answers] == [p.prediction for p in told] and answerer.encoded > before
 
 

@@ -107,7 +107,9 @@ def test_the_blind_answer_is_the_one_given_to_the_mean_picture(tmp_path, frames_
     answerer = load_answerer(None, str(base))
     mean = finetune.average_picture(folder, train)
     _, records = records_to_score(ScoreConfig(run_dir=str(tmp_path), frames_dir=str(frames_dir)), folder)
-    predictions, _ = predict(FeatureStore(answerer, folder, 4), records[:30], Blind(answerer, mean))
+    predictions, _ = predict(
+        FeatureStore(answerer, folder, 4), records[:30], blind=Blind(answerer, mean), base_too=True
+    )
     for p in predictions[:6]:
         assert p.blind_prediction == answerer.answer(mean, p.question).text
         assert p.prediction == answerer.answer(folder.by_image_file[p.image_file].image(), p.question).text
@@ -177,9 +179,7 @@ def test_a_loss_that_is_no_number_stops_the_training_and_nothing_is_saved_of_it(
 
     finetune_loss = trainer.answer_loss
     monkeypatch.setattr(trainer, "answer_loss", breaks)
-    with pytest.raises(
-        TrainingDiverged, match=r"loss of step 3 is nan.*lower LEARNING_RATE than 0\.003"
-    ) as error:
+    with pytest.raises(TrainingDiverged, match=r"loss of step 3 is nan.*lower LEARNING_RATE than 0\.003") as error:
         finetune.finetune(finetune.build_trainable(config), config, folder, train, valid)
     assert str(tmp_path / "training" / "checkpoint-2") in str(error.value)
     assert len(losses) == 3 and not (tmp_path / "adapter").exists() and not (tmp_path / "training.json").exists()

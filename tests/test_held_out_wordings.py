@@ -21,7 +21,8 @@ def run(tmp_path):
 
 
 def test_wordings_are_compared_question_by_question():
-    whole, families = compare_wordings(TRAINED, HELD_OUT, Bootstrap(HELD_OUT, 200, 0))
+    found = compare_wordings(TRAINED, HELD_OUT, Bootstrap(HELD_OUT, 200, 0))
+    families, whole = found.pop("families"), WordingPair(**found)
     assert (whole.n, whole.exact, whole.trained_exact) == (4, 0.5, 0.5)
     assert whole.difference == 0 and whole.difference_ci95 == (-0.5, 0.5)  # race b lost one, race a won one
     assert whole.same_answer == 0.5

@@ -77,3 +77,12 @@ def test_families_come_in_their_order_and_those_without_rows_not_at_all(others):
     ours = {"ego": [False, False, True, False], "count": [False, True, False, True]}
     assert found == (ours | {OTHER: [True, False, False, False]} if others else ours)
     assert list(found) == [name for name in (*FAMILIES, OTHER) if name in found]
+
+
+def test_what_is_of_no_rows_or_not_known_of_all_is_none():
+    rows = [row("a", base_correct=True), row("b"), row("c", base_correct=False)]
+    interval_of, base = Bootstrap(rows, 100, 0), column(rows, "base_correct")
+    known, nothing = ~np.isnan(base), np.zeros(3, bool)
+    assert mean(base) is mean([]) is interval_of(base) is interval_of(base, nothing) is None
+    assert mean(base[known]) == 0.5 and interval_of(base, known) == (0, 1)
+    assert (interval_of.clusters(known), interval_of.clusters(nothing)) == (2, 0)

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from stkvlm_lib.analysis.measured import Interval, Measured, MeasuredError
+from stkvlm_lib.analysis.measured import ByFamily, Interval, Measured, MeasuredError
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,11 @@ class Named(Measured):
     WHOLE: ClassVar[str] = "parts"
 
     parts: dict[str, Part]
+
+
+@dataclass(frozen=True)
+class Families(Part, ByFamily):
+    families: dict[str, Part] | None = None
 
 
 FULL = Whole(
@@ -132,3 +137,10 @@ def test_what_is_of_another_kind_is_named_with_its_place(change, said):
 def test_what_is_no_object_at_all_is_named(value):
     with pytest.raises(MeasuredError, match="^calibration: .* is not an object$"):
         Whole.from_json(value, "calibration")
+
+
+def test_families_follow_all_in_their_fixed_order():
+    parts = {name: Part(n, 1.0) for n, name in enumerate(("other", "track", "ego"))}
+    whole, alone = Families(3, 1.0, families=parts), Families(3, 1.0)
+    assert whole.rows == [("all", whole), *((name, parts[name]) for name in ("ego", "track", "other"))]
+    assert alone.rows == [("all", alone)]

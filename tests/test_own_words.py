@@ -9,9 +9,9 @@ import pytest
 from hand_made import scored_run
 from tiny import prediction as row
 
-from stkvlm_lib.analysis import own_words as analysis
+from stkvlm_lib.analysis import wordings as analysis
 from stkvlm_lib.config import ConfigError, ScoreConfig, make_config
-from stkvlm_lib.evaluation.asking import predict_plain
+from stkvlm_lib.evaluation.asking import predict
 from stkvlm_lib.evaluation.own_words import (
     DrawnViews,
     OwnWords,
@@ -126,7 +126,7 @@ def test_both_wordings_and_what_is_unknown_are_asked_and_scored_by_themselves(bu
     assert asked[:9] == [pair.own for pair in pairs] and asked[15:] == [pair.template for pair in pairs]
     assert {r.family for r in asked[9:15]} == {OTHER}
     truth = {pair.template.question: pair.template.answer for pair in pairs if pair.template.family == "left_of"}
-    rows = predict_plain(FeatureStore(Parrot(truth), bundled, 4), asked, "own words", base_too=True)
+    rows, _ = predict(FeatureStore(Parrot(truth), bundled, 4), asked, "own words", base_too=True)
     write_answers(rows, further_file(config.run_path, "own_words"))
     assert len(rows) == 9 + 6 + 9 and sum(r.correct for r in rows if r.answer == UNKNOWN) == 3
 

@@ -2,7 +2,7 @@
 
 from figure_texts import texts
 
-from stkvlm_lib.exploration.qa_plots import composition, qa_samples
+from stkvlm_lib.exploration.qa_plots import composition, draw_samples, qa_samples
 
 
 def test_composition_shows_counts_and_names_the_answers(records):
@@ -20,3 +20,5 @@ def test_samples_come_from_every_family_whatever_the_order(bundled, records):
     assert one == texts(qa_samples(records[::-1], bundled, 10, seed=1))
     assert one != texts(qa_samples(records, bundled, 10, seed=2))
     assert "What track is this?" in one and "behind the ego car?" in one and one.count("answer:") == 10
+    pictures = [record.image_file for record in draw_samples(records, 10, seed=1)]
+    assert len(set(pictures)) == len(pictures) == 10

@@ -1,8 +1,8 @@
-"""Sections: tables without empty columns, families in their order, headings that links can name."""
+"""Sections: tables without empty columns, headings that links can name."""
 
 import pytest
 
-from stkvlm_lib.analysis.sections import Section, Table, family_lines, listed, table, tables
+from stkvlm_lib.analysis.sections import Section, Table, listed, table
 from stkvlm_lib.number_text import NOTHING
 
 
@@ -19,13 +19,7 @@ def test_without_rows_there_is_no_table():
     assert table([]) is None and table(iter(())) is None
     assert Table([]).columns == []
     one = Table([{"a": "1"}])
-    assert tables(None, one, None) == [one] and tables() == []
-
-
-def test_families_follow_all_in_their_fixed_order():
-    found = {"other": 3, "track": 2, "ego": 1}
-    assert family_lines("whole", found) == [("all", "whole"), ("ego", 1), ("track", 2), ("other", 3)]
-    assert family_lines("whole", None) == family_lines("whole", {}) == [("all", "whole")]
+    assert Section("a", details=[None, one, None]).details == [one]
 
 
 @pytest.mark.parametrize(

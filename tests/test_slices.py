@@ -4,7 +4,7 @@ from hand_made import scored_run
 from tiny import prediction as row
 
 from stkvlm_lib.analysis.question_facts import Facts
-from stkvlm_lib.analysis.slices import SEEN, TITLES, UNSEEN, Slice, Slices, family_rates, slice_chart
+from stkvlm_lib.analysis.slices import KINDS, SEEN, UNSEEN, Slice, Slices, family_rates, slice_chart
 
 
 def slices(pairs):
@@ -30,7 +30,14 @@ def test_slices_count_their_questions_in_the_order_of_what_they_measure():
         "view": ["0", "1"],
     }, "all on one track: no slices by track"
     assert found["size"]["5 to 6 px"].n == 2 and found["size"]["5 to 6 px"].exact == 0.5
-    assert found["karts"]["6 or more"] == Slice(2, 1.0, (1.0, 1.0), expected=0.75)
+    assert found["karts"]["6 or more"] == Slice(2, 1.0, None, expected=0.75)
+
+
+def test_a_slice_of_fewer_than_three_races_has_no_interval():
+    races = {"mines": "abc", "abyss": "de"}
+    pairs = [(row(race, track=track), Facts(0, 2)) for track, named in races.items() for race in named]
+    tracks = slices(pairs).kinds["track"]
+    assert tracks["mines"].exact_ci95 == (1.0, 1.0) and tracks["abyss"].exact_ci95 is None
 
 
 def test_expected_is_what_the_families_alone_would_give():
@@ -57,18 +64,18 @@ def test_nothing_to_cut_gives_nothing():
 def test_figures_are_written_by_kind_and_slice_and_read_back():
     figures = slices(VARIED)
     written = figures.into_metrics()
-    assert written["slices"]["karts"]["6 or more"] == {"n": 2, "exact": 1.0, "exact_ci95": [1.0, 1.0], "expected": 0.75}
+    assert written["slices"]["karts"]["6 or more"] == {"n": 2, "exact": 1.0, "expected": 0.75}
     assert Slices.read(written) == figures and Slices.read({}) is None
 
 
 def test_the_section_has_a_panel_and_a_table_a_kind():
     figures = slices(VARIED)
     section = figures.section(scored_run([]))
-    assert [t.title for t in section.details] == [f"{TITLES[kind]}, as text" for kind in figures.kinds]
+    assert [t.title for t in section.details] == [f"{KINDS[kind].title}, as text" for kind in figures.kinds]
     (chart,) = section.figures
     assert chart.name == "score_slices"
     assert [axes.get_title(loc="left") or axes.get_title() for axes in chart.figure.axes] == [
-        TITLES[kind] for kind in figures.kinds
+        KINDS[kind].title for kind in figures.kinds
     ]
     sizes = section.details[0].rows
     assert sizes[0]["size of the kart asked for"] == "5 to 6 px" and sizes[0]["points"] == "-25.0"

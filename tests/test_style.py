@@ -43,7 +43,7 @@ def test_names_from_data_are_drawn_as_they_stand(tmp_path, name):
 
 
 def test_rows_of_families_carry_their_n_and_the_first_stands_apart():
-    chart, axes = family_rows([("all", 1234), ("ego", 5)], first="all questions")
+    chart, axes = family_rows([("all", 1234), ("ego", 5)])
     assert [label.get_text() for label in axes.get_yticklabels()] == ["all questions  (n = 1,234)", "ego  (n = 5)"]
     assert [label.get_fontweight() for label in axes.get_yticklabels()] == ["bold", "normal"]
     low, high = axes.get_ylim()

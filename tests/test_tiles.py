@@ -44,7 +44,7 @@ def test_a_picture_that_is_not_there_is_named(view):
 def test_an_empty_figure_says_so_and_tiles_do_not_overlap():
     chart, tiles = tile_figure(0, 3, lines=1)
     assert tiles == [] and "No pictures." in texts(chart)
-    _, tiles = tile_figure(5, 3, lines=2, title="Title")
+    _, tiles = tile_figure(5, 3, lines=2)
     boxes = [axes.get_position() for axes in tiles]
     assert len(boxes) == 5 and not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[i + 1 :])
 

@@ -6,44 +6,42 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from stkvlm_lib.analysis.intervals import Bootstrap, by_family, column, every, mean
-from stkvlm_lib.analysis.measured import Interval, Share
+from stkvlm_lib.analysis.measured import ByFamily, Interval, Share
 from stkvlm_lib.analysis.scored_run import Analysis, ScoredRun
-from stkvlm_lib.analysis.sections import Section, Shown, Table, family_lines, listed, table
+from stkvlm_lib.analysis.sections import Section, Shown, Table, listed, table
 from stkvlm_lib.evaluation.predictions import Prediction
-from stkvlm_lib.figures.style import BLACK, BLUE, GREEN, VERMILLION, family_rows, plain
+from stkvlm_lib.figures import style
 from stkvlm_lib.grammar.questions import FAMILIES, normalise
 from stkvlm_lib.number_text import count, interval, percent
 
 
 @dataclass(frozen=True)
-class FamilyScore(Share):
-    """One family: shares right, of 0..1. prefix: with the answer cut to the truth's length, as the course grades."""
+class Rates(Share):
+    """Shares right, of 0..1. prefix: with the answer cut to the truth's length, as the course grades. What the blind
+    model and the closed answer sets have is None where these were not asked."""
 
     prefix: float | None = None
     majority: float | None = None
     blind: float | None = None
-    base: float | None = None
     closed_exact: float | None = None
 
 
 @dataclass(frozen=True)
-class Score(Share):
-    """A set of answers: shares right over all and by family, what fine-tuning and seeing gained.
+class FamilyScore(Rates):
+    """One family. base: of the base alone, where it was asked."""
 
-    What the base alone, the blind model and the closed answer sets have is None where these were not asked.
-    """
+    base: float | None = None
 
-    prefix: float | None = None
+
+@dataclass(frozen=True)
+class Score(Rates, ByFamily):
+    """A set of answers: shares right over all and by family, what fine-tuning and seeing gained."""
+
     macro_exact: float | None = None
-    majority: float | None = None
-    blind: float | None = None
     base_exact: float | None = None
-    closed_exact: float | None = None
     gain_over_base: float | None = None
     gain_over_base_ci95: Interval | None = None
     gain_over_blind: float | None = None
@@ -53,10 +51,9 @@ class Score(Share):
     families: dict[str, FamilyScore] | None = None
 
     @property
-    def rows(self) -> list[tuple[str, FamilyScore]]:
-        """All questions, then each family."""
-        shared = {name: getattr(self, name) for name in FamilyScore.__dataclass_fields__ if name != "base"}
-        return family_lines(FamilyScore(**shared, base=self.base_exact), self.families)
+    def base(self) -> float | None:
+        """The same as of a family, which metrics.json has always called by another name."""
+        return self.base_exact
 
     @property
     def races(self) -> str:
@@ -84,7 +81,8 @@ class Accuracy(Score, Analysis):
         caption = "Questions answered exactly right, by family, with 95% intervals and the three baselines."
         chart = Shown("score_families", accuracy_chart(self), caption, score_alt(self))
         shown = score_table(self)
-        return Section("Scores by question family", figures=[chart], table=shown, note=_notes(shown))
+        told = [f"{name}: {text}." for name, text in NOTES.items() if shown and name in shown.columns]
+        return Section("Scores by question family", figures=[chart], table=shown, note=" ".join(told))
 
 
 def score(predictions: Sequence[Prediction], interval_of: Bootstrap) -> Score:
@@ -101,35 +99,25 @@ def score(predictions: Sequence[Prediction], interval_of: Bootstrap) -> Score:
             exact_ci95=interval_of(correct, member),
             prefix=mean(prefix[member]),
             majority=mean(majority[member]),
-            blind=_known(blind[member]),
-            base=_known(base[member]),
-            closed_exact=_known(closed[member]),
+            blind=mean(blind[member]),
+            base=mean(base[member]),
+            closed_exact=mean(closed[member]),
         )
 
     families = by_family(predictions, family)
-    whole = family(every(predictions))
+    whole = dict(vars(family(every(predictions))))
     return Score(
-        **{name: getattr(whole, name) for name in ("n", "exact", "exact_ci95", "prefix", "majority", "blind")},
+        base_exact=whole.pop("base"),
+        **whole,
         macro_exact=mean([row.exact for row in families.values()]),
-        base_exact=whole.base,
-        closed_exact=whole.closed_exact,
-        **_gain("base", correct - base, interval_of),
-        **_gain("blind", correct - blind, interval_of),
+        gain_over_base=mean(correct - base),
+        gain_over_base_ci95=interval_of(correct - base),
+        gain_over_blind=mean(correct - blind),
+        gain_over_blind_ci95=interval_of(correct - blind),
         clusters=interval_of.unit,
         n_clusters=interval_of.n,
         families=families,
     )
-
-
-def _known(values: np.ndarray) -> float | None:
-    return None if np.isnan(values).any() else mean(values)
-
-
-def _gain(over: str, difference: np.ndarray, interval_of: Bootstrap) -> dict[str, Any]:
-    """Paired by question; nothing where the other was not asked."""
-    if np.isnan(difference).any():
-        return {}
-    return {f"gain_over_{over}": mean(difference), f"gain_over_{over}_ci95": interval_of(difference)}
 
 
 def _majority_correct(predictions: Sequence[Prediction]) -> np.ndarray:
@@ -149,10 +137,6 @@ NOTES = {
     "blind": "the same adapter without seeing the picture",
     "base": "the base model without the adapter",
 }
-
-
-def _notes(shown: Table | None) -> str:
-    return " ".join(f"{name}: {text}." for name, text in NOTES.items() if shown and name in shown.columns)
 
 
 def score_table(figures: Score) -> Table | None:
@@ -179,38 +163,26 @@ def score_alt(figures: Score) -> str:
     return listed("Dot plot of the share answered exactly right", ((n, percent(row.exact)) for n, row in figures.rows))
 
 
+_ADAPTER = {"color": style.BLUE, "marker": "o", "label": "with the adapter, 95% interval"}
 _BASELINES = {
-    "majority": {"marker": "|", "color": BLACK, "markersize": 12, "label": "most frequent answer"},
-    "blind": {"marker": "s", "color": VERMILLION, "markersize": 6, "label": "without seeing the picture"},
-    "base": {"marker": "D", "color": GREEN, "markersize": 6, "label": "base without adapter"},
+    "majority": {"marker": "|", "color": style.BLACK, "markersize": 12, "label": "most frequent answer"},
+    "blind": {"marker": "s", "color": style.VERMILLION, "markersize": 6, "label": "without seeing the picture"},
+    "base": {"marker": "D", "color": style.GREEN, "markersize": 6, "label": "base without adapter"},
 }
-_HOLLOW = {"linestyle": "", "markerfacecolor": "none", "markeredgewidth": 1.6}
 
 
 def accuracy_chart(figures: Score) -> Figure:
     """Strict exact match per family and overall with 95% intervals, beside majority, blind and the base alone."""
     rows = figures.rows
-    chart, axes = family_rows([(name, row.n) for name, row in rows], first="all questions")
+    chart, axes = style.family_rows([(name, row.n) for name, row in rows])
     for y, (_, row) in enumerate(rows):
-        _accuracy_row(axes, y, row, 1.4 if y == 0 else 1.0)
+        style.hollow_marks(axes, y, row, _BASELINES)
+        style.dot(axes, y, row.exact, row.exact_ci95, size=7 if y else 10)
+        bold = "normal" if y else "bold"
+        axes.text(1.02, y, percent(row.exact), va="center", fontweight=bold, fontsize=9)
     axes.set_xlim(0, 1)
     clusters = f" (95% intervals over {figures.n_clusters} {figures.clusters}s)" if figures.n_clusters else ""
-    plain(axes, None, f"questions answered exactly right{clusters}", "")
-    shown = [style for key, style in _BASELINES.items() if any(getattr(row, key) is not None for _, row in rows)]
-    handles = [Line2D([], [], color=BLUE, marker="o", label="with the adapter, 95% interval")]
-    handles += [Line2D([], [], **style, **_HOLLOW) for style in shown]
-    axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(-0.1, 1.0), ncols=4, frameon=False, fontsize=8.5)
+    style.plain(axes, None, f"questions answered exactly right{clusters}", "")
+    shown = [look for key, look in _BASELINES.items() if any(getattr(row, key) is not None for _, row in rows)]
+    style.legend_above(chart, [_ADAPTER, *(style.HOLLOW | look for look in shown)])
     return chart
-
-
-def _accuracy_row(axes: Axes, y: float, row: FamilyScore, weight: float) -> None:
-    """One line of the figure above; a missing baseline or interval is left out."""
-    if row.exact_ci95:
-        axes.plot(
-            row.exact_ci95, [y, y], color=BLUE, linewidth=4 * weight, alpha=0.45, solid_capstyle="butt", clip_on=False
-        )
-    for key, style in _BASELINES.items():
-        if (share := getattr(row, key)) is not None:
-            axes.plot(share, y, **style, **_HOLLOW, clip_on=False)
-    axes.plot(row.exact, y, "o", color=BLUE, markersize=7 * weight, clip_on=False)
-    axes.text(1.02, y, percent(row.exact), va="center", fontweight="bold" if weight > 1 else "normal", fontsize=9)

@@ -4,21 +4,21 @@ The confidence threshold is fitted on valid races alone, which are not scored; t
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator
 
 from stkvlm_lib.analysis.intervals import Bootstrap, column, mean
 from stkvlm_lib.analysis.measured import Interval, Measured
 from stkvlm_lib.analysis.scored_run import Analysis, ScoredRun
-from stkvlm_lib.analysis.sections import Section, Shown, Table, listed, table, tables
+from stkvlm_lib.analysis.sections import Section, Shown, Table, listed, table
 from stkvlm_lib.evaluation.predictions import Prediction
 from stkvlm_lib.evaluation.question_sets import FIT_SPLIT
-from stkvlm_lib.figures.style import BLACK, BLUE, GREY, ORANGE, VERMILLION, Chart, plain
+from stkvlm_lib.figures.style import BLACK, BLUE, GREY, ORANGE, VERMILLION, Chart, as_percent, plain
 from stkvlm_lib.number_text import count, interval, number, percent
 
 BINS = 10
@@ -89,17 +89,12 @@ class Calibration(Analysis):
         chosen = selective(fitted, run.predictions, run.settings.error_rate, run.interval) if fitted else None
         return cls(**vars(found) | {"curve": coverage_curve(run.predictions), "selective": chosen})
 
-    @property
-    def threshold(self) -> float | None:
-        """The confidence from which on the model should answer."""
-        return self.selective.threshold if self.selective else None
-
     def section(self, run: ScoredRun) -> Section:
         caption = "Accuracy against confidence, and errors against the share of questions answered."
         alt = listed("Accuracy by confidence", ((_span(row), percent(row.exact)) for row in self.bins))
         chart = Shown("score_calibration", calibration_chart(self), caption, alt)
         title = "What the confidence is worth"
-        return Section(title, self.words(), [chart], self.selective_table(run.split), tables(self.table()))
+        return Section(title, self.words(), [chart], self.selective_table(run.split), [self.table()])
 
     def words(self) -> str:
         text = (
@@ -136,8 +131,7 @@ class Calibration(Analysis):
     def selective_table(self, split: str) -> Table | None:
         """What answering only above the threshold gives on the races where it was fitted, and on those scored."""
         chosen = self.selective
-        if not chosen or not chosen.fit:
-            return None
+        sets = (("valid, where the threshold is fitted", chosen.fit), (f"{split}, scored", chosen)) if chosen else ()
         return table(
             {
                 "answers": name,
@@ -148,7 +142,8 @@ class Calibration(Analysis):
                 "95% interval": interval(row.error_ci95),
                 "aim": percent(chosen.error_rate),
             }
-            for name, row in (("valid, where the threshold is fitted", chosen.fit), (f"{split}, scored", chosen))
+            for name, row in sets
+            if row
         )
 
 
@@ -161,10 +156,10 @@ def reliability(predictions: Sequence[Prediction], interval_of: Bootstrap) -> Ca
     sure, right = _columns(predictions)
     place = np.minimum((sure * BINS).astype(int), BINS - 1)
     bins = []
-    for number_ in np.unique(place).tolist():
-        member = place == number_
+    for low in np.unique(place).tolist():
+        member = place == low
         exact, ends = mean(right[member]), interval_of(right, member)
-        bins.append(Bin(number_ / BINS, (number_ + 1) / BINS, int(member.sum()), mean(sure[member]), exact, ends))
+        bins.append(Bin(low / BINS, (low + 1) / BINS, int(member.sum()), mean(sure[member]), exact, ends))
     ece = sum(row.n * abs(row.exact - row.confidence) for row in bins) / len(predictions)
     return Calibration(len(predictions), mean(sure), mean(right), round(ece, 6), bins)
 
@@ -181,38 +176,33 @@ def coverage_curve(predictions: Sequence[Prediction]) -> list[CurvePoint]:
 def selective(
     fitted: Sequence[Prediction], scored: Sequence[Prediction], error_rate: float, interval_of: Bootstrap
 ) -> Selective:
-    """The threshold fitted on one set of answers and what it gives on another. See `fit_threshold`."""
+    """The threshold fitted on one set of answers and what it gives on another. See `fit_threshold`.
+
+    interval_of: over the scored answers.
+    """
     threshold = fit_threshold(fitted, error_rate)
-    _, right = _columns(scored)
-    answered = _answered(scored, threshold)
-    return Selective(
-        **vars(_coverage(scored, threshold))
-        | {
-            "coverage_ci95": interval_of(answered.astype(float)),
-            "error_ci95": interval_of(1 - right, answered) if answered.any() else None,
-        },
-        error_rate=error_rate,
-        threshold=threshold,
-        fit=_coverage(fitted, threshold),
-    )
+    found = _coverage(scored, threshold, interval_of)
+    return Selective(**vars(found), error_rate=error_rate, threshold=threshold, fit=_coverage(fitted, threshold))
 
 
 def fit_threshold(predictions: Sequence[Prediction], error_rate: float) -> float | None:
     """The lowest confidence from which on at most `error_rate` of the answers are wrong; None where there is none."""
     counts, wrong, levels = _by_confidence(predictions)
-    kept = np.flatnonzero(wrong <= error_rate * counts + 1e-9)
+    kept = np.flatnonzero(wrong <= error_rate * counts + 1e-9)  # 0.07 * 100 is a little more than 7, others less
     return float(levels[kept[-1]]) if len(kept) else None
 
 
-def _coverage(predictions: Sequence[Prediction], threshold: float | None) -> Coverage:
-    _, right = _columns(predictions)
-    answered = _answered(predictions, threshold)
-    return Coverage(len(predictions), mean(answered), mean(1 - right[answered]) if answered.any() else None)
-
-
-def _answered(predictions: Sequence[Prediction], threshold: float | None) -> np.ndarray:
-    """(N,) bool: those of at least the threshold's confidence; none where there is no threshold."""
-    return _columns(predictions)[0] >= (np.inf if threshold is None else threshold)
+def _coverage(
+    predictions: Sequence[Prediction], threshold: float | None, interval_of: Bootstrap | None = None
+) -> Coverage:
+    """Those of at least the threshold's confidence are answered; none where there is no threshold."""
+    sure, right = _columns(predictions)
+    answered = sure >= (np.inf if threshold is None else threshold)
+    found = Coverage(len(predictions), mean(answered), mean(1 - right[answered]))
+    if not interval_of:
+        return found
+    ends = {"coverage_ci95": interval_of(answered.astype(float)), "error_ci95": interval_of(1 - right, answered)}
+    return replace(found, **ends)
 
 
 def _by_confidence(predictions: Sequence[Prediction]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -235,6 +225,8 @@ def calibration_chart(figures: Calibration) -> Figure:
     left, right = chart.subplots(1, 2)
     _draw_reliability(left, figures)
     _draw_coverage(right, figures)
+    for axis in (left.xaxis, left.yaxis, right.xaxis, right.yaxis):
+        axis.set_major_formatter(as_percent)
     return chart
 
 
@@ -246,54 +238,45 @@ def _draw_reliability(axes: Axes, figures: Calibration) -> None:
         width, height = row.high - row.low, 0.16 * row.n / most
         axes.bar(row.low, height, width, align="edge", color="#DDDDDD", edgecolor="white", zorder=0)
         if row.exact_ci95:
-            _bar(axes, row.confidence, row.exact_ci95, BLUE)
+            axes.plot([row.confidence] * 2, row.exact_ci95, color=BLUE, **_INTERVAL)
         axes.plot(row.confidence, row.exact, "o", color=BLUE, markersize=5.5, clip_on=False, zorder=4)
     axes.set(xlim=(0, 1), ylim=(0, 1))
-    _in_percent(axes)
     title = f"Reliability: expected calibration error {percent(figures.ece)}"
     plain(axes, title, f"confidence of the answer (n = {figures.n:,}; grey: how many)", "answered exactly right")
 
 
+_INTERVAL = {"linewidth": 4, "alpha": 0.4, "solid_capstyle": "butt"}
+
+
 def _draw_coverage(axes: Axes, figures: Calibration) -> None:
     curve, chosen = figures.curve or [], figures.selective
-    top = max((row.error for row in curve), default=0.1)
     axes.plot([row.coverage for row in curve], [row.error for row in curve], color=BLUE, linewidth=1.8)
-    title = "Wrong among the answers given"
-    if not chosen:
-        title += "\n(no threshold: no valid races beside those scored)"
-    else:
+    errors = [row.error for row in curve] or [0.1]
+    told = "(no threshold: no valid races beside those scored)"
+    if chosen:
         axes.axhline(chosen.error_rate, color=BLACK, linewidth=1, linestyle=":")
         axes.text(1, chosen.error_rate, f"chosen: {chosen.error_rate:.0%} ", ha="right", va="bottom", fontsize=8)
-        title += _chosen_points(axes, chosen)
-        top = max(top, chosen.error_rate, *(chosen.error_ci95 or ()))
-    axes.set(xlim=(0, 1.0), ylim=(0, top * 1.12 or 0.1))
-    _in_percent(axes)
+        errors += [chosen.error_rate, *(chosen.error_ci95 or ())]
+        told = _chosen_points(axes, chosen)
+    axes.set(xlim=(0, 1.0), ylim=(0, 1.12 * max(errors) or 0.1))
     axes.yaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10]))
-    plain(axes, title, f"questions answered, the surest first (n = {figures.n:,})", "of these wrong")
+    label = f"questions answered, the surest first (n = {figures.n:,})"
+    plain(axes, f"Wrong among the answers given\n{told}", label, "of these wrong")
 
 
 def _chosen_points(axes: Axes, chosen: Selective) -> str:
-    """Mark what the threshold gives on both sets; -> the end of the title."""
+    """Mark what the threshold gives on both sets; -> the same in words."""
     if chosen.threshold is None:
-        return f"\nNo confidence keeps the errors on valid races at {chosen.error_rate:.0%}"
+        return f"No confidence keeps the errors on valid races at {chosen.error_rate:.0%}"
     if fit := chosen.fit:
         hollow = {"markerfacecolor": "white", "color": ORANGE, "markersize": 7, "markeredgewidth": 1.8}
         axes.plot(fit.coverage, fit.error, "D", **hollow, label=f"valid, where it is fitted (n = {fit.n:,})")
     if chosen.error is None:
-        return f"\nNo answer is as sure as the threshold {chosen.threshold:.2f}"
+        return f"No answer is as sure as the threshold {chosen.threshold:.2f}"
     if chosen.error_ci95:
-        _bar(axes, chosen.coverage, chosen.error_ci95, VERMILLION)
+        axes.plot([chosen.coverage] * 2, chosen.error_ci95, color=VERMILLION, **_INTERVAL)
     label = f"scored (n = {chosen.n:,}), 95% interval"
     axes.plot(chosen.coverage, chosen.error, "o", color=VERMILLION, markersize=7, label=label)
     axes.legend(loc="upper left", frameon=False, fontsize=8)
     answered, wrong = f"{chosen.coverage:.0%} answered", f"{percent(chosen.error)} wrong"
-    return f"\nConfidence from {chosen.threshold:.2f}: {answered}, {wrong}"
-
-
-def _bar(axes: Axes, x: float, ends: Interval, colour: str) -> None:
-    axes.plot([x] * 2, ends, color=colour, linewidth=4, alpha=0.4, solid_capstyle="butt")
-
-
-def _in_percent(axes: Axes) -> None:
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(PercentFormatter(1, decimals=0))
+    return f"Confidence from {chosen.threshold:.2f}: {answered}, {wrong}"

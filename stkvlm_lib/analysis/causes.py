@@ -20,77 +20,131 @@ What is left is plain to see, and the answers themselves tell why they are wrong
 - counting: any other wrong count.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from stkvlm_lib.analysis.entailed import Key, by_picture, is_tally, is_valid
+from stkvlm_lib.analysis.question_facts import COUNTED, SEES_ALL, Facts
+from stkvlm_lib.evaluation.predictions import Prediction
+from stkvlm_lib.grammar.questions import FAMILIES, normalise, read_question
 from stkvlm_lib.grammar.scene import STRICT_RULES
+
+Picture = dict[Key, Prediction]
 
 
 @dataclass(frozen=True)
 class Cause:
-    """what: when an error has it; lift: what would lift it. of_question: it is known before the answer."""
+    """what: when an error has it; lift: what would lift it. asked: whether a question has it before it is answered;
+    None where only the answers tell."""
 
-    name: str
     what: str
     lift: str
-    of_question: bool = False
+    asked: Callable[[Facts], bool] | None = None
 
 
-CAUSES: dict[str, Cause] = {
-    cause.name: cause
-    for cause in (
-        Cause(
-            "no answer",
-            "the answer is none of the family's",
-            "Answer from the family's closed set, or train the words that are missing.",
-        ),
-        Cause("unknown question", "the wording belongs to no family", "Add the family, or reword the question."),
-        Cause("track", "another track is named", "More races and directions of the tracks that are confused."),
-        Cause(
-            "pixel",
-            "the truth hangs on one pixel of the rule",
-            "Nothing in the model: decline such questions, as the strict rules do.",
-            True,
-        ),
-        Cause(
-            "small",
-            f"a kart that matters is under {STRICT_RULES.min_side} px",
-            "Larger pictures, or a base with smaller patches.",
-            True,
-        ),
-        Cause(
-            "hidden",
-            "a kart that matters is mostly covered",
-            "Training pictures with covered karts; the limit is what the picture still shows.",
-            True,
-        ),
-        Cause(
-            "near level",
-            f"two centres are under {STRICT_RULES.level:.0f} px from level",
-            "A base that learns the places of karts to the pixel.",
-            True,
-        ),
-        Cause(
-            "unseen line-up",
-            "train has no such kart on this track",
-            "More training races with random line-ups, so that the track does not stand for the kart.",
-            True,
-        ),
-        Cause(
-            "identity",
-            "one kart is taken for another",
-            "A base that has learnt the names longer, on more line-ups, lights and distances.",
-        ),
-        Cause(
-            "counting",
-            "plain karts are miscounted",
-            "Training on counts and places together, until the count follows from the places.",
-        ),
-        Cause(
-            "relation",
-            "the kart's place is wrong, and no other kart explains it",
-            "More training on places relative to the ego kart, mirrored pictures among it.",
-        ),
-    )
+CAUSES = {
+    "no answer": Cause(
+        "the answer is none of the family's",
+        "Answer from the family's closed set, or train the words that are missing.",
+    ),
+    "unknown question": Cause("the wording belongs to no family", "Add the family, or reword the question."),
+    "track": Cause("another track is named", "More races and directions of the tracks that are confused."),
+    "pixel": Cause(
+        "the truth hangs on one pixel of the rule",
+        "Nothing in the model: decline such questions, as the strict rules do.",
+        lambda facts: facts.pixel > 0,
+    ),
+    "small": Cause(
+        f"a kart that matters is under {STRICT_RULES.min_side} px",
+        "Larger pictures, or a base with smaller patches.",
+        lambda facts: facts.small > 0,
+    ),
+    "hidden": Cause(
+        "a kart that matters is mostly covered",
+        "Training pictures with covered karts; the limit is what the picture still shows.",
+        lambda facts: facts.hidden > 0,
+    ),
+    "near level": Cause(
+        f"two centres are under {STRICT_RULES.level:.0f} px from level",
+        "A base that learns the places of karts to the pixel.",
+        lambda facts: facts.level > 0,
+    ),
+    "unseen line-up": Cause(
+        "train has no such kart on this track",
+        "More training races with random line-ups, so that the track does not stand for the kart.",
+        lambda facts: facts.known is False,  # None: there is no train split to say
+    ),
+    "identity": Cause(
+        "one kart is taken for another",
+        "A base that has learnt the names longer, on more line-ups, lights and distances.",
+    ),
+    "counting": Cause(
+        "plain karts are miscounted",
+        "Training on counts and places together, until the count follows from the places.",
+    ),
+    "relation": Cause(
+        "the kart's place is wrong, and no other kart explains it",
+        "More training on places relative to the ego kart, mirrored pictures among it.",
+    ),
 }
-"""All causes in the order of their rules."""
-OF_QUESTION = tuple(name for name, cause in CAUSES.items() if cause.of_question)
+"""All causes by name, in the order of their rules."""
+
+
+def error_causes(predictions: Sequence[Prediction], facts: Sequence[Facts]) -> list[str | None]:
+    """The cause of every wrong answer, None where the answer is right."""
+    pictures = by_picture(predictions)
+    return [
+        None if p.correct else _cause(p, f, pictures[p.image_file]) for p, f in zip(predictions, facts, strict=True)
+    ]
+
+
+def question_property(facts: Facts) -> str | None:
+    """The first property, in the order of the causes, that makes a question hard; None for a plain one."""
+    return next((name for name, cause in CAUSES.items() if cause.asked and cause.asked(facts)), None)
+
+
+def _cause(p: Prediction, facts: Facts, picture: Picture) -> str:
+    if p.family not in FAMILIES:
+        return "unknown question"
+    if not is_valid(p):
+        return "no answer"
+    if p.family == "track":
+        return "track"
+    found = question_property(facts)
+    if found and _is_explained(p, facts):
+        return found
+    if p.family in SEES_ALL:
+        return "relation" if _follows_from_places(p, picture) else "counting"
+    return "identity" if _is_identity(p, facts, picture) else "relation"
+
+
+def _is_explained(p: Prediction, facts: Facts) -> bool:
+    """Whether the karts that are hard to tell are enough to make this answer of the truth."""
+    said, truth = p.prediction.strip(), p.answer.strip()
+    if p.family not in SEES_ALL or not (said.isdecimal() and truth.isdecimal()):
+        return True
+    return abs(int(said) - int(truth)) <= facts.hard
+
+
+def _follows_from_places(p: Prediction, picture: Picture) -> bool:
+    """Whether a wrong relative count is what the wrong answers about each kart's place add up to."""
+    if p.family not in COUNTED:
+        return False
+    keys = (p.family, ""), *(key for key in picture if key[0] == COUNTED[p.family][0])
+    truth = {key: normalise(picture[key].answer) for key in keys}
+    said = {key: normalise(picture[key].prediction) for key in keys}
+    return is_tally(truth, keys) and is_tally(said, keys)
+
+
+def _is_identity(p: Prediction, facts: Facts, picture: Picture) -> bool:
+    _, _, names = read_question(p.question)
+    if p.family not in _PLACES:
+        return len(names) < 2  # the families that name a kart, or say how it looks; those of two karts compare places
+    ego = picture.get(("ego", ""))
+    if ego and normalise(ego.prediction) == names[0]:
+        return True
+    said = [normalise(picture[family, names[0]].prediction) for family in _PLACES if (family, names[0]) in picture]
+    return any(all(answer in (zone, *zone.split(" and ")) for answer in said) for zone in facts.elsewhere)
+
+
+_PLACES = ("front_back", "left_right", "where")

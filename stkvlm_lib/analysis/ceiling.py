@@ -10,23 +10,22 @@ measures of what that costs, none of them assumed:
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Self
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from stkvlm_lib.analysis.intervals import by_family, column, mean
-from stkvlm_lib.analysis.measured import Measured
-from stkvlm_lib.analysis.question_facts import PIXEL, Facts
+from stkvlm_lib.analysis.measured import ByFamily, Measured
+from stkvlm_lib.analysis.question_facts import PIXEL
 from stkvlm_lib.analysis.scored_run import Analysis, ScoredRun
-from stkvlm_lib.analysis.sections import Rows, Section, Shown, Table, family_lines, listed, table, tables
+from stkvlm_lib.analysis.sections import Section, Shown, Table, listed, table
 from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.data.frames import BOX_FRAME, View
 from stkvlm_lib.evaluation.predictions import Prediction
-from stkvlm_lib.figures.style import BLACK, BLUE, GREEN, VERMILLION, family_rows, plain
+from stkvlm_lib.figures import style
 from stkvlm_lib.grammar.questions import FAMILIES, OTHER, answer, is_exact, read_question
 from stkvlm_lib.grammar.scene import IMAGE_SIZE, Box, Scene, read_scene
 from stkvlm_lib.number_text import count, percent
@@ -68,16 +67,12 @@ class Reach(Measured):
 
 
 @dataclass(frozen=True)
-class Ceiling(Reach, Analysis):
+class Ceiling(Reach, ByFamily, Analysis):
     """Over all questions of known families, and by family."""
 
     KEY: ClassVar[str] = "ceiling"
 
     families: dict[str, Reach] = field(default_factory=dict)
-
-    @property
-    def rows(self) -> list[tuple[str, Reach]]:
-        return family_lines(self, self.families)
 
     @classmethod
     def measure(cls, run: ScoredRun) -> Self | None:
@@ -90,13 +85,13 @@ class Ceiling(Reach, Analysis):
         strict = np.array([bool(f.declined) for f in facts])
 
         def figures(member: np.ndarray) -> Reach:
-            mine = [f for f, is_mine in zip(facts, member, strict=True) if is_mine]
+            told = [f.declined.value for f, mine in zip(facts, member, strict=True) if mine and f.declined]
             return Reach(
                 n=int(member.sum()),
                 exact=mean(right[member]),
                 oracle=mean(oracle[member]),
-                pixel=Doubt(**_doubt(pixel[member], right[member])),
-                strict=Doubt(**_doubt(strict[member], right[member]), reasons=_reasons(mine)),
+                pixel=_doubt(pixel[member], right[member]),
+                strict=_doubt(strict[member], right[member], dict(Counter(told).most_common())),
             )
 
         return cls(**vars(figures(known)), families=by_family(run.predictions, figures, others=False))
@@ -112,8 +107,10 @@ class Ceiling(Reach, Analysis):
         caption = "Accuracy of clear and of doubtful questions, and of an oracle whose boxes are a pixel off."
         alt = listed("Oracle by family", ((name, percent(row.oracle)) for name, row in self.rows))
         chart = Shown("score_ceiling", ceiling_chart(self), caption, alt)
-        reasons = table(self._reason_rows(), "Why the strict rules decline, as text")
-        return Section("What can be reached", text, [chart], self.table(), tables(reasons), NOTE)
+        reasons = (self.strict.reasons or {}).items()
+        told = ({"the strict rules decline because of": reason, "questions": count(n)} for reason, n in reasons)
+        details = [table(told, "Why the strict rules decline, as text")]
+        return Section("What can be reached", text, [chart], self.table(), details, NOTE)
 
     def table(self) -> Table | None:
         """Doubtful truths and what they cost, by family."""
@@ -133,24 +130,11 @@ class Ceiling(Reach, Analysis):
             for name, row in self.rows
         )
 
-    def _reason_rows(self) -> Rows:
-        """The most frequent reason first."""
-        reasons = (self.strict.reasons or {}).items()
-        return [{"the strict rules decline because of": reason, "questions": count(n)} for reason, n in reasons]
 
-
-def _doubt(doubt: np.ndarray, right: np.ndarray) -> dict[str, float]:
+def _doubt(doubt: np.ndarray, right: np.ndarray, reasons: dict[str, int] | None = None) -> Doubt:
     """doubt: (N,) bool; right: (N,) 0 or 1."""
-    row = {"doubtful": mean(doubt), "reach": mean(np.where(doubt, right, 1.0))}
-    for name, member in (("exact_doubtful", doubt), ("exact_clear", ~doubt)):
-        if member.any():
-            row[name] = mean(right[member])
-    return row
-
-
-def _reasons(facts: Sequence[Facts]) -> dict[str, int]:
-    told = [f.declined.value for f in facts if f.declined]
-    return dict(Counter(told).most_common())
+    reach = mean(np.where(doubt, right, 1.0))
+    return Doubt(mean(doubt), reach, mean(right[doubt]), mean(right[~doubt]), reasons)
 
 
 def oracle_rates(predictions: Sequence[Prediction], folder: FrameSet, seed: int) -> np.ndarray:
@@ -177,42 +161,33 @@ def _stays(p: Prediction, scene: Scene, names: Sequence[str]) -> bool:
 
 def _moved_scenes(view: View, seed: int) -> list[Scene]:
     rng = np.random.default_rng([seed, *view.image_file.encode()])
-    return [read_scene(view, _mover(rng)) for _ in range(DRAWS)]
 
-
-def _mover(rng: np.random.Generator) -> Callable[[Box], Box]:
     def move(box: Box) -> Box:
         return tuple(int(v) for v in np.maximum(0, box + rng.integers(-_REACH, _REACH, 4, endpoint=True)))
 
-    return move
+    return [read_scene(view, move) for _ in range(DRAWS)]
 
 
 def ceiling_chart(ceiling: Ceiling) -> Figure:
     """Each family now, on clear and on doubtful questions, and what an oracle with boxes a pixel off would score."""
     rows = ceiling.rows
-    chart, axes = family_rows([(name, row.n) for name, row in rows], height=0.34)
+    chart, axes = style.family_rows([(name, row.n) for name, row in rows], height=0.34)
     for y, (_, row) in enumerate(rows):
         axes.barh(y, 1 - row.oracle, left=row.oracle, height=0.62, color="#D9D9D9", edgecolor="none", zorder=1)
-        axes.plot([row.oracle] * 2, [y - 0.33, y + 0.33], color=BLACK, linewidth=2, zorder=3)
-        for key, style in _DOUBT.items():
-            if (share := getattr(row.pixel, key)) is not None:
-                axes.plot(share, y, **_HOLLOW, markersize=6.5, zorder=4, **style)
-        axes.plot(row.exact, y, "o", color=BLUE, markersize=6.5 if y else 8.5, zorder=5)
+        axes.plot([row.oracle] * 2, [y - 0.33, y + 0.33], color=style.BLACK, linewidth=2, zorder=3)
+        style.hollow_marks(axes, y, row.pixel, _DOUBT)
+        style.dot(axes, y, row.exact, None, size=6.5 if y else 8.5)
         axes.text(1.02, y, f"{row.pixel.doubtful:.0%} in doubt", va="center", fontsize=8.5)
     axes.set_xlim(0, 1)
-    plain(axes, None, "questions answered exactly right", "")
-    oracle = {"color": BLACK, "marker": "|", "markersize": 11, "markeredgewidth": 2, "linestyle": ""}
-    handles = [
-        Line2D([], [], color=BLUE, marker="o", linestyle="", label="now"),
-        *(Line2D([], [], **_HOLLOW, **style) for style in _DOUBT.values()),
-        Line2D([], [], **oracle, label="oracle whose boxes are up to a pixel off"),
-    ]
-    chart.legend(handles=handles, loc="outside upper left", ncols=4, frameon=False, fontsize=8.5)
+    style.plain(axes, None, "questions answered exactly right", "")
+    style.legend_above(chart, [_NOW, *(style.HOLLOW | look for look in _DOUBT.values()), _ORACLE])
     return chart
 
 
-_HOLLOW = {"linestyle": "", "markerfacecolor": "white", "markeredgewidth": 1.6}
+_NOW = {"color": style.BLUE, "marker": "o", "linestyle": "", "label": "now"}
 _DOUBT = {
-    "exact_clear": {"marker": "D", "color": GREEN, "label": "clear questions"},
-    "exact_doubtful": {"marker": "s", "color": VERMILLION, "label": "questions that a pixel decides"},
+    "exact_clear": {"marker": "D", "color": style.GREEN, "label": "clear questions"},
+    "exact_doubtful": {"marker": "s", "color": style.VERMILLION, "label": "questions that a pixel decides"},
 }
+_ORACLE = {"color": style.BLACK, "marker": "|", "markersize": 11, "markeredgewidth": 2, "linestyle": ""}
+_ORACLE |= {"label": "oracle whose boxes are up to a pixel off"}

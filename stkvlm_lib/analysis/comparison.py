@@ -1,22 +1,23 @@
 """Two runs on the questions that both answered: the paired difference, and which questions one won and lost."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import zip_longest
 from typing import ClassVar, Self
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from stkvlm_lib.analysis.intervals import Bootstrap, by_family, every, mean
-from stkvlm_lib.analysis.measured import Interval, Measured
+from stkvlm_lib.analysis.measured import ByFamily, Interval, Measured
 from stkvlm_lib.analysis.scored_run import Analysis, ScoredRun
-from stkvlm_lib.analysis.sections import Section, Shown, Table, family_lines, listed, table, tables
+from stkvlm_lib.analysis.sections import Section, Shown, Table, listed, table
 from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.evaluation.predictions import HEADLINE, Prediction, read_answers
-from stkvlm_lib.figures.style import BLACK, BLUE, GREY, VERMILLION, family_rows, message, plain
+from stkvlm_lib.figures.style import BLACK, BLUE, GREY, VERMILLION, dot, family_rows, message, plain
 from stkvlm_lib.figures.tiles import question_tiles, wrapped
 from stkvlm_lib.grammar.questions import is_exact
 from stkvlm_lib.number_text import count, interval, percent, points
@@ -60,22 +61,18 @@ def share(ours: Iterable[Prediction], other: Iterable[Prediction]) -> Shared:
     mine, theirs = ({(p.image_file, p.question): p for p in rows} for rows in (ours, other))
     both = [Pair(mine[key], theirs[key]) for key in mine if key in theirs]
     pairs = [pair for pair in both if is_exact(pair.ours.answer, pair.other.answer)]
-    if not pairs:
-        raise ComparisonError(_nothing_shared(mine, theirs, len(both)))
-    return Shared(pairs, len(mine) - len(both), len(theirs) - len(both), len(both) - len(pairs))
-
-
-def _nothing_shared(mine: dict, theirs: dict, both: int) -> str:
-    if both:
-        return (
-            f"the runs share {both:,} questions, but none has the same true answer in both; score both on the same "
-            "frames and questions with notebook 04_evaluate"
+    if both and not pairs:
+        raise ComparisonError(
+            f"the runs share {len(both):,} questions, but none has the same true answer in both; score both on the "
+            "same frames and questions with notebook 04_evaluate"
         )
-    names = [next(iter(rows), ("no question at all",))[0] for rows in (mine, theirs)]
-    return (
-        f"the runs share no question ({len(mine):,} and {len(theirs):,} answered; the first pictures are {names[0]} "
-        f"and {names[1]}); score both on the same FRAMES_DIR or QA_FILE with notebook 04_evaluate"
-    )
+    if not both:
+        names = [next(iter(rows), ("no question at all",))[0] for rows in (mine, theirs)]
+        raise ComparisonError(
+            f"the runs share no question ({len(mine):,} and {len(theirs):,} answered; the first pictures are "
+            f"{names[0]} and {names[1]}); score both on the same FRAMES_DIR or QA_FILE with notebook 04_evaluate"
+        )
+    return Shared(pairs, len(mine) - len(both), len(theirs) - len(both), len(both) - len(pairs))
 
 
 @dataclass(frozen=True)
@@ -92,7 +89,7 @@ class Difference(Measured):
 
 
 @dataclass(frozen=True)
-class Comparison(Difference, Analysis):
+class Comparison(Difference, ByFamily, Analysis):
     """Over all shared questions and by family; what is left out is counted. run: the name of the other."""
 
     KEY: ClassVar[str] = "comparison"
@@ -106,10 +103,6 @@ class Comparison(Difference, Analysis):
     families: dict[str, Difference] | None = None
 
     @property
-    def rows(self) -> list[tuple[str, Difference]]:
-        return family_lines(self, self.families)
-
-    @property
     def decided(self) -> str:
         """What the difference decides: `better`, `worse`, `chance`, or `few` where too few clusters were resampled."""
         if self.n_clusters < FEWEST_CLUSTERS:
@@ -120,12 +113,10 @@ class Comparison(Difference, Analysis):
     @property
     def verdict(self) -> str:
         """The same in words."""
-        n, unit = count(self.n_clusters), self.clusters
-        words = {
-            "few": f"too few {unit}s to tell ({n}; an interval over fewer than {FEWEST_CLUSTERS} is too narrow)",
-            "chance": "neither better nor worse beyond chance",
-        }
-        return words.get(self.decided, self.decided)
+        if self.decided == "few":
+            n, unit = count(self.n_clusters), self.clusters
+            return f"too few {unit}s to tell ({n}; an interval over fewer than {FEWEST_CLUSTERS} is too narrow)"
+        return "neither better nor worse beyond chance" if self.decided == "chance" else self.decided
 
     @classmethod
     def read(cls, metrics: dict) -> Self | None:
@@ -137,8 +128,7 @@ class Comparison(Difference, Analysis):
         """Raises ConfigError or ComparisonError for a run that cannot be compared with."""
         if not run.compare_run:
             return None
-        shared = _shared(run)
-        name = compared_run(run.compare_run).resolve().name
+        shared, name = _shared(run), compared_run(run.compare_run).resolve().name
         return compare(shared, run.interval_of([pair.ours for pair in shared.pairs]), name)
 
     def section(self, run: ScoredRun) -> Section:
@@ -148,12 +138,11 @@ class Comparison(Difference, Analysis):
         alt = listed("Dot plot of the difference to the other run in percentage points", told)
         figures, details = [Shown("score_comparison", difference_chart(self), caption, alt)], []
         for change, gain, words in (("won", 1, WON), ("lost", -1, LOST)):
-            alt = f"{words} The tables below list them as text."
-            few = changed(pairs, gain, GALLERY)
-            figures += run.gallery(f"score_{change}", words, lambda frames, few=few: changed_gallery(few, frames), alt)
-            details.append(changed_table(changed(pairs, gain, LISTED), f"Questions {change}, as text"))
+            alt, found = f"{words} The tables below list them as text.", changed(pairs, gain)
+            figures += run.gallery(f"score_{change}", words, partial(changed_gallery, found), alt)
+            details.append(table(map(_row, found[:LISTED]), f"Questions {change}, as text"))
         text = self.words("this run", self.run)
-        return Section(f"Against {self.run}", text, figures, self.table(), tables(*details))
+        return Section(f"Against {self.run}", text, figures, self.table(), details)
 
     def table(self, ours: str = "this run", other: str = "other run") -> Table | None:
         return table(
@@ -178,12 +167,12 @@ class Comparison(Difference, Analysis):
             f"{interval(self.difference_ci95, points)}, paired, over {count(self.n_clusters)} {self.clusters}s), "
             f"{self.verdict}. {count(self.won)} questions are won, {count(self.lost)} lost."
         )
-        left_out = {
-            f"that only {ours} answered": self.only_ours,
-            f"that only {other} answered": self.only_other,
-            "whose true answer differs between the two": self.other_truth,
-        }
-        parts = [f"{count(n)} {what}" for what, n in left_out.items() if n]
+        left_out = (
+            (self.only_ours, f"that only {ours} answered"),
+            (self.only_other, f"that only {other} answered"),
+            (self.other_truth, "whose true answer differs between the two"),
+        )
+        parts = [f"{count(n)} {what}" for n, what in left_out if n]
         return text + (f" Left out: {', '.join(parts)}." if parts else "")
 
 
@@ -225,47 +214,42 @@ def compare(shared: Shared, interval_of: Bootstrap, other: str = "another run") 
     )
 
 
-def changed(pairs: Sequence[Pair], gain: int, n: int) -> list[Pair]:
-    """n questions won (gain 1) or lost (-1): each family in turn, the surest of the right answers first."""
+def changed(pairs: Sequence[Pair], gain: int) -> list[Pair]:
+    """The questions won (gain 1) or lost (-1): each family in turn, the surest of the right answers first."""
     piles: dict[str, list[Pair]] = defaultdict(list)
-    for pair in sorted((p for p in pairs if p.gain == gain), key=lambda p: _sureness(p, gain)):
+    for pair in sorted((p for p in pairs if p.gain == gain), key=_sureness):
         piles[pair.ours.family].append(pair)
-    return list(_in_turn(sorted(piles.values(), key=len, reverse=True)))[:n]
+    turns = zip_longest(*sorted(piles.values(), key=len, reverse=True))
+    return [pair for turn in turns for pair in turn if pair]
 
 
-def _sureness(pair: Pair, gain: int) -> tuple:
+def _sureness(pair: Pair) -> tuple:
     """Sorts by the confidence of the run that is right, the highest first."""
-    right = pair.ours if gain > 0 else pair.other
+    right = pair.ours if pair.ours.correct else pair.other
     return -right.confidence, right.image_file, right.question
 
 
-def _in_turn(piles: Sequence[Sequence[Pair]]) -> Iterator[Pair]:
-    for place in range(max(map(len, piles), default=0)):
-        yield from (pile[place] for pile in piles if place < len(pile))
-
-
 def changed_gallery(pairs: Sequence[Pair], folder: FrameSet) -> Figure:
-    """Questions that one of two runs answered right and the other wrong, on their pictures."""
-    if not pairs:
-        return message("No question of this kind.")
-    lines = "{}\ntruth: {}\nthis run: {}\nother run: {}".format
-    given = [(p.ours, p.ours.prediction or "(nothing)", p.other.prediction or "(nothing)") for p in pairs]
-    return question_tiles(folder, [(o, lines(wrapped(o.question), o.answer, mine, other)) for o, mine, other in given])
+    """The first of such questions about each picture."""
+    first: dict[str, Pair] = {}
+    for pair in pairs:
+        first.setdefault(pair.ours.image_file, pair)
+    captioned = []
+    for pair in list(first.values())[:GALLERY]:
+        ours, other = (p.prediction or "(nothing)" for p in (pair.ours, pair.other))
+        told = f"truth: {pair.ours.answer}\nthis run: {ours}\nother run: {other}"
+        captioned.append((pair.ours, f"{wrapped(pair.ours.question)}\n{told}"))
+    return question_tiles(folder, captioned) if captioned else message("No question of this kind.")
 
 
-def changed_table(pairs: Sequence[Pair], title: str) -> Table | None:
-    """The same as text."""
-    rows = (
-        {
-            "question": pair.ours.question,
-            "truth": pair.ours.answer,
-            "this run": pair.ours.prediction,
-            "other run": pair.other.prediction,
-            "picture": pair.ours.image_file,
-        }
-        for pair in pairs
-    )
-    return table(rows, title)
+def _row(pair: Pair) -> dict[str, str]:
+    return {
+        "question": pair.ours.question,
+        "truth": pair.ours.answer,
+        "this run": pair.ours.prediction,
+        "other run": pair.other.prediction,
+        "picture": pair.ours.image_file,
+    }
 
 
 def difference_chart(figures: Comparison) -> Figure:
@@ -274,26 +258,20 @@ def difference_chart(figures: Comparison) -> Figure:
     Blue: better, vermillion: worse, grey: either may be, as the interval holds zero.
     """
     rows = figures.rows
-    chart, axes = family_rows([(name, row.n) for name, row in rows], first="all questions")
+    chart, axes = family_rows([(name, row.n) for name, row in rows])
     for y, (_, row) in enumerate(rows):
-        _difference_row(axes, y, row, 1.4 if y == 0 else 1.0)
+        low, high = row.difference_ci95
+        colour = BLUE if low > 0 else VERMILLION if high < 0 else GREY
+        dot(axes, y, row.difference, row.difference_ci95, colour, 7 if y else 10)
+        look = {"transform": axes.get_yaxis_transform(), "fontsize": 9, "fontweight": "normal" if y else "bold"}
+        axes.text(1.02, y, f"{row.won:,} / {row.lost:,}", va="center", **look)
     reach = 1.08 * max(0.01, *(abs(value) for _, row in rows for value in row.difference_ci95))
     axes.set_xlim(-reach, reach)
     axes.axvline(0, color=BLACK, linewidth=0.9, zorder=1)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:+.3g}" if value else "0"))
     clusters = f"95% intervals over {figures.n_clusters} {figures.clusters}s"
     plain(axes, None, f"difference in questions answered exactly right, percentage points ({clusters})", "")
-    for x, text, side in ((0.0, "◀ other run better", "left"), (1.0, "this run better ▶", "right")):
+    sides = ((0, "◀ other run better", "left"), (1, "this run better ▶", "right"), (1.02, "won / lost", "left"))
+    for x, text, side in sides:
         axes.text(x, 1.01, text, transform=axes.transAxes, ha=side, va="bottom", fontsize=8.5)
-    axes.text(1.02, 1.01, "won / lost", transform=axes.transAxes, ha="left", va="bottom", fontsize=8.5)
     return chart
-
-
-def _difference_row(axes: Axes, y: float, row: Difference, weight: float) -> None:
-    low, high = row.difference_ci95
-    colour = BLUE if low > 0 else VERMILLION if high < 0 else GREY
-    axes.plot([low, high], [y, y], color=colour, linewidth=4 * weight, alpha=0.45, solid_capstyle="butt")
-    axes.plot(row.difference, y, "o", color=colour, markersize=7 * weight)
-    text = f"{row.won:,} / {row.lost:,}"
-    bold = "bold" if weight > 1 else "normal"
-    axes.text(1.02, y, text, transform=axes.get_yaxis_transform(), va="center", fontsize=9, fontweight=bold)

@@ -10,11 +10,10 @@ from typing import ClassVar, Self
 import numpy as np
 
 from stkvlm_lib.analysis.intervals import Bootstrap, by_family, mean
-from stkvlm_lib.analysis.measured import Interval, Measured
+from stkvlm_lib.analysis.measured import ByFamily, Interval, Measured
 from stkvlm_lib.analysis.scored_run import Analysis, ScoredRun
-from stkvlm_lib.analysis.sections import Section, Table, table, tables
+from stkvlm_lib.analysis.sections import Section, Table, table
 from stkvlm_lib.evaluation.predictions import PairPrediction
-from stkvlm_lib.grammar.questions import in_order
 from stkvlm_lib.number_text import count, interval, percent
 from stkvlm_lib.qa.contrast import KINDS
 
@@ -39,7 +38,7 @@ class PairScore(Measured):
 
 
 @dataclass(frozen=True)
-class KindScore(PairScore):
+class KindScore(PairScore, ByFamily):
     """Pairs of one kind whose answers differ, over all and by family. same: the controls, with one answer to both."""
 
     same: PairScore | None = None
@@ -63,8 +62,7 @@ class Consistency(Analysis):
         return cls({kind: score_pairs(mine, run.interval_of(mine)) for kind, mine in there.items()}) if there else None
 
     def section(self, run: ScoredRun) -> Section:
-        details = (self.family_table(kind) for kind in self.kinds)
-        return Section("Consistency", TEXT, table=self.table(), details=tables(*details))
+        return Section("Consistency", TEXT, table=self.table(), details=map(self.family_table, self.kinds))
 
     def table(self) -> Table | None:
         """Pairs of each kind and their controls."""
@@ -73,8 +71,7 @@ class Consistency(Analysis):
         return table(_row("pairs", name, row) for name, row in rows)
 
     def family_table(self, kind: str) -> Table | None:
-        families = self.kinds[kind].families or {}
-        rows = (_row("family", name, families[name]) for name in in_order(families))
+        rows = (_row("family", name, row) for name, row in self.kinds[kind].rows[1:])
         return table(rows, f"By family: {kind.replace('_', ' ')}")
 
 
@@ -94,7 +91,7 @@ def score_pairs(rows: Sequence[PairPrediction], interval_of: Bootstrap) -> KindS
     """Pairs of one kind, of which at least one has answers that differ."""
     right = np.array([row.correct for row in rows], float)
     both, differ = right.all(1).astype(float), np.array([row.differ for row in rows])
-    independent = _independent(rows, right, differ)
+    independent = _independent(rows, right)
 
     def figures(member: np.ndarray) -> PairScore:
         return PairScore(
@@ -106,21 +103,16 @@ def score_pairs(rows: Sequence[PairPrediction], interval_of: Bootstrap) -> KindS
             independent=mean(independent[member]),
         )
 
-    mine = by_family(rows, lambda member: figures(member & differ) if (member & differ).any() else None, others=False)
-    families = {name: row for name, row in mine.items() if row}
+    families = by_family(rows, lambda member: figures(member & differ), others=False)
     same = None if differ.all() else figures(~differ)
-    return KindScore(**vars(figures(differ)), same=same, families=families)
+    return KindScore(**vars(figures(differ)), same=same, families={n: row for n, row in families.items() if row.n})
 
 
-def _independent(rows: Sequence[PairPrediction], right: np.ndarray, differ: np.ndarray) -> np.ndarray:
+def _independent(rows: Sequence[PairPrediction], right: np.ndarray) -> np.ndarray:
     """(N,) the product of the shares right of both pictures, over the pairs of the same family that differ, or do not.
 
-    right: (N, 2); differ: (N,) bool.
+    right: (N, 2).
     """
-    family, found = np.array([row.family for row in rows]), np.zeros(len(rows))
-    for name in set(family.tolist()):
-        for kind in (True, False):
-            member = (family == name) & (differ == kind)
-            if member.any():
-                found[member] = right[member].mean(0).prod()
-    return found
+    groups = [(row.family, row.differ) for row in rows]
+    shares = {group: right[[found == group for found in groups]].mean(0).prod() for group in set(groups)}
+    return np.array([shares[group] for group in groups])

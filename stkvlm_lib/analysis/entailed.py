@@ -11,10 +11,10 @@ from typing import Any, Self
 import numpy as np
 
 from stkvlm_lib.analysis.intervals import by_family, column, mean
-from stkvlm_lib.analysis.measured import Interval, Measured
+from stkvlm_lib.analysis.measured import ByFamily, Interval, Measured
 from stkvlm_lib.analysis.question_facts import COUNTED
 from stkvlm_lib.analysis.scored_run import Analysis, ScoredRun
-from stkvlm_lib.analysis.sections import Section, Table, family_lines, table, tables
+from stkvlm_lib.analysis.sections import Section, Table, table
 from stkvlm_lib.evaluation.predictions import Prediction
 from stkvlm_lib.grammar.questions import FAMILIES, normalise, read_question
 from stkvlm_lib.number_text import count, interval, percent
@@ -46,8 +46,8 @@ class Check:
     """One set of answers that must agree. agrees: whether they do; correct: whether all of them are right."""
 
     kind: str
-    image_file: str
     race: str
+    image_file: str
     agrees: bool
     correct: bool
 
@@ -63,7 +63,7 @@ class Agreement(Measured):
 
 
 @dataclass(frozen=True)
-class Validity(Measured):
+class Validity(ByFamily):
     """Share of answers that are in their family's answer set."""
 
     n: int
@@ -81,20 +81,17 @@ class Entailed(Analysis):
     @classmethod
     def measure(cls, run: ScoredRun) -> Self:
         checks, kinds = list(make_checks(run.predictions)), {}
-        for kind in KINDS:
+        for kind in SAYS:
             if mine := [check for check in checks if check.kind == kind]:
-                agrees = column(mine, "agrees")
-                correct = mean(column(mine, "correct"))
-                kinds[kind] = Agreement(len(mine), mean(agrees), run.interval_of(mine)(agrees), correct)
+                agrees, correct = column(mine, "agrees"), column(mine, "correct")
+                kinds[kind] = Agreement(len(mine), mean(agrees), run.interval_of(mine)(agrees), mean(correct))
         return cls(kinds, measure_validity(run.predictions))
 
     @classmethod
     def read(cls, metrics: dict) -> Self | None:
         if not {"entailed", "validity"} & metrics.keys():
             return None
-        valid = metrics.get("validity")
-        kinds = metrics.get("entailed", {})
-        return cls.from_json({"kinds": kinds} | ({"validity": valid} if valid is not None else {}), "entailed")
+        return cls.from_json({"kinds": metrics.get("entailed", {}), "validity": metrics.get("validity")}, "entailed")
 
     def into_metrics(self) -> dict[str, Any]:
         written = self.as_json()
@@ -102,7 +99,10 @@ class Entailed(Analysis):
         return kinds | ({"validity": written["validity"]} if self.validity else {})
 
     def section(self, run: ScoredRun) -> Section | None:
-        shown, details = self.table(), tables(self._valid_table())
+        by_family = self.validity.rows if self.validity else []
+        valid = ({"family": name, "n": count(row.n), "valid": percent(row.valid)} for name, row in by_family)
+        details = [table(valid, "Answers of the family's set, by family")]
+        shown = self.table()
         return Section("Answers that must agree", TEXT, table=shown, details=details) if shown else None
 
     def table(self) -> Table | None:
@@ -121,22 +121,13 @@ class Entailed(Analysis):
             for name, row in rows
         )
 
-    def _valid_table(self) -> Table | None:
-        rows = family_lines(self.validity, self.validity.families) if self.validity else []
-        return table(
-            ({"family": name, "n": count(row.n), "valid": percent(row.valid)} for name, row in rows),
-            "Answers of the family's set, by family",
-        )
-
 
 def measure_validity(predictions: Sequence[Prediction]) -> Validity | None:
     """None without a question of a family."""
     known = [p for p in predictions if p.family in FAMILIES]
-    if not known:
-        return None
     valid = np.array([is_valid(p) for p in known])
-    families = by_family(known, lambda member: Validity(int(member.sum()), mean(valid[member])), others=False)
-    return Validity(len(known), mean(valid), families)
+    families = by_family(known, lambda member: Validity(int(member.sum()), mean(valid[member])))
+    return Validity(len(known), mean(valid), families) if known else None
 
 
 def is_valid(prediction: Prediction) -> bool:
@@ -149,12 +140,11 @@ def make_checks(predictions: Sequence[Prediction]) -> Iterator[Check]:
     for image_file, rows in by_picture(predictions).items():
         truth = {key: normalise(p.answer) for key, p in rows.items()}
         said = {key: normalise(p.prediction) for key, p in rows.items()}
-        for kind, (groups, agree) in KINDS.items():
-            for keys in groups(rows):
-                if agree(truth, keys):
-                    asked = [rows[key] for key in keys if key in rows]
-                    right = all(p.correct for p in asked)
-                    yield Check(kind, image_file, asked[0].race, agree(said, keys), right)
+        for kind, keys, agree in _checks(rows):
+            if agree(truth, keys):
+                asked = [rows[key] for key in keys if key in rows]
+                right = all(p.correct for p in asked)
+                yield Check(kind, asked[0].race, image_file, agree(said, keys), right)
 
 
 def by_picture(predictions: Iterable[Prediction]) -> dict[str, dict[Key, Prediction]]:
@@ -166,12 +156,21 @@ def by_picture(predictions: Iterable[Prediction]) -> dict[str, dict[Key, Predict
     return dict(pictures)
 
 
-def _places(asked: dict) -> Iterator[Keys]:
-    """The three questions about the place of each kart."""
+def _checks(asked: dict[Key, Prediction]) -> Iterator[tuple[str, Keys, Callable[[Answers, Keys], bool]]]:
+    """Kind, the questions about a picture that take part in it, and whether answers to them agree."""
     for family, kart in asked:
         keys = tuple((name, kart) for name in ("front_back", "left_right", "where"))
         if family == "where" and all(key in asked for key in keys):
-            yield keys
+            yield "place", keys, _same_place
+    total = "count", ""
+    for kind, *sides in (("left_and_right", "left", "right"), ("front_and_behind", "front", "behind")):
+        parts = [(f"count_{side}", "") for side in sides]
+        if total in asked and any(part in asked for part in parts):
+            yield kind, (total, *parts), _adds_up
+    for count_side, (place, _) in COUNTED.items():
+        karts = sorted(key for key in asked if key[0] == place)
+        if (count_side, "") in asked and karts:
+            yield count_side.replace("count", "tally"), ((count_side, ""), *karts), is_tally
 
 
 def _same_place(told: Answers, keys: Keys) -> bool:
@@ -179,32 +178,10 @@ def _same_place(told: Answers, keys: Keys) -> bool:
     return place == f"{along} and {across}"
 
 
-def _totals(one: str, other: str) -> Callable[[dict], Iterator[Keys]]:
-    """The total with the two counts that make it up; one of these is not asked where it is zero."""
-
-    def groups(asked: dict) -> Iterator[Keys]:
-        parts = ((one, ""), (other, ""))
-        if ("count", "") in asked and any(key in asked for key in parts):
-            yield ("count", ""), *parts
-
-    return groups
-
-
 def _adds_up(told: Answers, keys: Keys) -> bool:
-    total, *parts = (told.get(key, "0") for key in keys)
-    numbers = [_number(text) for text in (total, *parts)]
-    return None not in numbers and numbers[0] == sum(numbers[1:]) + 1
-
-
-def _tallies(count: str) -> Callable[[dict], Iterator[Keys]]:
-    """A relative count with the places of all karts."""
-
-    def groups(asked: dict) -> Iterator[Keys]:
-        karts = sorted(key for key in asked if key[0] == COUNTED[count][0])
-        if (count, "") in asked and karts:
-            yield (count, ""), *karts
-
-    return groups
+    """Whether the first count is that of the others and the ego kart; one that is zero is not asked."""
+    total, *parts = (_number(told.get(key, "0")) for key in keys)
+    return total is not None and None not in parts and total == sum(parts) + 1
 
 
 def is_tally(told: Answers, keys: Keys) -> bool:
@@ -215,12 +192,3 @@ def is_tally(told: Answers, keys: Keys) -> bool:
 
 def _number(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() else None
-
-
-KINDS: dict[str, tuple[Callable[[dict], Iterator[Keys]], Callable[[Answers, Keys], bool]]] = {
-    "place": (_places, _same_place),
-    "left_and_right": (_totals("count_left", "count_right"), _adds_up),
-    "front_and_behind": (_totals("count_front", "count_behind"), _adds_up),
-    **{name.replace("count", "tally"): (_tallies(name), is_tally) for name in COUNTED},
-}
-"""Kind of check -> which questions of a picture take part, and whether answers to them agree."""

@@ -27,20 +27,28 @@ class Bootstrap:
         chances = np.full(self.n, 1 / self.n)
         self._weights = np.random.default_rng(seed).multinomial(self.n, chances, resamples).astype(float)
 
-    def __call__(self, values: np.ndarray, member: np.ndarray | None = None) -> Interval:
-        """Interval of the mean of `values` over the rows in `member` (all by default)."""
+    def __call__(self, values: np.ndarray, member: np.ndarray | None = None) -> Interval | None:
+        """Interval of the mean of `values` over the rows in `member` (all by default); None where `mean` is None."""
         member = np.ones(len(values), bool) if member is None else member
+        if mean(values[member]) is None:
+            return None
         sums = np.bincount(self._cluster[member], values[member], self.n)
         sizes = np.bincount(self._cluster[member], minlength=self.n)
         drawn = self._weights @ sizes
+        # a draw may hold none of these rows' races: it says nothing of their mean, and zero would be wrong
         means = (self._weights @ sums)[drawn > 0] / drawn[drawn > 0]
         low, high = np.percentile(means, [2.5, 97.5])
         return round(float(low), 6), round(float(high), 6)
 
+    def clusters(self, member: np.ndarray) -> int:
+        """Over how many races (or pictures) the rows in `member` spread."""
+        return len(np.unique(self._cluster[member]))
 
-def mean(values: Iterable[float]) -> float:
-    """To six places."""
-    return round(float(np.mean(values)), 6)
+
+def mean(values: Iterable[float]) -> float | None:
+    """To six places; None of no values at all, and where one of them is not known (NaN)."""
+    values = np.asarray(values, float)
+    return round(float(values.mean()), 6) if len(values) and not np.isnan(values).any() else None
 
 
 def column(rows: Sequence, name: str) -> np.ndarray:

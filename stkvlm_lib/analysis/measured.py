@@ -5,6 +5,8 @@ from functools import cache
 from types import UnionType
 from typing import Any, ClassVar, Self, get_args, get_origin, get_type_hints
 
+from stkvlm_lib.grammar.questions import in_order
+
 Interval = tuple[float, float]
 """The ends of a 95 % interval."""
 _ENDLESS = 1e300
@@ -44,6 +46,15 @@ class Measured:
             elif f.default is MISSING and f.default_factory is MISSING:
                 raise MeasuredError(f"{where}.{f.name}: not there")
         return cls(**given)
+
+
+class ByFamily(Measured):
+    """Figures over all questions that hold the same figures by family, in `families`."""
+
+    @property
+    def rows(self) -> list[tuple[str, Any]]:
+        """(`all`, the figures of all questions), then those of each family in their fixed order."""
+        return [("all", self), *((name, self.families[name]) for name in in_order(self.families or {}))]
 
 
 @dataclass(frozen=True)

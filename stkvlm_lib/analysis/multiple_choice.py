@@ -1,15 +1,14 @@
 """The course's multiple choice: which of five sentences about a picture is true?"""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from stkvlm_lib.analysis.intervals import Bootstrap, by_family, column, every, mean
-from stkvlm_lib.analysis.measured import Share
+from stkvlm_lib.analysis.intervals import by_family, column, every, mean
+from stkvlm_lib.analysis.measured import ByFamily, Share
 from stkvlm_lib.analysis.scored_run import Analysis, ScoredRun
-from stkvlm_lib.analysis.sections import Section, Table, family_lines, table
+from stkvlm_lib.analysis.sections import Section, Table, table
 from stkvlm_lib.evaluation.predictions import ChoicePrediction
 from stkvlm_lib.grammar.captions import CANDIDATES
 from stkvlm_lib.number_text import count, interval, percent
@@ -27,7 +26,7 @@ class ChoiceScore(Share):
 
 
 @dataclass(frozen=True)
-class MultipleChoice(ChoiceScore, Analysis):
+class MultipleChoice(ChoiceScore, ByFamily, Analysis):
     """Over all items, and by what the true sentence states."""
 
     KEY: ClassVar[str] = "mc"
@@ -39,7 +38,16 @@ class MultipleChoice(ChoiceScore, Analysis):
     @classmethod
     def measure(cls, run: ScoredRun) -> Self | None:
         rows = run.answers("mc", ChoicePrediction)
-        return score_choices(rows, run.interval_of(rows)) if rows else None
+        if not rows:
+            return None
+        right, blind, interval_of = column(rows, "correct"), column(rows, "blind_correct"), run.interval_of(rows)
+
+        def figures(member: np.ndarray) -> ChoiceScore:
+            exact, ends = mean(right[member]), interval_of(right, member)
+            return ChoiceScore(int(member.sum()), exact, ends, 1 / CANDIDATES, mean(blind[member]))
+
+        whole, families = figures(every(rows)), by_family(rows, figures)
+        return cls(**vars(whole), clusters=interval_of.unit, n_clusters=interval_of.n, families=families)
 
     def into_metrics(self) -> dict[str, Any]:
         return {"mc_exact": self.exact, self.KEY: self.as_json()}
@@ -63,16 +71,5 @@ class MultipleChoice(ChoiceScore, Analysis):
                 "chance": percent(row.chance),
                 "blind": percent(row.blind),
             }
-            for name, row in family_lines(self, self.families)
+            for name, row in self.rows
         )
-
-
-def score_choices(rows: Sequence[ChoicePrediction], interval_of: Bootstrap) -> MultipleChoice:
-    right, blind = column(rows, "correct"), column(rows, "blind_correct")
-
-    def figures(member: np.ndarray) -> ChoiceScore:
-        exact, ends = mean(right[member]), interval_of(right, member)
-        return ChoiceScore(int(member.sum()), exact, ends, 1 / CANDIDATES, mean(blind[member]))
-
-    whole, families = figures(every(rows)), by_family(rows, figures)
-    return MultipleChoice(**vars(whole), clusters=interval_of.unit, n_clusters=interval_of.n, families=families)

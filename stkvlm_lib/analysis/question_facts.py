@@ -67,17 +67,14 @@ def read_facts(predictions: Sequence[Prediction], folder: FrameSet) -> list[Fact
     pictures: dict[str, _Picture] = {}
     found = []
     for p in predictions:
+        if p.image_file not in folder.by_image_file:
+            raise FramesError(
+                f"{folder.root}: no picture {p.image_file}; give the data folder the questions were made of"
+            )
         if p.image_file not in pictures:
-            pictures[p.image_file] = _Picture(_view(folder, p.image_file), train)
+            pictures[p.image_file] = _Picture(folder.by_image_file[p.image_file], train)
         found.append(pictures[p.image_file].facts(p.question))
     return found
-
-
-def _view(folder: FrameSet, image_file: str) -> View:
-    view = folder.by_image_file.get(image_file)
-    if view is None:
-        raise FramesError(f"{folder.root}: no picture {image_file}; give the data folder the questions were made of")
-    return view
 
 
 class _Picture:
@@ -87,7 +84,7 @@ class _Picture:
         self.view, self.train = view, train
         self.scene, self.strict = read_scene(view), read_scene(view, rules=STRICT_RULES)
         self.detections = {d.object_id: d for d in view.detections if d.class_id == KART_CLASS}
-        self.dropped = tuple(_dropped(view, self.detections.values(), self.scene))
+        self.shown = (*self.scene.karts, *_dropped(view, self.detections.values(), self.scene))
 
     def facts(self, question: str) -> Facts:
         family, _, names = read_question(question)
@@ -105,7 +102,7 @@ class _Picture:
             view=view,
             karts=karts,
             size=_shorter(subject) if subject else None,
-            visible=self._detection(subject).visible if subject else None,
+            visible=self.detections[subject.object_id].visible if subject else None,
             known=(self.scene.track, subject.name) in self.train if subject and self.train is not None else None,
             pixel=len(pixel),
             small=len(small),
@@ -119,18 +116,14 @@ class _Picture:
     def _subject(self, family: str, names: Sequence[str]) -> Kart | None:
         """The kart asked about, else the ego kart where it is what is asked for; None where no kart is."""
         if names:
-            return next((kart for kart in self._shown if kart.name == names[0]), None)
+            return next((kart for kart in self.shown if kart.name == names[0]), None)
         return self.scene.ego if family in ("ego", "ego_colour") else None
-
-    @property
-    def _shown(self) -> tuple[Kart, ...]:
-        return (*self.scene.karts, *self.dropped)
 
     def _hangs_on(self, family: str, names: Sequence[str]) -> list[Kart]:
         """Whose place or presence decides the answer: those named, the ego kart asked for, or all that are counted."""
         if family in SEES_ALL:
-            return [kart for kart in self._shown if self._may_count(family, kart)]
-        named = [kart for kart in self._shown if kart.name in names]
+            return [kart for kart in self.shown if self._may_count(family, kart)]
+        named = [kart for kart in self.shown if kart.name in names]
         return [*named, self.scene.ego] if family in ("ego", "ego_colour") and self.scene.ego else named
 
     def _may_count(self, family: str, kart: Kart) -> bool:
@@ -157,10 +150,7 @@ class _Picture:
 
     def _is_hidden(self, kart: Kart) -> bool:
         large = _shorter(kart) >= STRICT_RULES.min_side
-        return large and STRICT_RULES.sort(kart.box, self._detection(kart)) != "karts"
-
-    def _detection(self, kart: Kart) -> Detection:
-        return self.detections[kart.object_id]
+        return large and STRICT_RULES.sort(kart.box, self.detections[kart.object_id]) != "karts"
 
     def _zones_of_others(self, names: Sequence[str]) -> frozenset[str]:
         """Where the karts stand that are neither asked about nor the ego kart."""

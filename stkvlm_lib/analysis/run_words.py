@@ -8,16 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from stkvlm_lib.analysis.accuracy import Accuracy
-from stkvlm_lib.analysis.scored_run import ScoredRun
+from stkvlm_lib.analysis.scored_run import ScoredRun, as_object
 from stkvlm_lib.config import PROFILES, STEPS
 from stkvlm_lib.grammar.questions import FAMILIES
 from stkvlm_lib.grammar.scene import MIN_SIDE
 from stkvlm_lib.number_text import count, interval, is_number, number, percent, points
-
-EXTENDED_LIMITS = (
-    "Extended questions, wordings and contrast pairs follow stricter rules and leave out what is doubtful; their "
-    "scores and those of the ten forms cannot be compared.",
-)
 
 
 def headline(run: ScoredRun) -> str:
@@ -35,11 +30,8 @@ def headline(run: ScoredRun) -> str:
         ends = interval(found.gain_over_blind_ci95, points)
         text += f" Seeing the picture is worth {points(found.gain_over_blind)} points (95% interval {ends})."
     if found.gain_over_base is not None:
-        ends = interval(found.gain_over_base_ci95, points)
-        text += (
-            f" The gain over the base is {points(found.gain_over_base)} points on the same questions (95% interval "
-            f"{ends})."
-        )
+        gain, ends = points(found.gain_over_base), interval(found.gain_over_base_ci95, points)
+        text += f" The gain over the base is {gain} points on the same questions (95% interval {ends})."
     families = found.families or {}
     lost = [name for name, row in families.items() if row.majority is not None and row.exact <= row.majority]
     return text + (f" No better than the most frequent answer: {', '.join(lost)}." if lost else "")
@@ -82,16 +74,16 @@ def data(run: ScoredRun) -> list[tuple[str, Any]]:
     sizes = [counted(len({getattr(p, name) for p in scored}), noun) for noun, name in parts.items()]
     learnt = [counted(trained[name], name.removesuffix("s")) for name in ("pictures", "questions") if name in trained]
     return [
-        ("frames", frames_name(run.config) if run.config else ""),
+        ("frames", frames_name(run) if run.config else ""),
         ("scored on", ", ".join(sizes) if scored else ""),
         ("trained on", ", ".join(learnt)),
-        ("questions from", public(_parameter(run.config, "QA_FILE") or ("the labelling rule" if scored else ""))),
+        ("questions from", public(run.parameter("QA_FILE") or ("the labelling rule" if scored else ""))),
     ]
 
 
 def model(run: ScoredRun) -> list[tuple[str, Any]]:
     metrics, settings = run.metrics, settings_of(run)
-    base = run.adapter.get("base") if isinstance(run.adapter.get("base"), dict) else {}
+    base = as_object(run.adapter.get("base"))
     revision = f", revision {base['revision'][:12]}" if base.get("revision") else ""
     rank = f", LoRA rank {settings['lora_rank']}, alpha {settings.get('lora_alpha')}" if "lora_rank" in settings else ""
     size = f"{metrics['adapter_mb']:.2f} MB" if is_number(metrics.get("adapter_mb")) else ""
@@ -110,8 +102,7 @@ def model(run: ScoredRun) -> list[tuple[str, Any]]:
 
 def settings_of(run: ScoredRun) -> dict:
     """The settings that the adapter was trained with, as it records them."""
-    settings = run.adapter.get("settings")
-    return settings if isinstance(settings, dict) else {}
+    return as_object(run.adapter.get("settings"))
 
 
 def counted(n: int, noun: str) -> str:
@@ -119,9 +110,9 @@ def counted(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
-def frames_name(config: dict) -> str:
+def frames_name(run: ScoredRun) -> str:
     """The data folders by name; of absolute paths only the last part, as the rest means nothing elsewhere."""
-    given = _parameter(config, "FRAMES_DIR")
+    given = run.parameter("FRAMES_DIR")
     return ", ".join(public(given).split(os.pathsep)) if given else "the bundled frames"
 
 
@@ -144,62 +135,52 @@ def _training(metrics: dict) -> str:
 
 def command(run: ScoredRun, show: Callable[[Any], str] = str) -> str:
     """The call that repeats the run: its profile and every parameter that differs from it, as `show` writes it."""
-    alone = run.config.get("04")
-    if isinstance(alone, dict) and "03" not in run.config:
-        given = {n: v for n, v in alone.items() if v != getattr(STEPS["04"][1], n.lower(), v)}
-        pairs = "".join(f" -p {name} {shlex.quote(show(value))}" for name, value in given.items())
-        return f"papermill -k python3 notebooks/{STEPS['04'][0]}.ipynb out.ipynb -p RUN_DIR outputs/again{pairs}"
-    match = re.search(rf"-({'|'.join(PROFILES)})-", f"-{run.run_id}-")
-    profile = match[1] if match else "cpu"
-    changed = {}
-    for step, (_, kind) in STEPS.items():
-        recorded = run.config.get(step)
-        for name, value in (recorded if isinstance(recorded, dict) else {}).items():
-            if value != PROFILES[profile].get(name, getattr(kind, name.lower(), value)):
-                changed[name] = value
-    return " ".join(
-        ["./run_all.sh", profile, *(f"-p {name} {shlex.quote(show(value))}" for name, value in changed.items())]
-    )
+    if run.parameters("04") and "03" not in run.config:
+        given = {n: v for n, v in run.parameters("04").items() if v != getattr(STEPS["04"][1], n.lower(), v)}
+        parts = [f"papermill -k python3 notebooks/{STEPS['04'][0]}.ipynb out.ipynb -p RUN_DIR outputs/again"]
+    else:
+        match = re.search(rf"-({'|'.join(PROFILES)})-", f"-{run.run_id}-")
+        profile = match[1] if match else "cpu"
+        given, parts = {}, [f"./run_all.sh {profile}"]
+        for step, (_, kind) in STEPS.items():
+            usual = {n: PROFILES[profile].get(n, getattr(kind, n.lower(), v)) for n, v in run.parameters(step).items()}
+            given |= {n: v for n, v in run.parameters(step).items() if v != usual[n]}
+    return " ".join([*parts, *(f"-p {name} {shlex.quote(show(value))}" for name, value in given.items())])
 
 
 def origin(run: ScoredRun) -> Facts:
     """Seed, commit, versions, device, and the hash of the base's weights: what a repetition is held against."""
-    manifest, base = run.manifest, run.adapter.get("base")
-    versions = manifest.get("versions")
-    known = base if isinstance(base, dict) else {}
+    manifest = run.manifest
     rows = [
         ("seed", run.metrics.get("seed", manifest.get("seed"))),
         ("commit", _made_by(manifest)),
-        ("versions", ", ".join(f"{n} {v}" for n, v in versions.items()) if isinstance(versions, dict) else ""),
+        ("versions", ", ".join(f"{n} {v}" for n, v in as_object(manifest.get("versions")).items())),
         ("device", manifest.get("device")),
-        ("base weights, SHA-256", known.get("sha256") or run.metrics.get("base_sha256")),
+        ("base weights, SHA-256", as_object(run.adapter.get("base")).get("sha256") or run.metrics.get("base_sha256")),
     ]
     return [(name, str(value)) for name, value in rows if value not in (None, "")]
 
 
 def _made_by(manifest: dict) -> Any:
     """The commit that trained, and that which scored where it was another; whoever only reads a run changes neither."""
-    steps = manifest.get("steps")
-    entries = [steps.get(step) for step in ("03", "04")] if isinstance(steps, dict) else []
-    commits = dict.fromkeys(entry["commit"] for entry in entries if isinstance(entry, dict) and entry.get("commit"))
-    return ", then ".join(commits) or manifest.get("commit")
+    steps = as_object(manifest.get("steps"))
+    commits = dict.fromkeys(as_object(steps.get(step)).get("commit") for step in ("03", "04"))
+    return ", then ".join(filter(None, commits)) or manifest.get("commit")
 
 
 def hashes(manifest: dict) -> list[tuple[str, str, str]]:
     """(step, file, SHA-256) of all that the steps read and wrote."""
-    steps = manifest.get("steps")
     return [
         (step, name, str(value))
-        for step, entry in (steps.items() if isinstance(steps, dict) else ())
-        if isinstance(entry, dict)
+        for step, entry in as_object(manifest.get("steps")).items()
         for kind in ("inputs", "artefacts")
-        for name, value in (entry.get(kind) or {}).items()
+        for name, value in as_object(as_object(entry).get(kind)).items()
     ]
 
 
 def limits(run: ScoredRun) -> list[str]:
     races = len({p.race for p in run.predictions})
-    return [
+    told = [
         f"The scored questions come from {races or 'few'} races. Questions about one race share its track, karts and "
         "light, so the intervals resample whole races; other races may score outside them.",
         f"Labels follow the course's rule: a kart counts as visible if its box is at least {MIN_SIDE} px wide and high "
@@ -209,11 +190,10 @@ def limits(run: ScoredRun) -> list[str]:
         "Results from a GPU are not bit-identical from one run to the next.",
         "The confidence is the probability of the generated answer, at the temperature that came with the adapter; "
         "where the scored races are harder than those that it was fitted on, it is too high.",
-        *(EXTENDED_LIMITS if "extended" in run.metrics else ()),
     ]
-
-
-def _parameter(config: dict, name: str) -> Any:
-    """A parameter's value in the last step that recorded it."""
-    values = [step[name] for _, step in sorted(config.items()) if isinstance(step, dict) and name in step]
-    return values[-1] if values else None
+    if "extended" in run.metrics:
+        told.append(
+            "Extended questions, wordings and contrast pairs follow stricter rules and leave out what is doubtful; "
+            "their scores and those of the ten forms cannot be compared."
+        )
+    return told

@@ -93,8 +93,8 @@ class ScoredRun:
 
     def answers(self, name: str, kind: type[T] = Prediction) -> list[T]:
         """The answers to a further set of questions; none where it was not asked."""
-        file = further_file(self.folder, name)
-        return self._read(lambda path: read_answers(path, kind), file.name, []) if file.exists() else []
+        file = further_file(self.folder, name).name
+        return self._read(lambda path: read_answers(path, kind), file, [], needed=False)
 
     @cached_property
     def manifest(self) -> dict:
@@ -105,29 +105,36 @@ class ScoredRun:
         """The parameters by step."""
         return self._read(read_json, "config.json", {})
 
+    def parameters(self, step: str) -> dict:
+        """Those of one step; empty where they are not recorded."""
+        return as_object(self.config.get(step))
+
+    def parameter(self, name: str) -> Any:
+        """A parameter's value in the last step that recorded it."""
+        return next((self.parameters(step)[name] for step in sorted(self.config, reverse=True)
+                     if name in self.parameters(step)), None)  # fmt: skip
+
     @cached_property
     def training(self) -> dict:
         """Facts of the run's own training; empty where it has none."""
-        return self._read(read_json, "training.json", {}) if (self.folder / "training.json").exists() else {}
+        return self._read(read_json, "training.json", {}, needed=False)
 
     @cached_property
     def adapter(self) -> dict:
         """What the run's own adapter records of base and settings; empty where it has none."""
-        name = "adapter/stkvlm.json"
-        return self._read(read_json, name, {}) if (self.folder / name).exists() else {}
+        return self._read(read_json, "adapter/stkvlm.json", {}, needed=False)
 
     @cached_property
     def log(self) -> list[dict]:
         """The rows of the training's log; none without a training."""
-        trained = self.metrics.get("train_seconds") is not None or (self.folder / "train_log.jsonl").exists()
-        return self._read(read_jsonl, "train_log.jsonl", []) if trained else []
+        trained = self.metrics.get("train_seconds") is not None
+        return self._read(read_jsonl, "train_log.jsonl", [], needed=trained)
 
     @cached_property
     def settings(self) -> ScoreConfig:
         """How the run was scored, as far as it says."""
         known = {f.name.upper() for f in fields(ScoreConfig)}
-        recorded = self.config.get("04")
-        given = {n: v for n, v in (recorded if isinstance(recorded, dict) else {}).items() if n in known}
+        given = {name: value for name, value in self.parameters("04").items() if name in known}
         try:
             return make_config(given | {"RUN_DIR": str(self.folder)}, ScoreConfig)
         except ConfigError as error:
@@ -137,8 +144,7 @@ class ScoredRun:
     @cached_property
     def compare_run(self) -> str:
         """The run that it is compared with; empty for none. Notebook 04 has named it in older runs."""
-        steps = [self.config[step] for step in ("05", "04") if isinstance(self.config.get(step), dict)]
-        return next((str(step["COMPARE_RUN"]) for step in steps if step.get("COMPARE_RUN")), "")
+        return str(self.parameters("05").get("COMPARE_RUN") or self.parameters("04").get("COMPARE_RUN") or "")
 
     @cached_property
     def frames(self) -> FrameSet | None:
@@ -187,11 +193,13 @@ class ScoredRun:
 
     def picture(self, name: str) -> bytes:
         """A figure that lies in the run folder, empty where it does not."""
-        file = f"figures/{name}.png"
-        return self._read(_read_picture, file, b"") if (self.folder / file).exists() else b""
+        return self._read(_read_picture, f"figures/{name}.png", b"", needed=False)
 
-    def _read(self, reader: Callable[[Path], Any], name: str, empty: T) -> T:
-        """What a file holds, `empty` where it is not there or broken, which is named."""
+    def _read(self, reader: Callable[[Path], Any], name: str, empty: T, needed: bool = True) -> T:
+        """What a file holds, `empty` where it is not there, or broken, which is named. needed: so is that it is not
+        there."""
+        if not needed and not (self.folder / name).exists():
+            return empty
         try:
             value = reader(self.folder / name)
             if isinstance(value, type(empty)):
@@ -203,6 +211,11 @@ class ScoredRun:
             problem = f"not readable ({str(error).replace(f'{self.folder}/', '')})"
         self.problems.append(f"{name}: {problem}")
         return empty
+
+
+def as_object(value: Any) -> dict:
+    """A part of a JSON file that should be an object; empty where it is something else."""
+    return value if isinstance(value, dict) else {}
 
 
 def _read_picture(path: Path) -> bytes:

@@ -7,7 +7,6 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from stkvlm_lib.grammar.questions import in_order
 from stkvlm_lib.number_text import NOTHING
 
 Rows = list[dict[str, str]]
@@ -39,14 +38,18 @@ class Shown:
 
 @dataclass
 class Section:
-    """What stands under a heading. note: how a table is to be read; details: tables behind a click."""
+    """What stands under a heading. note: how a table is to be read; details: tables behind a click, of which those
+    that are None are left out."""
 
     title: str
     text: str = ""
     figures: list[Shown] = field(default_factory=list)
     table: Table | None = None
-    details: list[Table] = field(default_factory=list)
+    details: Iterable[Table | None] = ()
     note: str = ""
+
+    def __post_init__(self) -> None:
+        self.details = [each for each in self.details if each]
 
     @property
     def anchor(self) -> str:
@@ -65,16 +68,6 @@ def filled(rows: Iterable[dict[str, str]]) -> Rows:
     rows = list(rows)
     empty = {name for name in (rows[0] if rows else {}) if all(row[name] in (NOTHING, "") for row in rows)}
     return [{name: value for name, value in row.items() if name not in empty} for row in rows]
-
-
-def family_lines(whole: Any, families: dict[str, Any] | None) -> list[tuple[str, Any]]:
-    """(`all`, the figures of all questions), then those of each family in their fixed order."""
-    return [("all", whole), *((name, families[name]) for name in in_order(families or {}))]
-
-
-def tables(*found: Table | None) -> list[Table]:
-    """Those that are there."""
-    return [each for each in found if each]
 
 
 def listed(what: str, rows: Iterable[tuple[Any, str]]) -> str:

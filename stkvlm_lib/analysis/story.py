@@ -17,11 +17,10 @@ from stkvlm_lib.analysis.errors import Errors
 from stkvlm_lib.analysis.further_sets import Extended, UnseenLineUps
 from stkvlm_lib.analysis.label_faults import LabelFaults
 from stkvlm_lib.analysis.multiple_choice import MultipleChoice
-from stkvlm_lib.analysis.own_words import OwnWords
 from stkvlm_lib.analysis.scored_run import Analysis, ScoredRun
 from stkvlm_lib.analysis.sections import Section
 from stkvlm_lib.analysis.slices import Slices
-from stkvlm_lib.analysis.wordings import HeldOutWordings
+from stkvlm_lib.analysis.wordings import HeldOutWordings, OwnWords
 from stkvlm_lib.figures import display
 from stkvlm_lib.figures.style import save
 

@@ -1,18 +1,23 @@
-"""The same questions in two wordings: one that training draws from, and one that it has never seen."""
+"""The same questions in two wordings: one that training draws from, and one that no training has seen.
+
+The new wording is that of each family which training leaves out; or own words, as people put their questions.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from stkvlm_lib.analysis.calibration import reliability
 from stkvlm_lib.analysis.intervals import Bootstrap, by_family, column, every, mean
-from stkvlm_lib.analysis.measured import Interval, Share
+from stkvlm_lib.analysis.measured import ByFamily, Interval, Measured, Share
 from stkvlm_lib.analysis.scored_run import Analysis, ScoredRun
-from stkvlm_lib.analysis.sections import Section, Table, family_lines, table
+from stkvlm_lib.analysis.sections import Section, Table, table
 from stkvlm_lib.evaluation.predictions import Prediction
-from stkvlm_lib.grammar.questions import FAMILIES, is_exact
-from stkvlm_lib.number_text import count, interval, percent, points
+from stkvlm_lib.grammar.questions import FAMILIES, is_exact, normalise
+from stkvlm_lib.grammar.wordings import UNKNOWN
+from stkvlm_lib.number_text import NOTHING, count, interval, percent, points
 
 
 @dataclass(frozen=True)
@@ -27,25 +32,19 @@ class WordingPair(Share):
 
 
 @dataclass(frozen=True)
-class HeldOutWordings(WordingPair, Analysis):
+class HeldOutWordings(WordingPair, ByFamily, Analysis):
     """The wording of each family that training leaves out, beside one that it draws from."""
 
     KEY: ClassVar[str] = "held_out_wordings"
 
     families: dict[str, WordingPair] | None = None
 
-    @property
-    def rows(self) -> list[tuple[str, WordingPair]]:
-        """All questions, then each family."""
-        return family_lines(self, self.families)
-
     @classmethod
     def measure(cls, run: ScoredRun) -> Self | None:
         trained, held_out = run.answers("extended"), run.answers("held_out_wordings")
         if not held_out or len(trained) != len(held_out):
             return None
-        whole, families = compare_wordings(trained, held_out, run.interval_of(held_out))
-        return cls(**vars(whole), families=families)
+        return cls(**compare_wordings(trained, held_out, run.interval_of(held_out)))
 
     def section(self, run: ScoredRun) -> Section:
         text = (
@@ -72,13 +71,99 @@ class HeldOutWordings(WordingPair, Analysis):
         )
 
 
-def compare_wordings(
-    known: Sequence[Prediction], new: Sequence[Prediction], interval_of: Bootstrap
-) -> tuple[WordingPair, dict[str, WordingPair]]:
-    """The same questions in two wordings, over all and by family. Intervals are those of the new wording's rows."""
+@dataclass(frozen=True)
+class SaidUnknown(Measured):
+    """Share of some questions that were answered `unknown`."""
+
+    n: int
+    unknown: float
+    unknown_ci95: Interval | None = None
+    clusters: str | None = None
+    n_clusters: int | None = None
+
+
+@dataclass(frozen=True)
+class OwnWords(WordingPair, ByFamily, Analysis):
+    """Own words for the new wording, the template for the known one; unknown: share answered `unknown`; base_exact: of
+    the base alone; ece: expected calibration error. unanswerable: questions that no picture answers, which should be
+    `unknown`."""
+
+    KEY: ClassVar[str] = "own_words"
+
+    families: dict[str, WordingPair] | None = None
+    unknown: float | None = None
+    unknown_ci95: Interval | None = None
+    clusters: str | None = None
+    n_clusters: int | None = None
+    base_exact: float | None = None
+    ece: float | None = None
+    unanswerable: SaidUnknown | None = None
+
+    @classmethod
+    def measure(cls, run: ScoredRun) -> Self | None:
+        rows = run.answers("own_words")
+        asked, unanswerable = ([p for p in rows if (p.family in FAMILIES) == known] for known in (True, False))
+        # own words are numbered behind their family's own wordings (evaluation.own_words)
+        own = [p for p in asked if p.wording >= len(FAMILIES[p.family].wordings)]
+        template = [p for p in asked if p.wording < len(FAMILIES[p.family].wordings)]
+        if not own:
+            return None
+        interval_of = run.interval_of(own)
+        return cls(
+            **compare_wordings(template, own, interval_of) | vars(said_unknown(own, interval_of)),
+            base_exact=mean(column(own, "base_correct")),
+            ece=reliability(own, interval_of).ece,
+            unanswerable=said_unknown(unanswerable, run.interval_of(unanswerable)) if unanswerable else None,
+        )
+
+    def section(self, run: ScoredRun) -> Section:
+        return Section("Own words", self.words(), table=self.table())
+
+    def words(self) -> str:
+        text = (
+            f"Each of {count(self.n)} questions was asked in words that no training has seen and in its family's "
+            f"template: {percent(self.exact)} (95% interval {interval(self.exact_ci95)}) and "
+            f"{percent(self.trained_exact)} are answered exactly right. In own words, {percent(self.unknown)} "
+            f"({interval(self.unknown_ci95)}) are answered unknown. The base without the adapter has "
+            f"{percent(self.base_exact)} of them right."
+        )
+        nothing = self.unanswerable
+        if not nothing:
+            return text
+        return (
+            f"{text} Of {count(nothing.n)} questions that nothing in a picture answers, {percent(nothing.unknown)} "
+            f"({interval(nothing.unknown_ci95)}) are, as they should be."
+        )
+
+    def table(self) -> Table | None:
+        """By family; last, what no picture answers."""
+        shown = [
+            {
+                "family": name,
+                "n": count(row.n),
+                "own words": percent(row.exact),
+                "95% interval": interval(row.exact_ci95),
+                "template": percent(row.trained_exact),
+                "difference, points": points(row.difference),
+                "its interval": interval(row.difference_ci95, points),
+                "same answer": percent(row.same_answer),
+                "answered unknown": percent(self.unknown) if row is self else NOTHING,
+            }
+            for name, row in self.rows
+        ]
+        if nothing := self.unanswerable:
+            told = {"family": "unanswerable", "n": count(nothing.n), "answered unknown": percent(nothing.unknown)}
+            shown.append(dict.fromkeys(shown[0], NOTHING) | told)
+        return table(shown)
+
+
+def compare_wordings(known: Sequence[Prediction], new: Sequence[Prediction], interval_of: Bootstrap) -> dict[str, Any]:
+    """The fields of a WordingPair over the same questions in two wordings, and `families`.
+
+    interval_of: over the rows of the new wording.
+    """
     now, before = column(new, "correct"), column(known, "correct")
-    pairs = zip(known, new, strict=True)
-    same = np.array([is_exact(a.prediction, b.prediction) for a, b in pairs], float)
+    same = np.array([is_exact(a.prediction, b.prediction) for a, b in zip(known, new, strict=True)], float)
 
     def figures(member: np.ndarray) -> WordingPair:
         return WordingPair(
@@ -91,4 +176,10 @@ def compare_wordings(
             same_answer=mean(same[member]),
         )
 
-    return figures(every(new)), by_family(new, figures, others=False)
+    return vars(figures(every(new))) | {"families": by_family(new, figures, others=False)}
+
+
+def said_unknown(rows: Sequence[Prediction], interval_of: Bootstrap) -> SaidUnknown:
+    """Share answered `unknown`."""
+    said = np.array([normalise(row.prediction) == UNKNOWN for row in rows], float)
+    return SaidUnknown(len(rows), mean(said), interval_of(said), interval_of.unit, interval_of.n)

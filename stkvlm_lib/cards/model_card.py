@@ -9,7 +9,6 @@ from stkvlm_lib import markdown
 from stkvlm_lib.analysis.accuracy import Accuracy, score_table
 from stkvlm_lib.analysis.further_sets import Extended, UnseenLineUps
 from stkvlm_lib.analysis.multiple_choice import MultipleChoice
-from stkvlm_lib.analysis.own_words import OwnWords
 from stkvlm_lib.analysis.run_words import (
     Facts,
     command,
@@ -24,7 +23,7 @@ from stkvlm_lib.analysis.run_words import (
     settings_of,
 )
 from stkvlm_lib.analysis.scored_run import ScoredRun
-from stkvlm_lib.analysis.wordings import HeldOutWordings
+from stkvlm_lib.analysis.wordings import HeldOutWordings, OwnWords
 from stkvlm_lib.config import EMBEDDED
 from stkvlm_lib.files import read_json, write_text
 from stkvlm_lib.model_files import RECORD_FILE
@@ -81,7 +80,7 @@ def front_matter(run: ScoredRun) -> ModelCardData:
     """What the hub reads: base, licence where it is known, and the scores as a model index."""
     base = _base(run)
     embedded = base.get("name") == EMBEDDED
-    bundled = bool(run.config) and frames_name(run.config) == "the bundled frames"
+    bundled = bool(run.config) and frames_name(run) == "the bundled frames"
     return ModelCardData(
         base_model=base["name"] if base.get("revision") else None,
         library_name="peft",
@@ -104,7 +103,7 @@ def _results(run: ScoredRun) -> list[EvalResult]:
         EvalResult(
             task_type="visual-question-answering",
             dataset_type="supertuxkart-frames",
-            dataset_name=f"SuperTuxKart frames ({frames_name(run.config)})",
+            dataset_name=f"SuperTuxKart frames ({frames_name(run)})",
             dataset_split=run.metrics.get("split"),
             metric_type="exact_match",
             metric_name=name,

@@ -34,15 +34,20 @@ class Blind:
 
 
 def predict(
-    store: FeatureStore, records: Sequence[Record], blind: Blind, *, base_too: bool = True, label: str = "answer"
+    store: FeatureStore,
+    records: Sequence[Record],
+    label: str = "answer",
+    *,
+    blind: Blind | None = None,
+    base_too: bool = False,
 ) -> tuple[list[Prediction], float]:
-    """Answer every record with the store's model, blind and from its family's closed set, in their order.
+    """Answer every record with the store's model, in their order.
 
-    base_too: ask the base without the adapter as well.
-    -> predictions, questions per second with the adapter (encoding included).
+    blind: answer them without the picture and from their family's closed set as well; base_too: and by the base without
+    the adapter. -> predictions, questions per second with the adapter (encoding included).
     """
     answerer, groups = store.answerer, by_picture(records)
-    unseen = blind.answers(r.question for r in records)
+    unseen = blind.answers(r.question for r in records) if blind else {}
     ours: dict[tuple[str, str], Answer] = {}
     base: dict[tuple[str, str], Answer] = {}
     closed: dict[tuple[str, str], list[Answer]] = {}
@@ -52,36 +57,18 @@ def predict(
         questions = [[record.question for record in group] for group in asked]
         _collect(ours, asked, answerer.answer_encoded(features, questions))
         seconds += time.monotonic() - begin
-        closed |= _answer_closed(answerer, features, asked)
+        if blind:
+            closed |= _answer_closed(answerer, features, asked)
         if base_too:
             plain = store.base_features(chunk, features)
             with answerer.without_adapter():
                 _collect(base, asked, answerer.answer_encoded(plain, questions))
-        begin = time.monotonic()
+        begin = time.monotonic()  # the next chunk is encoded before the loop's body is reached
     rows = []
     for r in records:
         key = r.image_file, r.question
-        rows.append(as_prediction(r, ours[key], unseen[r.question], base.get(key), closed.get(key)))
-    return rows, len(records) / seconds
-
-
-def predict_plain(
-    store: FeatureStore, records: Sequence[Record], label: str, *, base_too: bool = False
-) -> list[Prediction]:
-    """Answer every record with the store's model alone, in their order. base_too: and without the adapter."""
-    groups = by_picture(records)
-    ours: dict[tuple[str, str], Answer] = {}
-    base: dict[tuple[str, str], Answer] = {}
-    for chunk, features in store.batches([(name, False) for name in groups], label):
-        asked = [groups[name] for name, _ in chunk]
-        questions = [[record.question for record in group] for group in asked]
-        _collect(ours, asked, store.answerer.answer_encoded(features, questions))
-        if base_too:
-            plain = store.base_features(chunk, features)
-            with store.answerer.without_adapter():
-                _collect(base, asked, store.answerer.answer_encoded(plain, questions))
-    keys = [(r.image_file, r.question) for r in records]
-    return [as_prediction(r, ours[key], base=base.get(key)) for r, key in zip(records, keys, strict=True)]
+        rows.append(as_prediction(r, ours[key], unseen.get(r.question), base.get(key), closed.get(key)))
+    return rows, len(records) / seconds if records else 0.0
 
 
 def _collect(store: dict, asked: Sequence[list[Record]], answers: Sequence[Sequence]) -> None:

@@ -4,6 +4,7 @@ Guessing from the words gives both pictures the same answer; so does a model tha
 """
 
 from collections.abc import Sequence
+from itertools import chain
 
 from stkvlm_lib.config import ScoreConfig
 from stkvlm_lib.data.frame_sets import FrameSet
@@ -21,21 +22,20 @@ def pairs_to_ask(frames: FrameSet, config: ScoreConfig, split: str) -> list[Pair
     if split == CUSTOM_SPLIT or not written.exists():
         return []
     pairs = pairs_of(read_contrast(written))
-    check_pictures(written, [item for pair in pairs for item in pair], frames)
+    check_pictures(written, list(chain.from_iterable(pairs)), frames)
     return draw_pairs(pairs, config)
 
 
 def draw_pairs(pairs: Sequence[Pair], config: ScoreConfig) -> list[Pair]:
     """EXTENDED_SCORED pairs of each kind and family."""
-    by_name = {first.pair: (first, second) for first, second in pairs}
-    firsts = [[first for first, _ in pairs if first.kind == kind] for kind in KINDS]
-    return [by_name[item.pair] for mine in firsts for item in draw(mine, config)]
+    of_first = {pair[0]: pair for pair in pairs}
+    return [of_first[item] for kind in KINDS for item in draw((i for i in of_first if i.kind == kind), config)]
 
 
 def answer_pairs(store: FeatureStore, pairs: Sequence[Pair]) -> list[PairPrediction]:
     """Each picture, mirrored or not, is asked each question once."""
     asked: dict[Picture, dict[str, None]] = {}
-    for item in (item for pair in pairs for item in pair):
+    for item in chain.from_iterable(pairs):
         asked.setdefault((item.image_file, item.mirrored), {})[item.question] = None
     given: dict[tuple[str, bool, str], str] = {}
     for chunk, features in store.batches(asked, "pairs"):

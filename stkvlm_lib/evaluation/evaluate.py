@@ -11,8 +11,8 @@ from typing import Any
 from stkvlm_lib.config import STEPS, ScoreConfig
 from stkvlm_lib.data.frame_sets import FrameSet, read_frames
 from stkvlm_lib.evaluation import contrast_pairs, multiple_choice, own_words, question_sets
-from stkvlm_lib.evaluation.asking import Blind, predict, predict_plain
-from stkvlm_lib.evaluation.predictions import HEADLINE, Prediction, further_file, write_answers
+from stkvlm_lib.evaluation.asking import Blind, predict
+from stkvlm_lib.evaluation.predictions import HEADLINE, further_file, write_answers
 from stkvlm_lib.evaluation.question_sets import FIT_SPLIT
 from stkvlm_lib.files import read_json
 from stkvlm_lib.model_files import read_adapter_record
@@ -55,25 +55,25 @@ class Evaluation:
 
     def answer_headline(self) -> None:
         """The scored questions: with the adapter, by the base alone, blind and from each family's closed set."""
-        rows, self.rate = predict(self.store, self.records, self.blind)
+        rows, self.rate = predict(self.store, self.records, blind=self.blind, base_too=True)
         write_answers(rows, self.config.run_path / HEADLINE)
 
     def answer_valid(self) -> None:
         """Questions about valid races that are not scored: the confidence threshold is fitted on them."""
         records = question_sets.valid_records(self.config, self.frames, self.records)
-        self._write(FIT_SPLIT, predict_plain(self.store, records, FIT_SPLIT))
+        self._write(FIT_SPLIT, predict(self.store, records, FIT_SPLIT)[0])
 
     def answer_wordings(self) -> None:
         """The extended questions in trained wordings, and in the one of each family that training leaves out."""
         trained, held_out = question_sets.extended_records(self.config, self.frames, self.split)
-        rows = self._ask(trained + held_out, "extended")
+        rows, _ = predict(self.store, trained + held_out, "extended", blind=self.blind)
         self._write("extended", rows[: len(trained)])
         self._write("held_out_wordings", rows[len(trained) :])
 
     def answer_own_words(self) -> None:
         """Questions as people put them, the same ones in their template, and those that no picture answers."""
         asked = own_words.questions(self.frames, self.config, self.split, self.words, self.records)
-        self._write("own_words", predict_plain(self.store, asked, "own words", base_too=True))
+        self._write("own_words", predict(self.store, asked, "own words", base_too=True)[0])
 
     def answer_pairs(self) -> None:
         """One question about two pictures that answer it differently."""
@@ -89,11 +89,7 @@ class Evaluation:
         """The ten forms about splits that are scored by themselves."""
         for name in question_sets.FURTHER_SPLITS:
             records = question_sets.further_records(self.config, self.frames, name, self.split)
-            self._write(name, self._ask(records, name))
-
-    def _ask(self, records: list[Record], label: str) -> list[Prediction]:
-        """Answers with the adapter, blind and from the closed sets."""
-        return predict(self.store, records, self.blind, base_too=False, label=label)[0] if records else []
+            self._write(name, predict(self.store, records, name, blind=self.blind)[0])
 
     def _write(self, name: str, rows: Sequence) -> None:
         """Write a further set in place of one of an earlier evaluation; no file where nothing was asked."""

@@ -26,22 +26,21 @@ def draw_views(folder: FrameSet, split: str, n: int, seed: int, min_karts: int =
     return [views[i] for i in sorted(chosen)]
 
 
-def contact_sheet(views: Sequence[View], columns: int = 6, title: str | None = None) -> Figure:
+def contact_sheet(views: Sequence[View], columns: int = 6) -> Figure:
     """Small pictures with their track and number of visible karts."""
-    chart, tiles = tile_figure(len(views), columns, lines=1, title=title, width=9.3 / columns)
+    chart, tiles = tile_figure(len(views), columns, lines=1, width=9.3 / columns)
     for axes, view in zip(tiles, views, strict=True):
         axes.imshow(view.image())
-        n = len(read_scene(view).karts)
-        caption(axes, f"{view.frame.track}, {n} {'kart' if n == 1 else 'karts'}", size=7)
+        caption(axes, _place(view), size=7)
     return chart
 
 
-def overlay(view: View, enlarge: float = 1.0) -> Figure:
-    """One picture with its karts marked by role; `enlarge` scales the figure (1 fills two thirds of a notebook)."""
-    chart, (axes,) = tile_figure(1, 1, lines=1, width=6.4 * enlarge)
-    show(axes, draw_overlay(view, round(1280 * enlarge)))
-    caption(axes, _place(view))
-    _role_legend(chart, columns=6 if enlarge >= 1.2 else 3)
+def overlay(view: View) -> Figure:
+    """One picture with its karts marked by role, two thirds of a notebook wide."""
+    chart, (axes,) = tile_figure(1, 1, lines=1, width=6.4)
+    show(axes, draw_overlay(view, 1280))
+    caption(axes, f"{_place(view)} ({view.image_file})")
+    _role_legend(chart, columns=3)
     return chart
 
 
@@ -50,7 +49,7 @@ def overlays(views: Sequence[View], columns: int = 3, **marked: Any) -> Figure:
     chart, tiles = tile_figure(len(views), columns, lines=2)
     for axes, view in zip(tiles, views, strict=True):
         show(axes, draw_overlay(view, text=0.034, **marked))
-        caption(axes, _place(view).replace(" (", "\n("))  # the name of a joined picture is long
+        caption(axes, f"{_place(view)}\n({view.image_file})")
     _role_legend(chart, columns=6 if columns > 2 else 3)
     return chart
 
@@ -93,7 +92,7 @@ def _kart_strip(found: KartColour, examples: int, side: int = 96) -> np.ndarray:
 
 def _place(view: View) -> str:
     n = len(read_scene(view).karts)
-    return f"{view.frame.track}, {n} {'kart' if n == 1 else 'karts'} ({view.image_file})"
+    return f"{view.frame.track}, {n} {'kart' if n == 1 else 'karts'}"
 
 
 def _role_legend(chart: Chart, columns: int) -> None:

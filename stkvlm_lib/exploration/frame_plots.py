@@ -7,12 +7,23 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.data.frames import KART_CLASS, Detection, View
-from stkvlm_lib.figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, VERMILLION, Chart, message, plain
+from stkvlm_lib.figures.style import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    VERMILLION,
+    Chart,
+    as_percent,
+    legend_above,
+    message,
+    plain,
+)
 from stkvlm_lib.grammar.scene import MIN_SIDE, read_scene, scale_box
 
 SPLIT_COLOURS = {"train": BLUE, "valid": ORANGE, "test": GREEN, "test_unseen": VERMILLION}
@@ -25,27 +36,22 @@ def image_statistics(folder: FrameSet, most: int = 500) -> Figure:
 
     most: pictures per split that are opened for their brightness, evenly spaced.
     """
-    chart = Chart(figsize=(9.6, 3.1), layout="constrained")
+    chart = Chart(figsize=(9.6, 3.6), layout="constrained")
     brightness, karts, sizes = chart.subplots(1, 3)
     for number, split in enumerate(s for s in folder.splits if folder.splits[s]):
-        views, colour = folder.views(split), SPLIT_COLOURS.get(split, BLUE)
+        views = folder.views(split)
         opened = views[:: max(1, -(-len(views) // most))]
         light = [float(np.asarray(view.image().convert("L")).mean()) for view in opened]
         _outline(brightness, light, np.arange(0, 257, 16), split, number)
         counts = Counter(len(read_scene(view).karts) for view in views)
         xs = np.arange(max(counts, default=0) + 1)
-        shares, label = [counts[int(x)] / len(views) for x in xs], f"{split}, n = {len(views)}"
-        karts.plot(xs, shares, f"{_MARKS[number % 4]}-", color=colour, markersize=4, label=label)
-        _outline(sizes, np.clip(_short_sides(views), 0, 40), np.arange(0, 43), split, number)
+        look = {"color": SPLIT_COLOURS.get(split, BLUE), "marker": _MARKS[number % 4], "markersize": 4}
+        karts.plot(xs, [counts[int(x)] / len(views) for x in xs], **look, label=f"{split}, n = {len(views)}")
+        shorter = [min(x2 - x1, y2 - y1) for x1, y1, x2, y2 in (scale_box(d.box) for d in _karts(views))]
+        _outline(sizes, np.clip(shorter, 0, 40), np.arange(0, 43), split, number)
     sizes.axvline(MIN_SIDE, color=BLACK, linewidth=1)
-    sizes.annotate(
-        f"left of the line: under {MIN_SIDE} px,\nnot counted as visible",
-        (MIN_SIDE, 0.55),
-        (8, 0),
-        xycoords=("data", "axes fraction"),
-        textcoords="offset points",
-        fontsize=8,
-    )
+    text = f"left of the line: under {MIN_SIDE} px,\nnot counted as visible"
+    sizes.text(MIN_SIDE + 2, 0.8, text, transform=sizes.get_xaxis_transform(), fontsize=8)
     _finish(brightness, "Brightness", "mean grey value of a picture, 0 to 255")
     _finish(karts, "Visible karts", "karts in a view")
     _finish(sizes, "Size of all kart boxes", "shorter side, px of 150x100 (40: or more)")
@@ -60,10 +66,8 @@ def line_ups(folder: FrameSet) -> Figure:
     """
     train = "train" if folder.splits.get("train") else None
     known = folder.line_ups(train)
-    held = Counter()
-    for split in folder.splits if train else ():
-        if split != train:
-            held.update({(track, kart): n for track, row in folder.line_ups(split).items() for kart, n in row.items()})
+    others = [split for split in folder.splits if train and split != train]
+    held = {(track, kart) for split in others for track, row in folder.line_ups(split).items() for kart in row}
     tracks = sorted({frame.track for frame in folder.frames()})
     karts = sorted({kart for frame in folder.frames() for kart in frame.karts})
     table = np.array([[known.get(track, {}).get(kart, 0) for kart in karts] for track in tracks])
@@ -71,9 +75,9 @@ def line_ups(folder: FrameSet) -> Figure:
     axes = chart.subplots()
     colours = BoundaryNorm(np.arange(-0.5, max(4, table.max() + 1)), 256)
     mesh = axes.imshow(table, cmap="Blues", norm=colours, aspect="auto")
-    for (track, kart), _ in held.items():
-        seen = known.get(track, {}).get(kart, 0)
-        axes.plot(karts.index(kart), tracks.index(track), **(_SEEN if seen else _NEW))
+    for track, kart in sorted(held):
+        x, y = karts.index(kart), tracks.index(track)
+        axes.plot(x, y, **(_SEEN if table[y, x] else _NEW))
     axes.set_xticks(range(len(karts)), karts, rotation=45, ha="right", rotation_mode="anchor")
     races = Counter(frames[0].track for frames in folder.races(train).values())
     axes.set_yticks(range(len(tracks)), [f"{track}  (n = {races[track]})" for track in tracks])
@@ -88,16 +92,13 @@ def line_ups(folder: FrameSet) -> Figure:
     bar.ax.tick_params(labelsize=8.5)
     bar.minorticks_off()
     if held:
-        marks = [
-            Line2D([], [], linestyle="", label="held out, and in train too", **_SEEN),
-            Line2D([], [], linestyle="", label="held out, never in train", **_NEW),
-        ]
-        chart.legend(handles=marks, loc="outside lower center", ncols=2, frameon=False, fontsize=8.5)
+        legend_above(chart, (_SEEN, _NEW))
     return chart
 
 
-_SEEN = {"marker": "o", "markersize": 5, "color": GREY, "markerfacecolor": "white"}
-_NEW = {"marker": "o", "markersize": 5.5, "color": VERMILLION}
+_SEEN = {"marker": "o", "markersize": 5, "color": GREY, "markerfacecolor": "white", "linestyle": ""}
+_SEEN |= {"label": "held out, and in train too"}
+_NEW = {"marker": "o", "markersize": 5.5, "color": VERMILLION, "linestyle": "", "label": "held out, never in train"}
 
 
 def visibility(folder: FrameSet) -> Figure:
@@ -113,7 +114,7 @@ def visibility(folder: FrameSet) -> Figure:
     detected = {split: _karts(folder.views(split)) for split in folder.splits}
     if not any(d.visible is not None for karts in detected.values() for d in karts):
         return message("These frames do not say how much of a kart one sees.")
-    chart = Chart(figsize=(9.6, 3.1), layout="constrained")
+    chart = Chart(figsize=(9.6, 3.6), layout="constrained")
     for axes, (name, bins, title, unit) in zip(chart.subplots(1, 3), panels, strict=True):
         for number, (split, karts) in enumerate(detected.items()):
             values = [getattr(d, name) for d in karts if getattr(d, name) is not None]
@@ -131,27 +132,16 @@ def _karts(views: Iterable[View]) -> list[Detection]:
     return [d for view in views for d in view.detections if d.class_id == KART_CLASS]
 
 
-def _short_sides(views: Iterable[View]) -> list[int]:
-    """Of each kart's box, px of the 150x100 frame."""
-    return [min(x2 - x1, y2 - y1) for x1, y1, x2, y2 in (scale_box(d.box) for d in _karts(views))]
-
-
 def _outline(axes: Axes, values: Sequence[float], bins: np.ndarray, split: str, number: int) -> None:
     """A split's histogram as a line, in shares of its n values."""
-    axes.hist(
-        values,
-        bins=bins,
-        weights=np.full(len(values), 1 / max(1, len(values))),
-        histtype="step",
-        color=SPLIT_COLOURS.get(split, BLUE),
-        linewidth=1.6,
-        linestyle=_LINES[number % 4],
-        label=f"{split}, n = {len(values)}",
-    )
+    share = np.full(len(values), 1 / max(1, len(values)))
+    look = {"color": SPLIT_COLOURS.get(split, BLUE), "linewidth": 1.6, "linestyle": _LINES[number % 4]}
+    axes.hist(values, bins, weights=share, histtype="step", label=f"{split}, n = {len(values)}", **look)
 
 
 def _finish(axes: Axes, title: str, unit: str) -> None:
+    """Labels, and below them which split is which, where the legend covers nothing."""
     plain(axes, title, unit)
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.yaxis.set_major_formatter(as_percent)
     axes.set_ylim(bottom=0)
-    axes.legend(fontsize=7.5, frameon=False)
+    axes.legend(loc="upper left", bbox_to_anchor=(-0.1, -0.22), ncols=2, fontsize=7.5, frameon=False, columnspacing=1)

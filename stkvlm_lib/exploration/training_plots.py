@@ -6,9 +6,9 @@ from itertools import groupby
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator
 
-from stkvlm_lib.figures.style import BLUE, GREY, ORANGE, SKY, Chart, plain
+from stkvlm_lib.figures.style import BLUE, GREY, ORANGE, SKY, Chart, as_percent, plain
 
 
 def label_mask(tokens: Sequence[str], labels_kept: Sequence[bool], segments: Sequence[int], most: int = 12) -> str:
@@ -60,33 +60,20 @@ def loss_curve(rows: Sequence[dict]) -> Figure:
         steps, values = np.array(exact).T
         best = int(values.argmax())
         exact_axes.plot(steps, values, "o-", color=BLUE, markersize=5)
-        exact_axes.annotate(
-            f"best {values[best]:.1%}\nat step {steps[best]:.0f}",
-            (steps[best], values[best]),
-            (6, -12),
-            textcoords="offset points",
-            ha="right",
-            va="top",
-            fontsize=8,
-        )
+        text, at = f"best {values[best]:.1%}\nat step {steps[best]:.0f}", (steps[best], values[best])
+        exact_axes.annotate(text, at, (6, -12), textcoords="offset points", ha="right", va="top", fontsize=8)
     for axes, filled in ((loss_axes, losses), (exact_axes, exact)):
         if not filled:
             axes.text(0.5, 0.5, "nothing logged yet", transform=axes.transAxes, ha="center", color=GREY)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlim(left=0)
-    plain(
-        loss_axes,
-        f"Training loss (n = {len(losses)} logged steps)",
-        "optimiser step",
-        "cross-entropy per answer token, nats",
-    )
     loss_axes.set_ylim(bottom=0)
     exact_axes.set_ylim(0, 1)
-    exact_axes.yaxis.set_major_formatter(PercentFormatter(1))
-    plain(
-        exact_axes,
+    exact_axes.yaxis.set_major_formatter(as_percent)
+    titles = (
+        f"Training loss (n = {len(losses)} logged steps)",
         f"Strict exact match on valid (n = {len(exact)} evaluations)",
-        "optimiser step",
-        "questions answered right",
     )
+    plain(loss_axes, titles[0], "optimiser step", "cross-entropy per answer token, nats")
+    plain(exact_axes, titles[1], "optimiser step", "questions answered right")
     return chart

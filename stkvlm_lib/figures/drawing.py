@@ -39,16 +39,11 @@ class Mark:
 
 def marks(view: View) -> list[Mark]:
     """Every kart of a view with its role; those too small for the rule first, to be drawn below the others."""
-    small, shares = [], {}
-    for detection in view.detections:
-        if detection.class_id != KART_CLASS:
-            continue
-        box = scale_box(detection.box)
-        shares[detection.object_id] = detection.visible
-        if not is_kept(box):
-            small.append(Mark(box, view.frame.karts[detection.object_id], TOO_SMALL, detection.visible))
+    karts = {d.object_id: d for d in view.detections if d.class_id == KART_CLASS}
+    boxes = {number: scale_box(d.box) for number, d in karts.items()}
+    names, shares = view.frame.karts, {number: d.visible for number, d in karts.items()}
+    small = [Mark(box, names[n], TOO_SMALL, shares[n]) for n, box in boxes.items() if not is_kept(box)]
     scene = read_scene(view)
-
     shown = [*scene.others, scene.ego] if scene.ego else []
     return small + [Mark(kart.box, kart.name, role(kart, scene), shares[kart.object_id]) for kart in shown]
 
@@ -96,31 +91,23 @@ def draw_overlay(
     for mark, (x1, y1, x2, y2) in found:
         if zones and mark.role == "ego":
             centre = (x1 + x2) / 2, (y1 + y2) / 2
-            _zone_lines(drawing, image.size, centre, stroke)
+            _dashed(drawing, (centre[0], 0, centre[0], image.height), "#FFFFFF", stroke)
+            _dashed(drawing, (0, centre[1], image.width, centre[1]), "#FFFFFF", stroke)
             if zone_names:
                 taken += _zone_names(drawing, image.size, centre, font, [box for _, box in found])
     if limit:
         taken.append(_limit(drawing, image.size, scale, font, stroke))
     for mark, box in found:
         _box(drawing, box, mark.role, stroke)
-    named = [(mark.role, _label(mark, shares), box) for mark, box in found if _is_named(mark, names)]
+    kept = [(mark, box) for mark, box in found if mark.role != TOO_SMALL and (names is None or mark.name in names)]
+    named = [(mark.role, _label(mark, shares), box) for mark, box in kept]
     _names(drawing, image.size, named, font, taken)
     return image
-
-
-def _is_named(mark: Mark, names: set[str] | None) -> bool:
-    return mark.role != TOO_SMALL and (names is None or mark.name in names)
 
 
 def _label(mark: Mark, shares: bool) -> str:
     name = " ".join(mark.name.split())  # a name is one line, whatever a file says
     return f"{name} {mark.visible:.0%}" if shares and mark.visible is not None else name
-
-
-def _zone_lines(drawing: ImageDraw.ImageDraw, size: tuple, centre: tuple, stroke: int) -> None:
-    (width, height), (cx, cy) = size, centre
-    _dashed(drawing, (cx, 0, cx, height), "#FFFFFF", stroke)
-    _dashed(drawing, (0, cy, width, cy), "#FFFFFF", stroke)
 
 
 def _zone_names(

@@ -56,21 +56,17 @@ def show(axes: Axes, image) -> None:
     axes.imshow(image, interpolation="antialiased")
 
 
-def tile_figure(
-    n: int, columns: int, *, lines: int, title: str | None = None, width: float = TILE
-) -> tuple[Chart, list[Axes]]:
+def tile_figure(n: int, columns: int, *, lines: int, width: float = TILE) -> tuple[Chart, list[Axes]]:
     """A figure of n picture frames `width` inches wide with room for `lines` of caption below each."""
     columns = max(1, min(columns, n))
-    rows, gap = -(-n // columns), 0.12
-    step_x, step_y = width + gap, width * 2 / 3 + lines * _LINE + 0.16
-    w, h = columns * step_x - gap, max(1, rows) * step_y + (0.3 if title else 0)
+    rows, gap, height = -(-n // columns), 0.12, width * 2 / 3
+    step_x, step_y = width + gap, height + lines * _LINE + 0.16
+    w, h = columns * step_x - gap, max(1, rows) * step_y
     chart = Chart(figsize=(w, h))
-    if title:
-        chart.text(0, 1, title, va="top", fontsize=11)
     tiles = []
     for i in range(n):
-        left, top = (i % columns) * step_x, (0.3 if title else 0) + (i // columns) * step_y
-        axes = chart.add_axes((left / w, 1 - (top + width * 2 / 3) / h, width / w, width * 2 / 3 / h))
+        left, top = (i % columns) * step_x, (i // columns) * step_y
+        axes = chart.add_axes((left / w, 1 - (top + height) / h, width / w, height / h))
         axes.set_axis_off()
         tiles.append(axes)
     if not n:
@@ -79,16 +75,8 @@ def tile_figure(
 
 
 def caption(axes: Axes, text: str, size: float = 8.5) -> None:
-    axes.annotate(
-        text,
-        (0, 0),
-        (0, -3),
-        xycoords="axes fraction",
-        textcoords="offset points",
-        va="top",
-        fontsize=size,
-        linespacing=1.25,
-    )
+    below = {"xycoords": "axes fraction", "textcoords": "offset points", "va": "top", "linespacing": 1.25}
+    axes.annotate(text, (0, 0), (0, -3), fontsize=size, **below)
 
 
 def wrapped(text: str) -> str:

@@ -12,9 +12,10 @@ from pathlib import Path
 from PIL import Image
 
 from stkvlm_lib.analysis.accuracy import Accuracy
+from stkvlm_lib.analysis.measured import Interval
 from stkvlm_lib.analysis.run_words import command, facts, hashes, headline, limits, origin
 from stkvlm_lib.analysis.scored_run import ScoredRun
-from stkvlm_lib.analysis.sections import Rows, Section, Shown, Table
+from stkvlm_lib.analysis.sections import Section, Shown
 from stkvlm_lib.analysis.story import Story
 from stkvlm_lib.explore.links import explorer_link
 from stkvlm_lib.files import write_text
@@ -58,26 +59,20 @@ _LEFT = (
 
 
 def write_report(story: Story | str | Path) -> Path:
-    """Write report.html and report.md into a run folder; -> the path of report.html. Raises for a folder not there.
-    """
+    """Write report.html and report.md into a run folder; -> the path of report.html. Raises for a folder not there."""
     story = story if isinstance(story, Story) else Story(ScoredRun(Path(story)))
     run = story.run
     if not run.folder.is_dir():
         raise FileNotFoundError(f"{run.folder}: no such run folder; give one with metrics.json and predictions.jsonl")
     told = story.sections
     shown = [*told, *_of_notebooks_before(run, {figure.name for part in told for figure in part.figures})]
-    check(run)
+    n, scored = len(run.predictions), run.metrics.get("n")
+    if run.predictions and run.metrics and n != scored:
+        run.problems.append(f"predictions.jsonl: {n} rows, but metrics.json says n = {scored}; score again")
     write_text(run.folder / "report.md", markdown_report(run, told))
     path = run.folder / "report.html"
     write_text(path, html_page(run, shown))
     return path
-
-
-def check(run: ScoredRun) -> None:
-    """Name what does not fit together."""
-    n, scored = len(run.predictions), run.metrics.get("n")
-    if run.predictions and run.metrics and n != scored:
-        run.problems.append(f"predictions.jsonl: {n} rows, but metrics.json says n = {scored}; score again")
 
 
 def html_page(run: ScoredRun, told: list[Section]) -> str:
@@ -89,6 +84,8 @@ def html_page(run: ScoredRun, told: list[Section]) -> str:
         headline=headline(run),
         scores=_scores(run),
         asked=count(run.metrics.get("n")),
+        percent=percent,
+        interval=interval,
         sections=told,
         embedded=lambda shown: _embedded(run.picture(shown.name)),
         words=_WORDS,
@@ -162,39 +159,23 @@ def _embedded(data: bytes) -> dict:
 
 def _part(section: Section) -> str:
     shown = [f"![{cell(f.alt or f.caption)}](figures/{f.name}.png)" for f in section.figures if f.name in IN_MARKDOWN]
-    return "\n\n".join(filter(None, (f"## {section.title}", section.text, *shown, _table(section.table))))
-
-
-def _table(shown: Table) -> str:
-    columns = [name for name in shown.columns if name not in _WORDS]
-    rows: Rows = [{name: row[name] for name in columns} for row in shown.rows]
-    return table(rows, right=True)
+    rows = ({name: text for name, text in row.items() if name not in _WORDS} for row in section.table.rows)
+    return "\n\n".join(filter(None, (f"## {section.title}", section.text, *shown, table(rows, right=True))))
 
 
 def _list(rows: Iterable[tuple[str, str]]) -> str:
     return "\n".join(f"- {cell(name)}: {cell(value)}" for name, value in rows)
 
 
-def _scores(run: ScoredRun) -> list[dict]:
-    """The headline and its baselines as bars: name, value in words, share and interval from 0 to 1."""
+def _scores(run: ScoredRun) -> list[tuple[str, float, Interval | None]]:
+    """The headline and its baselines as bars: name, share and interval."""
     figures = run.figures(Accuracy)
     if not figures:
         return []
-    named = {
-        "fine-tuned model": (figures.exact, figures.exact_ci95),
-        "most frequent answer": (figures.majority, None),
-        "the same model, blind": (figures.blind, None),
-        "base, not fine-tuned": (figures.base_exact, None),
-    }
-    return [
-        {
-            "name": name,
-            "text": percent(share),
-            "range": interval(ends) if ends else "",
-            "share": share,
-            "low": ends[0] if ends else None,
-            "high": ends[1] if ends else None,
-        }
-        for name, (share, ends) in named.items()
-        if share is not None
+    rows = [
+        ("fine-tuned model", figures.exact, figures.exact_ci95),
+        ("most frequent answer", figures.majority, None),
+        ("the same model, blind", figures.blind, None),
+        ("base, not fine-tuned", figures.base_exact, None),
     ]
+    return [row for row in rows if row[1] is not None]
