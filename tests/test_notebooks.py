@@ -12,7 +12,7 @@ import pytest
 from scored_folder import make_scored
 from tiny import copy_frames
 
-from stkvlm_lib.config import ALONE, ROOT, STEPS
+from stkvlm_lib.config import ALONE, PROFILES, ROOT, STEPS
 from stkvlm_lib.files import write_json
 from stkvlm_lib.grammar.names import TRACKS
 from stkvlm_lib.grammar.questions import COURSE_FAMILIES, FAMILIES
@@ -86,8 +86,10 @@ def test_metrics_keep_the_contract(smoke_run):
     metrics = json.loads((smoke_run / "metrics.json").read_text())
     rows = [json.loads(line) for line in (smoke_run / "predictions.jsonl").read_text().splitlines()]
     pairs = json.loads((smoke_run / "qa" / "test_qa_pairs.json").read_text())
+    pictures = {r["image_file"] for r in rows}
+    assert len(pictures) == metrics["test_views"] == PROFILES["smoke"]["TEST_VIEWS"]
     assert [(r["image_file"], r["question"], r["answer"]) for r in rows] == [
-        (p["image_file"], p["question"], p["answer"]) for p in pairs
+        (p["image_file"], p["question"], p["answer"]) for p in pairs if p["image_file"] in pictures
     ]
     assert metrics["split"] == "test" and metrics["n"] == len(rows)
     assert metrics["exact"] == pytest.approx(sum(r["correct"] for r in rows) / len(rows), abs=1e-6)
