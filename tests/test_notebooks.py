@@ -193,7 +193,7 @@ def test_notebook_02_writes_the_questions_of_a_flat_folder(tmp_path):
 
 def test_misspelt_parameters_stop_the_notebook(tmp_path):
     wrong = {"LABEL_SAMPEL": "1", "workers": "1"}
-    with pytest.raises(papermill.PapermillExecutionError, match=r"unknown parameter LABEL_SAMPEL .*, workers "):
+    with pytest.raises(papermill.PapermillExecutionError, match=r"unknown parameter LABEL_SAMPEL .*, workers"):
         run_notebook("02", tmp_path / "out.ipynb", tmp_path, RUN_DIR=tmp_path / "run", **wrong)
     assert not (tmp_path / "run").exists()
 
