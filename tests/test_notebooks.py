@@ -12,7 +12,7 @@ import pytest
 from scored_folder import make_scored
 from tiny import copy_frames
 
-from stkvlm_lib.config import ALONE, ROOT, STEPS
+from stkvlm_lib.config import ALONE, PROFILES, ROOT, STEPS
 from stkvlm_lib.files import write_json
 from stkvlm_lib.grammar.names import TRACKS
 from stkvlm_lib.grammar.questions import COURSE_FAMILIES, FAMILIES
@@ -86,8 +86,10 @@ def test_metrics_keep_the_contract(smoke_run):
     metrics = json.loads((smoke_run / "metrics.json").read_text())
     rows = [json.loads(line) for line in (smoke_run / "predictions.jsonl").read_text().splitlines()]
     pairs = json.loads((smoke_run / "qa" / "test_qa_pairs.json").read_text())
+    pictures = {r["image_file"] for r in rows}
+    assert len(pictures) == metrics["test_views"] == PROFILES["smoke"]["TEST_VIEWS"]
     assert [(r["image_file"], r["question"], r["answer"]) for r in rows] == [
-        (p["image_file"], p["question"], p["answer"]) for p in pairs
+        (p["image_file"], p["question"], p["answer"]) for p in pairs if p["image_file"] in pictures
     ]
     assert metrics["split"] == "test" and metrics["n"] == len(rows)
     assert metrics["exact"] == pytest.approx(sum(r["correct"] for r in rows) / len(rows), abs=1e-6)
@@ -192,7 +194,7 @@ def test_notebook_02_writes_the_questions_of_a_flat_folder(tmp_path):
 
 def test_misspelt_parameters_stop_the_notebook(tmp_path):
     wrong = {"LABEL_SAMPEL": "1", "workers": "1"}
-    with pytest.raises(papermill.PapermillExecutionError, match=r"unknown parameter LABEL_SAMPEL .*, workers "):
+    with pytest.raises(papermill.PapermillExecutionError, match=r"unknown parameter LABEL_SAMPEL .*, workers"):
         run_notebook("02", tmp_path / "out.ipynb", tmp_path, RUN_DIR=tmp_path / "run", **wrong)
     assert not (tmp_path / "run").exists()
 
@@ -224,11 +226,13 @@ def test_the_adapter_has_a_card_of_the_run_figures(smoke_run):
 
 
 def test_notebook_05_compares_two_runs_on_the_questions_of_both(smoke_run, tmp_path):
-    """The same adapter on two frames of the same races: nothing is won or lost but for rounding."""
-    frames, run = copy_frames(tmp_path / "frames", "test", 2), tmp_path / "run"
+    """The same adapter on two of the same races, two pictures each as in the smoke run, so the same ones: nothing is
+    won or lost but for rounding."""
+    frames, run = copy_frames(tmp_path / "frames", "test", 6), tmp_path / "run"
     before = {path.name: path.read_bytes() for path in (smoke_run / "adapter").iterdir()}
     places = {"RUN_DIR": run, "FRAMES_DIR": frames, "ADAPTER_DIR": smoke_run / "adapter"}
-    run_notebook("04", tmp_path / "04.ipynb", tmp_path, BOOTSTRAP=100, **places)
+    fewer = {"TEST_VIEWS": 4, "OWN_WORDS_PICTURES": 0, "BOOTSTRAP": 100}
+    run_notebook("04", tmp_path / "04.ipynb", tmp_path, **fewer, **places)
     assert not (run / "report.html").exists(), "answers are shown without the model, in the next notebook"
     run_notebook("05", tmp_path / "05.ipynb", tmp_path, RUN_DIR=run, COMPARE_RUN=smoke_run)
     metrics = json.loads((run / "metrics.json").read_text())
