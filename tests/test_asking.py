@@ -1,8 +1,12 @@
 """Questions put to a model by hand: answers with their rivals, labels, what stays encoded, and what is refused."""
 
+import re
+
 import pytest
 from stub_model import StubModel
 
+from stkvlm_lib import __main__ as cli
+from stkvlm_lib.config import ROOT
 from stkvlm_lib.data.frames import Detection, Frame, View
 from stkvlm_lib.explore.asking import Asker, AskError, in_lines, label_of, suggestions
 from stkvlm_lib.explore.models import ENCODED_PICTURES, OwnModel
@@ -151,6 +155,21 @@ def test_what_is_understood_and_the_answer_to_it_are_of_one_kind(view):
         reply = Asker(OwnModel(model)).ask(view, question)
         assert (reply.answer.text, reply.understood.family, reply.understood.karts) == (said, family, karts)
         assert said in ("unknown", "nonsense") or said in {rival.text for rival in reply.rivals}
+
+
+@pytest.mark.parametrize(
+    ("adapter", "said", "unsaid"),
+    [
+        (ROOT / "models" / "course_adapter", "picture.jpg: picture cannot be decoded .*; name a JPEG", "SKIP_BROKEN"),
+        (ROOT / "models", "no adapter there; .* with --adapter DIR", "ADAPTER_DIR"),
+    ],
+)
+def test_the_command_takes_several_words_and_names_what_helps_there(capsys, tmp_path, adapter, said, unsaid):
+    (tmp_path / "picture.jpg").write_text("no picture")
+    words = ["ask", str(tmp_path / "picture.jpg"), "what", "kart", "is", "it", "--adapter", str(adapter)]
+    assert cli.main(words) == 2
+    told = capsys.readouterr().err
+    assert re.search(said, told) and unsaid not in told
 
 
 KNOWN = Understood("left_right", ("tux",), by_model=True)

@@ -322,6 +322,8 @@ def step_with_keys(tab: Tab, before: str) -> str:
 def go_back_and_forward(tab: Tab) -> None:
     tab.page.keyboard.press("Escape")
     tab.explorer("img.stk-picture").click()
+    shown = tab.explorer(".stk-place small").inner_text().split(" · ")[0]
+    tab.page.wait_for_function("file => decodeURIComponent(location.search).includes(file)", arg=shown)
     address = tab.page.url
     tab.page.keyboard.press("ArrowRight")
     tab.says("View 13 of 30")

@@ -18,7 +18,7 @@ class ModelHost:
     """A socket for questions, and the process that takes them while there is one.
 
     folder: the socket's, which nobody else may enter. As long as no process runs, the first question that waits at the
-    socket starts one. Where it ends by itself, who was being answered is hung up on, and who waits starts another.
+    socket starts one. Where it ends by itself, the questions that wait are told so, and the next one starts another.
     """
 
     def __init__(self, folder: Path):
@@ -36,9 +36,13 @@ class ModelHost:
         started = {"stdin": subprocess.PIPE, "pass_fds": [descriptor], "start_new_session": True}
         while not self._closed:
             select([descriptor], [], [])
-            if not self._closed:
-                self.process = subprocess.Popen(command, **started)
-                self.process.wait()
+            if self._closed:
+                return
+            self.process = subprocess.Popen(command, **started)
+            self.process.wait()
+            # who waits is hung up on: a process that dies at its start would else be started again without end
+            while not self._closed and select([descriptor], [], [], 0)[0]:
+                self._listener.accept()[0].close()
 
     def close(self) -> None:
         """End the process, and take no more questions."""
