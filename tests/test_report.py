@@ -1,6 +1,7 @@
 """The report of a run folder made by hand: complete, with missing and with broken artefacts."""
 
 import base64
+import functools
 import html
 import re
 import shutil
@@ -19,6 +20,7 @@ from stkvlm_lib.evaluation.predictions import HEADLINE, read_answers, write_answ
 from stkvlm_lib.explore.links import explorer_link
 from stkvlm_lib.figures.style import message, save
 from stkvlm_lib.files import read_json, write_json
+from stkvlm_lib.reports import report
 from stkvlm_lib.reports.report import BEFORE, CAPTIONS, write_report
 
 QUESTION = "What <script>alert(1)</script> is | this?"
@@ -30,6 +32,7 @@ TRAINED = {
     "train_seconds": 90.0,
     "qa_per_second_train": 50.0,
 }
+EMBEDDED = functools.cache(report._embedded)
 BEFORE_04 = ("train_curve", "data_contact", "qa_samples", "my_own")
 """Figures that lie in the run folder when it is reported."""
 
@@ -69,8 +72,9 @@ def everything(tmp_path_factory):
 
 @pytest.fixture
 def drawn_once(monkeypatch):
-    """Figures that lie in the run folder are not written again, which takes seconds."""
+    """Figures that lie in the run folder are neither written nor encoded again, which takes seconds."""
     monkeypatch.setattr(story, "save", lambda figure, path: path.exists() or save(figure, path))
+    monkeypatch.setattr(report, "_embedded", EMBEDDED)
 
 
 @pytest.fixture
@@ -311,9 +315,10 @@ def test_empty_and_absent_folders(tmp_path):
         write_report(tmp_path / "nowhere")
 
 
-def test_pictures_are_described_with_their_numbers(plain):
+def test_pictures_are_described_with_their_numbers_and_few_confusions_told(plain):
     alts = " ".join(picture["alt"] for picture in page_of(plain).pictures)
-    assert "Matrix of counts" in alts
+    assert "Bars of errors by cause: " in alts and "Oracle by family: all " in alts
+    assert "tux was taken for <b>gnu 1 of 6 times" in page_of(plain).said and "Matrix" not in alts
 
 
 def test_a_comparison_has_a_section_with_figures_and_questions(everything):

@@ -111,8 +111,8 @@ class ScoredRun:
 
     def parameter(self, name: str) -> Any:
         """A parameter's value in the last step that recorded it."""
-        return next((self.parameters(step)[name] for step in sorted(self.config, reverse=True)
-                     if name in self.parameters(step)), None)  # fmt: skip
+        steps = [step for step in sorted(self.config) if name in self.parameters(step)]
+        return self.parameters(steps[-1])[name] if steps else None
 
     @cached_property
     def training(self) -> dict:
