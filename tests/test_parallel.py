@@ -44,8 +44,8 @@ def test_inside_a_cluster_its_workers_do_the_work():
     distributed = pytest.importorskip("distributed", reason="needs the extra `cluster`")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with (
-            distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as local,
+        with (  # two: where a cluster has one thread in all, joblib works in this process
+            distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as local,
             cluster(local.scheduler_address),
         ):
             results = list(Workers(quiet=True).run(square, [(i,) for i in range(20)], "squares", 20))
