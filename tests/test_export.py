@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import stat
 import subprocess
@@ -228,7 +227,7 @@ def test_an_adapter_is_found_by_its_folder_its_run_and_its_runs_name(small, tmp_
 def test_the_command_exports_and_says_in_one_line_what_it_refuses(tmp_path, capfd):
     target = tmp_path / "made"
     assert cli.main(["export", str(COURSE_ADAPTER), str(target), "--merge"]) == 0
-    assert capfd.readouterr().out == f"{target}\n" and re.search("merged", (target / "README.md").read_text())
+    assert capfd.readouterr() == (f"{target}\n", "") and "merged" in (target / "README.md").read_text()
     assert cli.main(["export", str(COURSE_ADAPTER), str(target)]) == 2
     assert cli.main(["export", "nothing", str(tmp_path / "other")]) == 2
     said = capfd.readouterr().err.splitlines()

@@ -4,6 +4,7 @@ import pytest
 import torch
 from tiny import fresh, pictures
 
+from stkvlm_lib.vlm.features import FeatureStore
 from stkvlm_lib.vlm.temperature import LEAST, TEMPERATURES, best_temperature, fit_temperature
 
 QUESTIONS = ["What track is this?", "What kart is the ego car?"]
@@ -32,11 +33,11 @@ def test_confidence_of_given_answers_is_that_of_the_answers_themselves(answerer)
     """At temperature 1 and at another."""
     features = answerer.encode(pictures(2))
     given = answerer.answer_encoded(features, [QUESTIONS, QUESTIONS[:1]])
-    asked = [list(zip(QUESTIONS, (a.text for a in group), strict=False)) for group in given]
-    found = answerer.answer_log_probabilities(features, asked, torch.tensor([1.0, 3.0]))
+    asked = [list(zip(QUESTIONS, ([a.text] for a in group), strict=False)) for group in given]
+    found = answerer.log_probabilities(features, asked, torch.tensor([1.0, 3.0]))
     answerer.temperature = 3.0
     cooler = answerer.answer_encoded(features, [QUESTIONS, QUESTIONS[:1]])
-    ranked = answerer.likelihoods(features, [[(q, [t]) for q, t in group] for group in asked])
+    ranked = answerer.likelihoods(features, asked)
     answerer.temperature = 1.0
     flat = [(a, b) for group, other in zip(given, cooler, strict=True) for a, b in zip(group, other, strict=True)]
     assert [a.text for a, _ in flat] == [b.text for _, b in flat]
@@ -46,10 +47,9 @@ def test_confidence_of_given_answers_is_that_of_the_answers_themselves(answerer)
     assert heated == pytest.approx([float(values[1]) for values in found], rel=1e-4)
 
 
-def test_few_questions_fit_nothing_and_many_do(answerer):
-    images = pictures(3)
-    features = {(str(i), False): tokens for i, tokens in enumerate(answerer.encode(images))}
-    few = {"0": [(QUESTIONS[0], "abyss")] * (LEAST - 1)}
-    assert fit_temperature(answerer, features, few, 2) == 1.0
-    many = {str(i): [(question, "no such answer") for question in QUESTIONS] * 10 for i in range(3)}
-    assert fit_temperature(answerer, features, many, 2) == pytest.approx(float(TEMPERATURES[-1]))  # all wrong
+def test_few_questions_fit_nothing_and_many_do(answerer, bundled):
+    names = [view.image_file for view in bundled.views("valid")[:3]]
+    store = FeatureStore(answerer, bundled, 2)
+    assert fit_temperature(store, {names[0]: [(QUESTIONS[0], "abyss")] * (LEAST - 1)}) == 1.0
+    many = {name: [(question, "no such answer") for question in QUESTIONS] * 10 for name in names}
+    assert fit_temperature(store, many) == pytest.approx(float(TEMPERATURES[-1]))  # all wrong

@@ -4,15 +4,15 @@ What is written is what answers here: of a base in 4 bit the rounded values, wri
 the same without bitsandbytes.
 """
 
-import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from huggingface_hub import ModelCard, ModelCardData
 from torch import nn
+from transformers.utils import logging
 
 from stkvlm_lib.files import errors_naming, read_json, write_json, write_text
 from stkvlm_lib.model_files import (
@@ -80,6 +80,7 @@ def _quantization(files: AdapterFiles) -> str:
 def _written_out(base: Base, files: AdapterFiles) -> nn.Module:
     """The base as the adapter was trained on it, its 4-bit values written out in 32 bit."""
     quantization = _quantization(files)
+    logging.set_verbosity_error()  # else Transformers tells on stderr into which dtype it dequantizes
     model = load_base(base, quantization)
     return (model.dequantize() if quantization == "nf4" else model).float()
 
@@ -112,19 +113,16 @@ def _whole_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder beside it, which takes its place only when the block ends without an error."""
     with errors_naming(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
-    try:
-        with errors_naming(folder):
-            made = part / "made"  # mkdtemp's own is closed to others, whatever the umask
+        with TemporaryDirectory(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent) as part:
+            made = Path(part) / "made"  # the temporary folder itself is closed to others, whatever the umask
             made.mkdir()
-            yield made
-            os.replace(made, folder)
-    except OSError as error:
-        if error.errno is None:  # this project's own words, which name where it was written to
-            raise OSError(str(error).replace(str(made), str(folder))) from error
-        raise
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+            try:
+                yield made
+                made.replace(folder)
+            except OSError as error:
+                if error.errno is None:  # this project's own words, which name where it was written to
+                    raise OSError(str(error).replace(str(made), str(folder))) from error
+                raise
 
 
 def _record(files: AdapterFiles, merge: bool) -> dict:

@@ -21,7 +21,7 @@ from stkvlm_lib.model_files import ModelError
 from stkvlm_lib.qa.qa_sets import QaError
 from stkvlm_lib.vlm.diary import LOG, LogRows, read_log
 from stkvlm_lib.vlm.divergence import TrainingDiverged
-from stkvlm_lib.vlm.finetune import TrainingFacts
+from stkvlm_lib.vlm.finetune import TrainingFacts, read_facts
 
 FAILURE = "failed.json"
 """In RUN_DIR/training: what a launched process could not go on from."""
@@ -68,7 +68,7 @@ def launch(
         status = process.wait()
     if status:
         raise _failure(run, status)
-    return TrainingFacts(**read_object(run / "training.json"))
+    return read_facts(run)
 
 
 def _environment(processes: int) -> dict[str, str]:
