@@ -6,7 +6,6 @@ Nothing heavy is imported here, so that a run can be refused before its first st
 
 import math
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,12 +73,12 @@ class ModelError(ValueError):
 
 @dataclass(frozen=True)
 class LoraSettings:
-    """What decides the form of an adapter. targets: one of TARGET_LAYERS, or names of layers."""
+    """What decides the form of an adapter. targets: the layers of one of TARGET_LAYERS."""
 
     rank: int
     alpha: float
     dropout: float
-    targets: str | list[str]
+    targets: str
 
 
 @dataclass(frozen=True)
@@ -163,14 +162,9 @@ def _read_lora(path: Path) -> LoraSettings:
     if not _is_number(dropout) or not 0 <= dropout < 1:
         raise ModelError(f"{path}: lora_dropout = {dropout!r:.60} is not a share from 0 to under 1; {_REMAKE}")
     targets = given.get("target_modules")
-    listed = targets if isinstance(targets, list) else []
-    if targets not in TARGET_LAYERS.values() and not (listed and all(_is_layer_name(target) for target in listed)):
+    if targets not in TARGET_LAYERS.values():
         raise ModelError(f"{path}: target_modules = {targets!r:.60} are not those of this project; {_REMAKE}")
     return LoraSettings(rank, alpha, dropout, targets)
-
-
-def _is_layer_name(value: Any) -> bool:
-    return isinstance(value, str) and re.fullmatch(r"[\w.]+", value) is not None
 
 
 def _is_number(value: Any) -> bool:
@@ -195,15 +189,17 @@ def _check_parts(path: Path, shapes: Shapes, rank: int) -> None:
 
 def start_form(adapter: AdapterFiles) -> dict[str, Any]:
     """What training cannot change of an adapter that it goes on from, by parameter."""
-    lora, side = adapter.lora, adapter.record.get("image_side", 0)
-    targets = target_parts(lora.targets)
-    return {"LORA_RANK": lora.rank, "LORA_ALPHA": lora.alpha, "LORA_TARGETS": targets, "IMAGE_SIDE": side}
+    return {
+        "LORA_RANK": adapter.lora.rank,
+        "LORA_ALPHA": adapter.lora.alpha,
+        "LORA_TARGETS": target_parts(adapter.lora.targets),
+        "IMAGE_SIDE": adapter.record.get("image_side", 0),
+    }
 
 
-def target_parts(targets: str | Iterable[str]) -> str:
-    """The choice of LORA_TARGETS that these layers are, or their names."""
-    parts = next((parts for parts, layers in TARGET_LAYERS.items() if layers == targets), None)
-    return parts or (targets if isinstance(targets, str) else " ".join(sorted(targets)))
+def target_parts(targets: str) -> str:
+    """The choice of LORA_TARGETS that these layers are."""
+    return next(parts for parts, layers in TARGET_LAYERS.items() if layers == targets)
 
 
 def check_start(config: FinetuneConfig, adapter: AdapterFiles) -> None:
@@ -279,7 +275,7 @@ def read_shapes(path: Path, remedy: str) -> Shapes:
     Raises ModelError for a file that is cut, is another kind of file, or whose header does not fit its size.
     """
     try:
-        with safe_open(path, "np") as file:  # checks the header against the size; numpy, as torch takes seconds to import
+        with safe_open(path, "np") as file:  # checks header against size; "np", as "pt" would import torch
             return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - no mapping
     except SafetensorError as error:
         raise ModelError(f"{path.parent}: weights cannot be read ({path.name}: {error!s:.200}); {remedy}") from None

@@ -173,10 +173,10 @@ def load_answerer(
     side = files.record.get("image_side", 0) if files else image_side
     processor = load_processor(base, side)
     model = load_base(base, quantization)
-    answerer = AnswerModel(base, put_adapter(model, files, dropout=dropout) if files else model, processor)
-    answerer.temperature = files.record.get("temperature", 1.0) if files else 1.0
-    answerer.image_side = side
-    return answerer
+    if not files:
+        return AnswerModel(base, model, processor, image_side=side)
+    model = put_adapter(model, files, dropout=dropout)
+    return AnswerModel(base, model, processor, files.record.get("temperature", 1.0), side)
 
 
 def base_of(files: AdapterFiles, base_model: str | None = None, revision: str = "") -> Base:

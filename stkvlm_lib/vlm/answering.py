@@ -48,16 +48,15 @@ class Candidate:
 class AnswerModel:
     """A base, with or without an adapter, that answers questions about pictures; each picture is encoded once."""
 
-    def __init__(self, base: Base, model: nn.Module, processor):
+    def __init__(self, base: Base, model: nn.Module, processor, temperature: float = 1.0, image_side: int = 0):
+        """temperature: divides all logits before they become confidence, see `temperature.fit_temperature`; answers are
+        the same. image_side: of the square that pictures are brought to, where it is not the base's own."""
         self.base = base
         self.model = model
         self.processor = processor
         self.prompt = Prompt(processor)
         self.device = pick_device()
-        self.temperature = 1.0
-        """Divides all logits before they become confidence; see `temperature.fit_temperature`. Answers are the same."""
-        self.image_side = 0
-        """Of the square that pictures are brought to, where it is not the base's own."""
+        self.temperature, self.image_side = temperature, image_side
 
     def answer(self, image: Image.Image, question: str) -> Answer:
         """Answer one question about one picture of any size."""

@@ -67,7 +67,9 @@ def export_adapter(adapter: Path, folder: Path, *, merge: bool, base_model: str 
         else:
             _save_model(model, processor, part / BASE)
             _save_adapter(files, processor, model, part / ADAPTER, folder / BASE)
-        write_json(part / EXPORT_RECORD, _record(files, merge))
+        kept = {name: files.record[name] for name in ("base", "temperature", "settings") if name in files.record}
+        stored = {"merged": merge, "weights": "float32", "quantization": _quantization(files)}
+        write_json(part / EXPORT_RECORD, stored | kept)
         write_text(part / "README.md", _card(files, base, merge))
     return folder
 
@@ -123,11 +125,6 @@ def _whole_folder(folder: Path) -> Iterator[Path]:
                 if error.errno is None:  # this project's own words, which name where it was written to
                     raise OSError(str(error).replace(str(made), str(folder))) from error
                 raise
-
-
-def _record(files: AdapterFiles, merge: bool) -> dict:
-    keep = {name: files.record[name] for name in ("base", "temperature", "settings") if name in files.record}
-    return {"merged": merge, "weights": "float32", "quantization": _quantization(files)} | keep
 
 
 def _card(files: AdapterFiles, base: Base, merge: bool) -> str:

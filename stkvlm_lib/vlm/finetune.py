@@ -20,12 +20,10 @@ from stkvlm_lib.qa.qa_sets import Record, by_picture
 from stkvlm_lib.runs import peak_memory_mb
 from stkvlm_lib.vlm.adapter import load_answerer, new_adapter, save_adapter
 from stkvlm_lib.vlm.answering import AnswerModel
-from stkvlm_lib.vlm.diary import TENSORBOARD, Diary, LogRows, read_log, tensorboard
-from stkvlm_lib.vlm.divergence import last_checkpoint, majority_share, majority_warning
+from stkvlm_lib.vlm.diary import Diary, LogRows, majority_share, majority_warning, read_log
 from stkvlm_lib.vlm.features import FeatureStore
 from stkvlm_lib.vlm.temperature import Labelled, fit_temperature
-from stkvlm_lib.vlm.trainer import QloraTrainer, training_arguments
-from stkvlm_lib.vlm.training_batches import Collator, PackedPictures
+from stkvlm_lib.vlm.trainer import QloraTrainer, last_checkpoint, training_arguments
 
 MEAN_OF = 10_000
 """The mean picture is that of all training pictures, or of about so many in even steps."""
@@ -155,44 +153,12 @@ def finetune(
     store = features or FeatureStore(answerer, folder, config.eval_batch_size)
     tokens = _tokens(store, train, [*by_picture(valid), *(calibration or {})], arguments)
     diary = Diary(run, show)  # its clock leaves encoding out
-    trainer = _trainer(config, arguments, train, valid, store, tokens, diary)
+    trainer = QloraTrainer(config, arguments, store, train, tokens, valid, diary)
     trainer.train(resume_from_checkpoint=last_checkpoint(run / "training"))
     if arguments.process_index == 0:
         _keep(trainer, config, train, valid, calibration or {}, diary.seconds)
     arguments.distributed_state.wait_for_everyone()
     return read_facts(run)
-
-
-def _trainer(
-    config: FinetuneConfig,
-    arguments: TrainingArguments,
-    train: Sequence[TrainingPicture],
-    valid: list[Record],
-    store: FeatureStore,
-    tokens: Sequence[torch.Tensor] | None,
-    diary: Diary,
-) -> QloraTrainer:
-    """It reads image tokens in place of pictures, where there are any."""
-    answerer, first = store.answerer, arguments.process_index == 0
-    logs = [tensorboard(config.run_path / "logs")] if first and TENSORBOARD in config.reporters else []
-    return QloraTrainer(
-        answerer.model,
-        arguments,
-        data_collator=Collator(answerer),
-        train_dataset=PackedPictures(answerer.prompt, train, store.frames, tokens),
-        eval_dataset=valid,
-        callbacks=[diary, *logs],
-        batch_size=config.batch_size,
-        valid=valid,
-        store=_for_valid(store),
-    )
-
-
-def _for_valid(store: FeatureStore) -> FeatureStore:
-    """One that keeps nothing from one answering to the next, where training changes how pictures are seen."""
-    if not store.answerer.adapter_sees:
-        return store
-    return FeatureStore(store.answerer, store.frames, store.batch_size, limit_mb=0)
 
 
 def _tokens(
