@@ -90,6 +90,10 @@ class AdapterFiles:
     lora: LoraSettings
     shapes: Shapes
 
+    @property
+    def temperatures(self) -> "Temperatures":
+        return Temperatures.of_record(self.record, self.folder / RECORD_FILE)
+
 
 def read_adapter(folder: Path) -> AdapterFiles:
     """Check an adapter's files against each other. Raises ModelError naming the file that is missing or does not fit.
@@ -120,6 +124,29 @@ def read_weights(files: AdapterFiles) -> "dict[str, torch.Tensor]":
     return weights
 
 
+@dataclass(frozen=True)
+class Temperatures:
+    """What an adapter's logits are divided by before they become confidence; its answers stay the same.
+
+    course: for the course's ten forms in the course's wording, which ask of every kart, so that a pixel decides many of
+    them. other: for all other questions, of which the doubtful ones are never asked.
+    """
+
+    course: float = 1.0
+    other: float = 1.0
+
+    @classmethod
+    def of_record(cls, record: dict, path: Path) -> "Temperatures":
+        """As an adapter's record says; older ones have one for both. Raises ModelError naming the file."""
+        said = record.get("temperature", 1.0)
+        values = (
+            said if isinstance(said, dict) and set(said) == {"course", "other"} else {"course": said, "other": said}
+        )
+        if not all(_is_number(value) and value > 0 for value in values.values()):
+            raise ModelError(f"{path}: temperature = {said!r:.60} is not a number above 0; {_REMAKE}")
+        return cls(**values)
+
+
 def read_adapter_record(folder: Path) -> dict:
     """What the adapter folder says of itself. Raises ModelError for a folder that is no adapter of this project."""
     if not (folder / ADAPTER_CONFIG).exists():
@@ -131,9 +158,7 @@ def read_adapter_record(folder: Path) -> dict:
         raise ModelError(f"{path}: does not name its base; make the adapter again with notebook 03")
     if not _is_base_name(base["name"]):
         raise ModelError(f"{path}: its base {base['name']!r:.80} is no name of a base; make the adapter again")
-    temperature = record.get("temperature", 1.0)
-    if not _is_number(temperature) or temperature <= 0:
-        raise ModelError(f"{path}: temperature = {temperature!r:.60} is not a number above 0; {_REMAKE}")
+    Temperatures.of_record(record, path)
     side = record.get("image_side", 0)
     if type(side) is not int or side < 0:
         raise ModelError(f"{path}: image_side = {side!r:.60} is not a whole number from 0; {_REMAKE}")

@@ -153,7 +153,7 @@ def test_the_card_says_what_the_weights_are_and_keeps_figures_and_licence(tmp_pa
     card = ModelCard((folder / "README.md").read_text(encoding="utf-8"))
     assert card.data.library_name == ("transformers" if merge else "peft") and card.data.license == "cc-by-sa-4.0"
     assert card.data.eval_results and card.data.base_model is None
-    words = ("4 bit (NF4)", "32 bit", "## Figures", "## Limits", "temperature 1.")
+    words = ("4 bit (NF4)", "32 bit", "## Figures", "## Limits", "temperature: 1 for")
     assert all(word in card.text for word in words), card.text
     assert card.text.count("## Load it and ask") == 1 and "stkvlm_lib" not in card.text
     assert str(tmp_path) not in card.text

@@ -4,7 +4,7 @@ import copy
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -96,7 +96,7 @@ def save_adapter(answerer: AnswerModel, folder: Path, mean_image: Image.Image, *
         write_text(folder / "README.md", _adapter_card(answerer.base))  # PEFT's own card would hold the base's path
         mean_image.save(folder / MEAN_IMAGE_FILE)
     versions = {"python": platform.python_version(), "torch": torch.__version__}
-    record = {"base": answerer.base.record(), "versions": versions, "temperature": answerer.temperature}
+    record = {"base": answerer.base.record(), "versions": versions, "temperature": asdict(answerer.temperatures)}
     record |= {"image_side": answerer.image_side} if answerer.image_side else {}
     write_json(folder / RECORD_FILE, record | facts)
     size = adapter_mb(folder)
@@ -176,7 +176,7 @@ def load_answerer(
     if not files:
         return AnswerModel(base, model, processor, image_side=side)
     model = put_adapter(model, files, dropout=dropout)
-    return AnswerModel(base, model, processor, files.record.get("temperature", 1.0), side)
+    return AnswerModel(base, model, processor, files.temperatures, side)
 
 
 def base_of(files: AdapterFiles, base_model: str | None = None, revision: str = "") -> Base:

@@ -18,7 +18,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from stkvlm_lib.grammar.questions import OTHER, is_of_course, read_question
 from stkvlm_lib.grammar.wordings import TASK_OF, UNKNOWN, read_task
-from stkvlm_lib.model_files import ModelError
+from stkvlm_lib.model_files import ModelError, Temperatures
 from stkvlm_lib.vlm.answers import Answer
 from stkvlm_lib.vlm.base_vlm import Base, Prompt, pick_device
 from stkvlm_lib.vlm.packing import Options, PackedOptions, collate_options, pack_options
@@ -48,15 +48,16 @@ class Candidate:
 class AnswerModel:
     """A base, with or without an adapter, that answers questions about pictures; each picture is encoded once."""
 
-    def __init__(self, base: Base, model: nn.Module, processor, temperature: float = 1.0, image_side: int = 0):
-        """temperature: divides all logits before they become confidence, see `temperature.fit_temperature`; answers are
-        the same. image_side: of the square that pictures are brought to, where it is not the base's own."""
+    def __init__(
+        self, base: Base, model: nn.Module, processor, temperatures: Temperatures | None = None, image_side: int = 0
+    ):
+        """image_side: of the square that pictures are brought to, where it is not the base's own."""
         self.base = base
         self.model = model
         self.processor = processor
         self.prompt = Prompt(processor)
         self.device = pick_device()
-        self.temperature, self.image_side = temperature, image_side
+        self.temperatures, self.image_side = temperatures or Temperatures(), image_side
 
     def answer(self, image: Image.Image, question: str) -> Answer:
         """Answer one question about one picture of any size."""
@@ -125,8 +126,16 @@ class AnswerModel:
     ) -> list[list[list[Candidate]]]:
         """How likely the model would write each candidate. features: (B, tokens, D); asked: B lists -> B lists of
         candidates in their order."""
-        found = iter(self.log_probabilities(features, asked, torch.tensor([self.temperature])))
-        return [[[Candidate(text, next(found).item()) for text in texts] for _, texts in group] for group in asked]
+        course, other = self.temperatures.course, self.temperatures.other
+        found = iter(self.log_probabilities(features, asked, torch.tensor([other, course])))
+        return [
+            [
+                [Candidate(text, next(found)[column].item()) for text in texts]
+                for question, texts in group
+                for column in [int(is_of_course(question))]
+            ]
+            for group in asked
+        ]
 
     @torch.inference_mode()
     def log_probabilities(
@@ -220,13 +229,14 @@ class AnswerModel:
         written = torch.full((len(rows), MAX_ANSWER_TOKENS), self.prompt.stop_id, device=self.device)
         log_probability = torch.zeros(len(rows), device=self.device)
         running = torch.arange(len(rows), device=self.device)
+        temperatures = torch.tensor([self.temperatures.other, self.temperatures.course], device=self.device)
         for step in range(MAX_ANSWER_TOKENS):
             out = self.core.model(
                 input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
             )
             logits = self.core.lm_head(out.last_hidden_state[:, -1]).float()
             logits[always, self.prompt.answer(UNKNOWN)[0]] = -torch.inf
-            best, token = (logits / self.temperature).log_softmax(-1).max(-1)
+            best, token = (logits / temperatures[always.long(), None]).log_softmax(-1).max(-1)
             log_probability[running] += best
             written[running, step] = token
             going = (token != self.prompt.stop_id).nonzero()[:, 0]

@@ -153,7 +153,7 @@ def _head(files: AdapterFiles, base: Base, merge: bool) -> str:
     what = "the adapter merged into it" if merge else f"the adapter beside it, in `{BASE}/` and `{ADAPTER}/`"
     lines = lines_of_merged("FOLDER") if merge else lines_of_adapter(f"FOLDER/{BASE}", f"FOLDER/{ADAPTER}")
     auto = "" if merge else _AUTO
-    temperature = f"{files.record.get('temperature', 1.0):g}"
+    temperatures = files.temperatures
     return f"""# Questions about SuperTuxKart frames
 
 The base `{name}` (weights of SHA-256 `{base.sha256}`), its text model {stored}, with {what}; all weights in 32 bit.
@@ -169,8 +169,9 @@ With `transformers`, `peft`, `torch` and `pillow` alone; FOLDER is where this fi
 Capitals, punctuation, contractions and ways to write a name make no difference: the chat template puts a question into
 the form of the training. A picture of any size becomes one square. `backend="pil"` resizes as in training; torchvision
 rounds otherwise. The confidence of the library is the product of the probabilities of the answer's tokens and the stop
-token, with all logits divided by the temperature {temperature}. The library never answers `unknown` to the ten forms of
-the course in their own wording; these lines may."""
+token, with all logits divided by a temperature: {temperatures.course:g} for the ten forms of the course in their own
+wording, {temperatures.other:g} for all other questions. The library never answers `unknown` to the former; these lines
+may."""
 
 
 _AUTO = f"""

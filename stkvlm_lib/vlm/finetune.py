@@ -14,7 +14,7 @@ from transformers import TrainingArguments
 from stkvlm_lib.config import EMBEDDED, FinetuneConfig, resolve
 from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.files import read_object, write_json
-from stkvlm_lib.model_files import check_start, read_adapter, start_form, target_parts
+from stkvlm_lib.model_files import Temperatures, check_start, read_adapter, start_form, target_parts
 from stkvlm_lib.qa.drawn import PicturesOf, TrainingPicture, count_questions
 from stkvlm_lib.qa.qa_sets import Record, by_picture
 from stkvlm_lib.runs import peak_memory_mb
@@ -22,7 +22,7 @@ from stkvlm_lib.vlm.adapter import load_answerer, new_adapter, save_adapter
 from stkvlm_lib.vlm.answering import AnswerModel
 from stkvlm_lib.vlm.diary import Diary, LogRows, majority_share, majority_warning, read_log
 from stkvlm_lib.vlm.features import FeatureStore
-from stkvlm_lib.vlm.temperature import Labelled, fit_temperature
+from stkvlm_lib.vlm.temperature import Labelled, fit_temperatures
 from stkvlm_lib.vlm.trainer import QloraTrainer, last_checkpoint, training_arguments
 
 MEAN_OF = 10_000
@@ -48,7 +48,7 @@ class TrainingFacts:
     questions: int
     trainable_parameters: int
     adapter_mb: float
-    temperature: float
+    temperature: Temperatures
 
 
 def build_trainable(config: FinetuneConfig) -> AnswerModel:
@@ -139,7 +139,7 @@ def finetune(
     """Train the adapter and save it to RUN_DIR/adapter; in a process that a launcher has started, with the others.
 
     The adapter kept is the one that answers the valid questions best; without valid questions, the last one.
-    calibration: questions about valid pictures by which the temperature is fitted that comes with the adapter.
+    calibration: questions about valid pictures by which the temperatures are fitted that come with the adapter.
     resume: go on from the last checkpoint in RUN_DIR/training; otherwise what lies there is removed first.
     show: called with the rows of the log so far, each time one is added.
     features: a store that knows pictures already, or shall keep them for other trainings.
@@ -189,9 +189,9 @@ def _keep(
     calibration: Mapping[str, Labelled],
     seconds: float,
 ) -> None:
-    """Fit the temperature, save the adapter, and write training.json."""
+    """Fit the temperatures, save the adapter, and write training.json."""
     run, state, answerer = config.run_path, trainer.state, trainer.store.answerer
-    answerer.temperature = fit_temperature(trainer.store, calibration)
+    answerer.temperatures = fit_temperatures(trainer.store, calibration)
     kept = int(state.best_model_checkpoint.rsplit("-", 1)[1]) if state.best_model_checkpoint else state.global_step
     mean, settings = average_picture(trainer.store.frames, train), _settings(config, answerer)
     questions = count_questions(train)
@@ -206,7 +206,7 @@ def _keep(
         questions=questions,
         trainable_parameters=trainable_parameters(answerer)[0],
         adapter_mb=save_adapter(answerer, run / "adapter", mean, settings=settings, kept_step=kept),
-        temperature=answerer.temperature,
+        temperature=answerer.temperatures,
         peak_memory_mb=peak_memory_mb(),
     )
     write_json(run / "training.json", asdict(facts))
