@@ -4,13 +4,13 @@ Weights are read from safetensors files alone, never from pickles, and settings 
 Nothing heavy is imported here, so that a run can be refused before its first step.
 """
 
-import json
 import math
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError, safe_open
 
 from stkvlm_lib.config import ConfigError, FinetuneConfig, RunConfig, resolve
 from stkvlm_lib.files import read_object, sha256
@@ -53,13 +53,6 @@ _BASE_SETTINGS = (
     "vocab.json",
 )
 _MODEL_TYPES = ("idefics3", "smolvlm")
-_BYTES = {
-    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2"), 1),
-    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 2),
-    **dict.fromkeys(("U32", "I32", "F32"), 4),
-    **dict.fromkeys(("U64", "I64", "F64"), 8),
-}
-"""Bytes of a value of each type of a safetensors file."""
 _PART = re.compile(r"(.+)\.lora_([AB])\.weight")
 _USED = {"r", "lora_alpha", "lora_dropout", "target_modules"}
 _MEANINGLESS = {"base_model_name_or_path", "revision", "peft_version", "inference_mode"}
@@ -80,12 +73,12 @@ class ModelError(ValueError):
 
 @dataclass(frozen=True)
 class LoraSettings:
-    """What decides the form of an adapter. targets: one of TARGET_LAYERS, or names of layers."""
+    """What decides the form of an adapter. targets: the layers of one of TARGET_LAYERS."""
 
     rank: int
     alpha: float
     dropout: float
-    targets: str | list[str]
+    targets: str
 
 
 @dataclass(frozen=True)
@@ -96,6 +89,10 @@ class AdapterFiles:
     record: dict
     lora: LoraSettings
     shapes: Shapes
+
+    @property
+    def temperatures(self) -> "Temperatures":
+        return Temperatures.of_record(self.record, self.folder / RECORD_FILE)
 
 
 def read_adapter(folder: Path) -> AdapterFiles:
@@ -114,7 +111,6 @@ def read_adapter(folder: Path) -> AdapterFiles:
 def read_weights(files: AdapterFiles) -> "dict[str, torch.Tensor]":
     """The weights of a checked adapter. Raises ModelError where they cannot be read, or hold NaN or infinities."""
     import torch
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     path = files.folder / ADAPTER_WEIGHTS
@@ -128,6 +124,29 @@ def read_weights(files: AdapterFiles) -> "dict[str, torch.Tensor]":
     return weights
 
 
+@dataclass(frozen=True)
+class Temperatures:
+    """What an adapter's logits are divided by before they become confidence; its answers stay the same.
+
+    course: for the course's ten forms in the course's wording, which ask of every kart, so that a pixel decides many of
+    them. other: for all other questions, of which the doubtful ones are never asked.
+    """
+
+    course: float = 1.0
+    other: float = 1.0
+
+    @classmethod
+    def of_record(cls, record: dict, path: Path) -> "Temperatures":
+        """As an adapter's record says; older ones have one for both. Raises ModelError naming the file."""
+        said = record.get("temperature", 1.0)
+        values = (
+            said if isinstance(said, dict) and set(said) == {"course", "other"} else {"course": said, "other": said}
+        )
+        if not all(_is_number(value) and value > 0 for value in values.values()):
+            raise ModelError(f"{path}: temperature = {said!r:.60} is not a number above 0; {_REMAKE}")
+        return cls(**values)
+
+
 def read_adapter_record(folder: Path) -> dict:
     """What the adapter folder says of itself. Raises ModelError for a folder that is no adapter of this project."""
     if not (folder / ADAPTER_CONFIG).exists():
@@ -139,9 +158,7 @@ def read_adapter_record(folder: Path) -> dict:
         raise ModelError(f"{path}: does not name its base; make the adapter again with notebook 03")
     if not _is_base_name(base["name"]):
         raise ModelError(f"{path}: its base {base['name']!r:.80} is no name of a base; make the adapter again")
-    temperature = record.get("temperature", 1.0)
-    if not _is_number(temperature) or temperature <= 0:
-        raise ModelError(f"{path}: temperature = {temperature!r:.60} is not a number above 0; {_REMAKE}")
+    Temperatures.of_record(record, path)
     side = record.get("image_side", 0)
     if type(side) is not int or side < 0:
         raise ModelError(f"{path}: image_side = {side!r:.60} is not a whole number from 0; {_REMAKE}")
@@ -170,14 +187,9 @@ def _read_lora(path: Path) -> LoraSettings:
     if not _is_number(dropout) or not 0 <= dropout < 1:
         raise ModelError(f"{path}: lora_dropout = {dropout!r:.60} is not a share from 0 to under 1; {_REMAKE}")
     targets = given.get("target_modules")
-    listed = targets if isinstance(targets, list) else []
-    if targets not in TARGET_LAYERS.values() and not (listed and all(_is_layer_name(target) for target in listed)):
+    if targets not in TARGET_LAYERS.values():
         raise ModelError(f"{path}: target_modules = {targets!r:.60} are not those of this project; {_REMAKE}")
     return LoraSettings(rank, alpha, dropout, targets)
-
-
-def _is_layer_name(value: Any) -> bool:
-    return isinstance(value, str) and re.fullmatch(r"[\w.]+", value) is not None
 
 
 def _is_number(value: Any) -> bool:
@@ -202,15 +214,17 @@ def _check_parts(path: Path, shapes: Shapes, rank: int) -> None:
 
 def start_form(adapter: AdapterFiles) -> dict[str, Any]:
     """What training cannot change of an adapter that it goes on from, by parameter."""
-    lora, side = adapter.lora, adapter.record.get("image_side", 0)
-    targets = target_parts(lora.targets)
-    return {"LORA_RANK": lora.rank, "LORA_ALPHA": lora.alpha, "LORA_TARGETS": targets, "IMAGE_SIDE": side}
+    return {
+        "LORA_RANK": adapter.lora.rank,
+        "LORA_ALPHA": adapter.lora.alpha,
+        "LORA_TARGETS": target_parts(adapter.lora.targets),
+        "IMAGE_SIDE": adapter.record.get("image_side", 0),
+    }
 
 
-def target_parts(targets: str | Iterable[str]) -> str:
-    """The choice of LORA_TARGETS that these layers are, or their names."""
-    parts = next((parts for parts, layers in TARGET_LAYERS.items() if layers == targets), None)
-    return parts or (targets if isinstance(targets, str) else " ".join(sorted(targets)))
+def target_parts(targets: str) -> str:
+    """The choice of LORA_TARGETS that these layers are."""
+    return next(parts for parts, layers in TARGET_LAYERS.items() if layers == targets)
 
 
 def check_start(config: FinetuneConfig, adapter: AdapterFiles) -> None:
@@ -286,39 +300,10 @@ def read_shapes(path: Path, remedy: str) -> Shapes:
     Raises ModelError for a file that is cut, is another kind of file, or whose header does not fit its size.
     """
     try:
-        header, data_bytes = _read_header(path)
-        spans = sorted(_span(name, value) for name, value in header.items() if name != "__metadata__")
-        if [start for start, _ in spans] + [data_bytes] != [0, *(end for _, end in spans)]:
-            raise ValueError("its header does not fit its size")
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path.parent}: weights cannot be read ({path.name}: {str(error):.200}); {remedy}") from None
-    return {name: tuple(value["shape"]) for name, value in header.items() if name != "__metadata__"}
-
-
-def _read_header(path: Path) -> tuple[dict, int]:
-    """The header, and how many bytes of values follow it."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if size < 10 or length > size - 8:
-            raise ValueError(f"its {size} bytes end within the header")
-        header = json.loads(file.read(length))
-    if not isinstance(header, dict):
-        raise ValueError("its header is not an object")
-    return header, size - 8 - length
-
-
-def _span(name: str, value: Any) -> tuple[int, int]:
-    """From which to which byte a tensor goes. Raises ValueError for an entry that contradicts itself."""
-    shape, offsets = (value.get(key) if isinstance(value, dict) else None for key in ("shape", "data_offsets"))
-    for numbers in (shape, offsets):
-        if not isinstance(numbers, list) or not all(type(n) is int and n >= 0 for n in numbers):
-            raise ValueError(f"its header has no shape or place for {name:.80}")
-    if len(offsets) != 2 or value.get("dtype") not in _BYTES:
-        raise ValueError(f"its header has no type or place for {name:.80}")
-    if offsets[1] - offsets[0] != math.prod(shape) * _BYTES[value["dtype"]]:
-        raise ValueError(f"its header gives {name:.80} other bytes than its shape needs")
-    return offsets[0], offsets[1]
+        with safe_open(path, "np") as file:  # checks header against size; "np", as "pt" would import torch
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except SafetensorError as error:
+        raise ModelError(f"{path.parent}: weights cannot be read ({path.name}: {error!s:.200}); {remedy}") from None
 
 
 def _weights_file(folder: Path, name: str, remedy: str) -> Path:

@@ -42,7 +42,7 @@ class StubModel:
 
     def likelihoods(self, features, asked):
         return [
-            [[Candidate(text, self._chance(f.item(), text), 1) for text in texts] for _, texts in group]
+            [[Candidate(text, self._chance(f.item(), text)) for text in texts] for _, texts in group]
             for f, group in zip(features, asked, strict=True)
         ]
 

@@ -80,9 +80,7 @@ def test_the_base_stands_beside_the_run_whose_answers_were_recorded(pair):
     assert "beside" not in widget.filters and BASE_ALONE not in widget.questions.value, "none recorded"
 
 
-@pytest.mark.parametrize(
-    ("name", "said"), [("absent", "absent: no such run"), ("same", "is the run that is looked")]
-)
+@pytest.mark.parametrize(("name", "said"), [("absent", "absent: no such run"), ("same", "is the run that is looked")])
 def test_another_run_must_be_there_and_another(pair, name, said):
     other = str(pair[0]) if name == "same" else name
     with pytest.raises(ConfigError, match=f"COMPARE_RUN: .*{said}"):

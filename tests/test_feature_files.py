@@ -14,11 +14,7 @@ from stkvlm_lib.vlm.feature_files import KEY_BYTES, FeatureFiles
 
 
 def keys(*numbers):
-    return [number.to_bytes(KEY_BYTES, "big") for number in numbers]
-
-
-def array(*numbers):
-    return np.array(keys(*numbers), f"S{KEY_BYTES}")
+    return np.array([number.to_bytes(KEY_BYTES, "big") for number in numbers], f"S{KEY_BYTES}")
 
 
 def tokens(*numbers, dtype=torch.float32):
@@ -29,7 +25,6 @@ def filled(folder, *numbers, **kind):
     files = FeatureFiles(folder)
     files.add(keys(*numbers), tokens(*numbers, **kind))
     files.flush()
-    files.refresh()
     return files
 
 
@@ -37,14 +32,14 @@ def filled(folder, *numbers, **kind):
 def test_what_was_added_is_read_again_by_its_key(tmp_path, dtype):
     filled(tmp_path, 256, 0, 3, dtype=dtype)  # keys that end in zeros
     files = FeatureFiles(tmp_path)
-    places = files.find(array(3, 7, 256, 0))
+    places = files.find(keys(3, 7, 256, 0))
     assert [place >= 0 for place in places] == [True, False, True, True]
     assert [files.read(place)[0, 0].item() for place in places[[0, 2, 3]]] == [3, 256, 0]
     assert files.read(places[0]).dtype == dtype and files.count() == 3
 
 
 def test_nothing_is_found_in_a_folder_that_is_not_there(tmp_path):
-    assert FeatureFiles(tmp_path / "none").find(array(1, 2)).tolist() == [-1, -1]
+    assert FeatureFiles(tmp_path / "none").find(keys(1, 2)).tolist() == [-1, -1]
 
 
 def test_files_are_written_by_size_and_by_time_and_none_is_changed(tmp_path, monkeypatch):
@@ -78,17 +73,7 @@ def test_two_processes_fill_one_folder_at_once(tmp_path):
     assert [process.wait(120) for process in both] == [0, 0]
     files = FeatureFiles(tmp_path)
     assert files.count() == 60 and len(list(tmp_path.iterdir())) == 80
-    assert [files.read(place)[0, 0].item() for place in files.find(array(*range(60)))] == list(range(60))
-
-
-def test_more_files_than_stay_open_are_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(feature_files, "OPEN_FILES", 2)
-    for number in range(5):
-        filled(tmp_path, number)
-    files = FeatureFiles(tmp_path)
-    places = files.find(array(*range(5)))
-    assert [files.read(place)[0, 0].item() for place in [*places, *places]] == [0, 1, 2, 3, 4] * 2
-    assert len(files._open) == 2
+    assert [files.read(place)[0, 0].item() for place in files.find(keys(*range(60)))] == list(range(60))
 
 
 @pytest.mark.parametrize("keep", [4, 60, -3])

@@ -2,6 +2,7 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 from tiny import copy_frames, fresh, make_base
 
 from stkvlm_lib.analysis.scored_run import ScoredRun
@@ -16,10 +17,10 @@ from stkvlm_lib.qa.generate import frames_by_split, write_qa_sets
 from stkvlm_lib.qa.qa_sets import make_records
 from stkvlm_lib.qa.training_draw import read_questions
 from stkvlm_lib.vlm import finetune, trainer
-from stkvlm_lib.vlm.adapter import load_answerer
-from stkvlm_lib.vlm.diary import read_log
-from stkvlm_lib.vlm.divergence import TrainingDiverged, last_checkpoint, majority_share, majority_warning
+from stkvlm_lib.vlm.adapter import load_answerer, save_adapter
+from stkvlm_lib.vlm.diary import majority_share, majority_warning, read_log
 from stkvlm_lib.vlm.features import FeatureStore
+from stkvlm_lib.vlm.trainer import TrainingDiverged, last_checkpoint
 from stkvlm_lib.vlm.training_batches import packed_tokens
 
 
@@ -222,9 +223,10 @@ def test_a_rank_that_the_start_adapter_does_not_have_is_refused():
         finetune.build_trainable(config)
 
 
-def test_dropout_may_change_where_training_goes_on(base):
-    answerer = fresh(base)
-    finetune.set_dropout(answerer, 0.25)
+def test_dropout_may_change_where_training_goes_on(tmp_path, base):
+    save_adapter(fresh(base), tmp_path / "adapter", Image.new("RGB", (2, 2)))
+    config = FinetuneConfig(start_adapter=str(tmp_path / "adapter"), base_model=str(base), lora_dropout=0.25)
+    answerer = finetune.build_trainable(config)
     found = {module.p for module in answerer.model.modules() if isinstance(module, torch.nn.Dropout)}
     assert 0.25 in found and answerer.model.peft_config["default"].lora_dropout == 0.25
 

@@ -19,9 +19,9 @@ from stkvlm_lib.runs import recorded_parameters
 from stkvlm_lib.vlm import launch
 from stkvlm_lib.vlm.adapter import load_answerer
 from stkvlm_lib.vlm.diary import read_log
-from stkvlm_lib.vlm.divergence import TrainingDiverged
 from stkvlm_lib.vlm.train_process import recorded_config
 from stkvlm_lib.vlm.train_run import train_run
+from stkvlm_lib.vlm.trainer import TrainingDiverged
 from stkvlm_lib.vlm.training_batches import IDLE, Shares
 
 

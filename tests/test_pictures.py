@@ -47,7 +47,7 @@ def painted(tmp_path_factory) -> Pictures:
 
 
 def cut(crop: Crop) -> Batch:
-    return Batch(np.array([0]), [crop], None, 0)
+    return Batch(np.array([0]), 0, [crop])
 
 
 @pytest.mark.parametrize("crop", CROPS, ids=str)

@@ -13,7 +13,7 @@ from torch.optim import _muon
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from stkvlm_lib.files import sha256
-from stkvlm_lib.pretraining import word_vectors
+from stkvlm_lib.pretraining import word_stage
 from stkvlm_lib.pretraining.__main__ import begin, export, main
 from stkvlm_lib.pretraining.dense_labels import DenseHeads
 from stkvlm_lib.pretraining.embedded import GRID, build_model, build_processor
@@ -23,8 +23,7 @@ from stkvlm_lib.pretraining.pictures import Pictures
 from stkvlm_lib.pretraining.prompts import PROMPTS, TASKS, WORDED
 from stkvlm_lib.pretraining.training import CheckpointError, Mean, StageConfig, StageTraining, Steps
 from stkvlm_lib.pretraining.vision_stage import BLOCK, BLOCKS_SEEN, VisionStage, encode, every_patch, some_blocks
-from stkvlm_lib.pretraining.word_stage import WordEmbedding, WordStage
-from stkvlm_lib.pretraining.word_vectors import principal, read_vectors
+from stkvlm_lib.pretraining.word_stage import WordEmbedding, WordStage, principal, read_vectors
 from stkvlm_lib.vlm.base_vlm import ModelError
 from stkvlm_lib.vlm.packing import IGNORE
 
@@ -176,11 +175,11 @@ def test_an_interrupted_training_ends_with_the_same_weights(stage, processor, sh
     first = stage(processor)
     step(first, pictures)
     first.seconds = 12.5
-    first.save(tmp_path / "stage.safetensors")
-    assert [path.name for path in tmp_path.iterdir()] == ["stage.safetensors"]
+    first.save(tmp_path / "stage.pt")
+    assert [path.name for path in tmp_path.iterdir()] == ["stage.pt"]
     second = stage(processor)
     torch.manual_seed(99)
-    second.restore(tmp_path / "stage.safetensors")
+    second.restore(tmp_path / "stage.pt")
     assert (second.step, second.seconds) == (1, 12.5)
     assert not all(torch.equal(value, expected[name]) for name, value in weights(second).items())
     train(second, pictures)
@@ -327,11 +326,11 @@ def vectors(tmp_path, monkeypatch):
     folder = tmp_path / "vectors"
     folder.mkdir()
     table = torch.arange(6 * 384).view(6, 384) % 7
-    save_file({word_vectors.TABLE: table.float()}, folder / "model.safetensors")
+    save_file({word_stage.TABLE: table.float()}, folder / "model.safetensors")
     ids = {"left": 0, "right": 1, "##s": 2, "map": 3, "<pad>": 4, "xyzzy": 5}
     (folder / "tokenizer.json").write_text(json.dumps({"model": {"vocab": ids}}))
-    hashes = {name: sha256([folder / name]) for name in word_vectors.FILES}
-    monkeypatch.setattr(word_vectors, "FILES", hashes)
+    hashes = {name: sha256([folder / name]) for name in word_stage.FILES}
+    monkeypatch.setattr(word_stage, "FILES", hashes)
     return folder
 
 

@@ -1,12 +1,17 @@
-"""The temperature that makes confidence honest."""
+"""The temperatures that make confidence honest."""
+
+import math
 
 import pytest
 import torch
 from tiny import fresh, pictures
 
-from stkvlm_lib.vlm.temperature import LEAST, TEMPERATURES, best_temperature, fit_temperature
+from stkvlm_lib.model_files import Temperatures
+from stkvlm_lib.vlm.features import FeatureStore
+from stkvlm_lib.vlm.temperature import LEAST, TEMPERATURES, best_temperature, fit_temperatures
 
 QUESTIONS = ["What track is this?", "What kart is the ego car?"]
+OTHERS = ["Which course are we on?", "Name our kart."]
 
 
 @pytest.fixture(scope="module")
@@ -29,27 +34,32 @@ def test_answers_that_are_sure_and_wrong_are_no_infinite_loss():
 
 
 def test_confidence_of_given_answers_is_that_of_the_answers_themselves(answerer):
-    """At temperature 1 and at another."""
-    features = answerer.encode(pictures(2))
-    given = answerer.answer_encoded(features, [QUESTIONS, QUESTIONS[:1]])
-    asked = [list(zip(QUESTIONS, (a.text for a in group), strict=False)) for group in given]
-    found = answerer.answer_log_probabilities(features, asked, torch.tensor([1.0, 3.0]))
-    answerer.temperature = 3.0
-    cooler = answerer.answer_encoded(features, [QUESTIONS, QUESTIONS[:1]])
-    ranked = answerer.likelihoods(features, [[(q, [t]) for q, t in group] for group in asked])
-    answerer.temperature = 1.0
-    flat = [(a, b) for group, other in zip(given, cooler, strict=True) for a, b in zip(group, other, strict=True)]
-    assert [a.text for a, _ in flat] == [b.text for _, b in flat]
-    for values, (one, three) in zip(found, flat, strict=True):
-        assert values.exp().tolist() == pytest.approx([one.confidence, three.confidence], rel=1e-3)
-    heated = [c.log_probability for group in ranked for (c,) in group]
-    assert heated == pytest.approx([float(values[1]) for values in found], rel=1e-4)
+    """At temperature 1, at that of the course's wordings and at that of all others."""
+    features, questions = answerer.encode(pictures(2)), [QUESTIONS + OTHERS, OTHERS[:1]]
+    given = answerer.answer_encoded(features, questions)
+    asked = [[(q, [a.text]) for q, a in zip(*group, strict=True)] for group in zip(questions, given, strict=True)]
+    found = answerer.log_probabilities(features, asked, torch.tensor([1.0, 3.0, 2.0]))
+    answerer.temperatures = Temperatures(course=3.0, other=2.0)
+    cooler = answerer.answer_encoded(features, questions)
+    weighed = answerer.likelihoods(features, asked)
+    answerer.temperatures = Temperatures()
+    assert [[a.text for a in group] for group in given] == [[a.text for a in group] for group in cooler]
+    columns = [1 if question in QUESTIONS else 2 for group in questions for question in group]
+    wanted = [float(values[column]) for values, column in zip(found, columns, strict=True)]
+    assert [a.confidence for group in given for a in group] == pytest.approx(
+        [v[0].exp().item() for v in found], rel=1e-3
+    )
+    assert [a.confidence for group in cooler for a in group] == pytest.approx([math.exp(v) for v in wanted], rel=1e-3)
+    assert [c.log_probability for group in weighed for (c,) in group] == pytest.approx(wanted, rel=1e-4)
 
 
-def test_few_questions_fit_nothing_and_many_do(answerer):
-    images = pictures(3)
-    features = {(str(i), False): tokens for i, tokens in enumerate(answerer.encode(images))}
-    few = {"0": [(QUESTIONS[0], "abyss")] * (LEAST - 1)}
-    assert fit_temperature(answerer, features, few, 2) == 1.0
-    many = {str(i): [(question, "no such answer") for question in QUESTIONS] * 10 for i in range(3)}
-    assert fit_temperature(answerer, features, many, 2) == pytest.approx(float(TEMPERATURES[-1]))  # all wrong
+def test_few_questions_fit_nothing_and_many_do(answerer, bundled):
+    """Each kind of wording by itself."""
+    names = [view.image_file for view in bundled.views("valid")[:3]]
+    store = FeatureStore(answerer, bundled, 2)
+    wrong = [(question, "no such answer") for question in QUESTIONS] * 10
+    highest = float(TEMPERATURES[-1])
+    assert fit_temperatures(store, {}) == Temperatures()
+    assert fit_temperatures(store, {names[0]: [(OTHERS[0], "abyss")] * (LEAST - 1)}) == Temperatures()
+    found = fit_temperatures(store, {name: [*wrong, (OTHERS[0], "no such answer")] for name in names})
+    assert found == Temperatures(pytest.approx(highest), 1.0)

@@ -20,13 +20,18 @@ from stkvlm_lib.pretraining.language_stage import LanguageStage
 from stkvlm_lib.pretraining.pictures import Pictures
 from stkvlm_lib.pretraining.training import CheckpointError, StageConfig, StageTraining
 from stkvlm_lib.pretraining.vision_stage import VisionStage
-from stkvlm_lib.pretraining.word_stage import WordEmbedding, WordStage
-from stkvlm_lib.pretraining.word_vectors import principal, read_vectors
+from stkvlm_lib.pretraining.word_stage import WordEmbedding, WordStage, principal, read_vectors
 from stkvlm_lib.runs import set_up_hub, set_up_torch
 from stkvlm_lib.vlm.base_vlm import ModelError, find_base, load_processor, pick_device
 
-VISION_STEPS, LANGUAGE_STEPS, WORD_STEPS = 2900, 2900, 1200
-VISION_BATCH, LANGUAGE_BATCH, WORD_BATCH = 512, 256, 32
+SIZES = {
+    "vision-steps": 2900,
+    "vision-batch": 512,
+    "language-steps": 2900,
+    "language-batch": 256,
+    "word-steps": 1200,
+    "word-batch": 32,
+}
 ENCODED = 7104
 """Pictures that the third stage sees, each as it was drawn once."""
 FALLING = 0.6
@@ -99,12 +104,8 @@ def main() -> None:
     parser.add_argument("--shares", nargs="+", type=float, help="of each folder in a batch (default: the same of all)")
     parser.add_argument("--out", type=Path, default=Path("models/embedded"), help="where the finished model goes")
     parser.add_argument("--work", type=Path, default=Path("outputs/pretrain"), help="checkpoints and log")
-    parser.add_argument("--vision-steps", type=int, default=VISION_STEPS)
-    parser.add_argument("--language-steps", type=int, default=LANGUAGE_STEPS)
-    parser.add_argument("--vision-batch", type=int, default=VISION_BATCH)
-    parser.add_argument("--language-batch", type=int, default=LANGUAGE_BATCH)
-    parser.add_argument("--word-steps", type=int, default=WORD_STEPS)
-    parser.add_argument("--word-batch", type=int, default=WORD_BATCH)
+    for name, size in SIZES.items():
+        parser.add_argument(f"--{name}", type=int, default=size)
     parser.add_argument("--encoded", type=int, default=ENCODED, help="pictures that the third stage sees")
     parser.add_argument("--vectors", type=Path, required=True, help="folder with the files of all-MiniLM-L6-v2")
     parser.add_argument("--start", type=Path, help="a base that sees already; leaves the first two stages out")

@@ -62,7 +62,8 @@ def _tokenizer() -> PreTrainedTokenizerFast:
     """WordPiece in which every word of prompts, questions and answers and some thousands of common English words are
     one token each, and pieces of words, down to letters, make up any other text in Latin letters."""
     words = list(dict.fromkeys((*SPECIAL_TOKENS, *map(str.lower, vocabulary()))))
-    pieces = [CONTINUES + piece for piece in (*_lines("pieces.txt"), "_")]
+    listed = Path(__file__).with_name("pieces.txt").read_text("utf-8").split()
+    pieces = [CONTINUES + piece for piece in (*listed, "_")]
     letters = [*string.ascii_lowercase, *string.digits, "_"]
     tokens = list(dict.fromkeys((*words, *letters, *pieces)))
     tokenizer = Tokenizer(
@@ -104,45 +105,42 @@ def written_tokens(tokenizer: PreTrainedTokenizerFast) -> set[int]:
     return {token for text in texts for token in tokenizer.encode(text, add_special_tokens=False)}
 
 
-def _lines(name: str) -> list[str]:
-    return Path(__file__).with_name(name).read_text("utf-8").split()
-
-
-def special_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
-    """Ids of padding, begin and end, as a text model's configuration names them."""
-    return {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")}
-
-
 def build_model(processor: Idefics3Processor) -> Idefics3ForConditionalGeneration:
     """The untrained model, under 12 M parameters; seed torch before calling.
 
     Its head is not tied to the embeddings: a word that is only read, never written, is pushed away in the head alone,
     and keeps its place among the words that it resembles.
     """
+    vision = {
+        "hidden_size": 256,
+        "intermediate_size": 1024,
+        "num_hidden_layers": 7,
+        "num_attention_heads": 4,
+        "image_size": INPUT_SIZE,
+        "patch_size": PATCH_SIZE,
+    }
+    text = {
+        "model_type": "llama",
+        "hidden_size": 256,
+        "intermediate_size": 704,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "vocab_size": len(processor.tokenizer),
+        "max_position_embeddings": 1024,
+        "tie_word_embeddings": False,
+    }
+    return idefics3(processor, vision, text, PIXEL_SHUFFLE)
+
+
+def idefics3(processor: Idefics3Processor, vision: dict, text: dict, scale: int) -> Idefics3ForConditionalGeneration:
+    """A model of SmolVLM's class with random weights. vision, text: of its configurations; scale: of pixel shuffle."""
     tokenizer = processor.tokenizer
-    special = special_ids(tokenizer)
+    special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")}
     config = Idefics3Config(
-        vision_config={
-            "hidden_size": 256,
-            "intermediate_size": 1024,
-            "num_hidden_layers": 7,
-            "num_attention_heads": 4,
-            "image_size": INPUT_SIZE,
-            "patch_size": PATCH_SIZE,
-        },
-        text_config={
-            "model_type": "llama",
-            "hidden_size": 256,
-            "intermediate_size": 704,
-            "num_hidden_layers": 4,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 4,
-            "vocab_size": len(tokenizer),
-            "max_position_embeddings": 1024,
-            "tie_word_embeddings": False,
-            **special,
-        },
-        scale_factor=PIXEL_SHUFFLE,
+        vision_config=vision,
+        text_config=text | special,
+        scale_factor=scale,
         image_token_id=processor.image_token_id,
         tie_word_embeddings=False,
         pad_token_id=tokenizer.pad_token_id,

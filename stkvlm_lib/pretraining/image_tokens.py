@@ -1,7 +1,6 @@
 """Pictures as a frozen tower sees them: drawn and encoded once, kept on disk, learnt from many times."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,17 +17,6 @@ Encode = Callable[[torch.Tensor], torch.Tensor]
 """Pixels (B, 3, INPUT_SIZE, INPUT_SIZE) in 0..1 -> image tokens (B, tokens, D)."""
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """Encoded pictures as drawn for a step, B of them. indices: (B,) which; seed: of all that is drawn about them."""
-
-    indices: np.ndarray
-    seed: int
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-
 class EncodedPictures:
     """Pictures of a split, altered or not, with the image tokens that a frozen tower makes of each.
 
@@ -43,17 +31,17 @@ class EncodedPictures:
     def __len__(self) -> int:
         return len(self._where)
 
-    def draw(self, seed: int, step: int, size: int) -> Drawn:
+    def draw(self, seed: int, step: int, size: int) -> Batch:
         """The batch of a step: the same for the same seed and step."""
         rng = np.random.default_rng((seed, step))
-        return Drawn(rng.choice(len(self), size, replace=False), int(rng.integers(1 << 62)))
+        return Batch(rng.choice(len(self), size, replace=False), int(rng.integers(1 << 62)))
 
-    def in_order(self, size: int) -> Iterator[Drawn]:
+    def in_order(self, size: int) -> Iterator[Batch]:
         """All of them in batches."""
         for start in range(0, len(self), size):
-            yield Drawn(np.arange(start, min(start + size, len(self))), start)
+            yield Batch(np.arange(start, min(start + size, len(self))), start)
 
-    def scenes(self, drawn: Drawn, rules: RuleSet = COURSE_RULES) -> list[Scene]:
+    def scenes(self, drawn: Batch, rules: RuleSet = COURSE_RULES) -> list[Scene]:
         """What the pictures of a batch show, in their order."""
         return [self._scene(int(i), rules) for i in drawn.indices]
 
@@ -63,7 +51,7 @@ class EncodedPictures:
             self._scenes[index, rules.name] = self.pictures.scene(batch, i, rules)
         return self._scenes[index, rules.name]
 
-    def show(self, drawn: Drawn) -> torch.Tensor:
+    def show(self, drawn: Batch) -> torch.Tensor:
         """(B, tokens, D) float."""
         return self.tokens[torch.from_numpy(drawn.indices)].float()
 

@@ -38,45 +38,41 @@ class LanguageStage:
         self._segment = cache(self.prompt.segment)
         parts = {"vision": core.vision_model, "heads": heads, "connector": core.connector, "text": core.text_model}
         self.trained = nn.ModuleDict(parts)
-        self.hidden = [
-            matrix
-            for part in (core.vision_model.encoder, core.connector, core.text_model.layers)
-            for matrix in hidden_matrices(part)
-        ]
+        self.hidden = hidden_matrices(core.vision_model.encoder, core.connector, core.text_model.layers)
 
     def labels(self, pictures: Pictures, batch: Batch) -> Labels:
         """Dense targets, and what `pack_tasks` gives."""
-        scenes = pictures.scenes(batch)
-        tasks = self._tasks(scenes, pictures.scenes(batch, STRICT_RULES), batch.seed)
+        scenes, strict = pictures.scenes(batch), pictures.scenes(batch, STRICT_RULES)
+        seeds = np.random.default_rng(batch.seed).integers(1 << 62, size=len(batch)).tolist()
+        tasks = [draw_tasks(*row, MOST_TASKS, seed) for *row, seed in zip(scenes, strict, seeds, strict=True)]
         return batch_targets(scenes) | pack_tasks(tasks, self.prompt, self._segment)
-
-    def _tasks(self, scenes: list, strict: list, seed: int) -> list[list[Task]]:
-        seeds = np.random.default_rng(seed).integers(1 << 62, size=len(scenes)).tolist()
-        return [draw_tasks(*row, MOST_TASKS, seed) for *row, seed in zip(scenes, strict, seeds, strict=True)]
 
     def loss(self, pixels: torch.Tensor, labels: Labels, share: float) -> tuple[torch.Tensor, Values]:
         features = encode(self.model.model.vision_model, pixels)
         dense, seen = self.heads(features, labels, every_patch(len(pixels), pixels.device))
-        logits = self._logits(features.detach() if share < APART_UNTIL else features, labels)
+        core = self.model.model
+        pictures = core.connector(features.detach() if share < APART_UNTIL else features)
+        embeds = core.get_input_embeddings()(labels["input_ids"])
+        logits = self.model.lm_head(kept_states(core, embeds, pictures, labels)).float()
         answers = F.cross_entropy(logits.flatten(0, 1), labels["labels"].flatten(), ignore_index=IGNORE)
         right = right_answers(logits.argmax(-1), labels["labels"], labels["segments"], labels["tasks"])
         dense_values = {f"dense_{name}": value for name, value in seen.items()}
         return dense + answers, right | dense_values | {"answers": answers.detach(), "dense": dense.detach()}
 
-    def _logits(self, features: torch.Tensor, labels: Labels) -> torch.Tensor:
-        core = self.model.model
-        embeds = core.get_input_embeddings()(labels["input_ids"])
-        pictures = core.connector(features).flatten(0, 1).to(embeds.dtype)
-        out = core.text_model(
-            inputs_embeds=core.inputs_merger(labels["input_ids"], embeds, pictures),
-            attention_mask=labels["attention_mask"],
-            position_ids=labels["position_ids"],
-            use_cache=False,
-        )
-        return self.model.lm_head(out.last_hidden_state[:, labels["logits_to_keep"]]).float()
-
     def summary(self, values: Values) -> Values:
         return shown_values(values, ("loss", "answers", "dense", "dense_kart_right", "dense_edges"))
+
+
+def kept_states(core: nn.Module, embeds: torch.Tensor, pictures: torch.Tensor, labels: Labels) -> torch.Tensor:
+    """Hidden states (B, K, D) of the text model at the places whose logits are needed. core: an Idefics3Model; embeds:
+    (B, T, D) of the tokens; pictures: (B, tokens, D) image tokens."""
+    out = core.text_model(
+        inputs_embeds=core.inputs_merger(labels["input_ids"], embeds, pictures.flatten(0, 1).to(embeds.dtype)),
+        attention_mask=labels["attention_mask"],
+        position_ids=labels["position_ids"],
+        use_cache=False,
+    )
+    return out.last_hidden_state[:, labels["logits_to_keep"]]
 
 
 def pack_tasks(tasks: Sequence[Sequence[Task]], prompt: Prompt, segment: Callable[[str, str], Segment]) -> Labels:

@@ -51,16 +51,16 @@ def draw_crop(rng: np.random.Generator) -> Crop:
 
 @dataclass(frozen=True)
 class Batch:
-    """Pictures as drawn, B of them. indices: (B,) which; crops: how cut; colours: (B, 4), see `recolour`, None as they
-    are; seed: of all else that is drawn about them."""
+    """Pictures as drawn, B of them. indices: (B,) which; seed: of all that is drawn about them besides; crops: how cut,
+    and colours: (B, 4), see `recolour`, None as they are; encoded pictures were cut and coloured before."""
 
     indices: np.ndarray
-    crops: Sequence[Crop]
-    colours: np.ndarray | None
     seed: int
+    crops: Sequence[Crop] = ()
+    colours: np.ndarray | None = None
 
     def __len__(self) -> int:
-        return len(self.crops)
+        return len(self.indices)
 
 
 class Pictures:
@@ -104,13 +104,14 @@ class Pictures:
         rng = np.random.default_rng((seed, step))
         indices = rng.choice(len(self), size, p=self.chances)
         crops = [draw_crop(rng) for _ in indices]
-        return Batch(indices, crops, draw_colours(rng, size), int(rng.integers(1 << 62)))
+        colours = draw_colours(rng, size)
+        return Batch(indices, int(rng.integers(1 << 62)), crops, colours)
 
     def in_order(self, size: int) -> Iterator[Batch]:
         """All pictures unaltered, in batches."""
         for start in range(0, len(self), size):
             indices = np.arange(start, min(start + size, len(self)))
-            yield Batch(indices, [Crop()] * len(indices), None, start)
+            yield Batch(indices, start, [Crop()] * len(indices))
 
     def scenes(self, batch: Batch, rules: RuleSet = COURSE_RULES) -> list[Scene]:
         """What the pictures of a batch show, in their order."""

@@ -7,7 +7,7 @@ it answers is noise.
 from pathlib import Path
 
 import torch
-from transformers import Idefics3Config, Idefics3ForConditionalGeneration, Idefics3Processor
+from transformers import Idefics3ForConditionalGeneration, Idefics3Processor
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 
 from stkvlm_lib.pretraining import embedded
@@ -78,14 +78,4 @@ def build_processor() -> Idefics3Processor:
 
 def build_model(processor: Idefics3Processor, text: dict | None = None) -> Idefics3ForConditionalGeneration:
     """The untrained model; seed torch before calling. Its vocabulary is larger than the tokenizer uses."""
-    tokenizer = processor.tokenizer
-    special = embedded.special_ids(tokenizer)
-    config = Idefics3Config(
-        vision_config=VISION,
-        text_config={**(text or TEXT), **special},
-        scale_factor=4,
-        image_token_id=processor.image_token_id,
-        tie_word_embeddings=False,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    return Idefics3ForConditionalGeneration(config)
+    return embedded.idefics3(processor, VISION, text or TEXT, scale=4)

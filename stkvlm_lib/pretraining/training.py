@@ -11,8 +11,6 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -148,7 +146,7 @@ class StageTraining:
         workers: processes that prepare batches, 0 for none but this.
         """
         work.mkdir(parents=True, exist_ok=True)
-        checkpoint = work / f"{name}.safetensors"
+        checkpoint = work / f"{name}.pt"
         if checkpoint.exists():
             self.restore(checkpoint)
         begin, before, mean = time.monotonic(), self.seconds, Mean()
@@ -180,34 +178,26 @@ class StageTraining:
         )
 
     def save(self, path: Path) -> None:
-        """Whole or not at all: weights and optimiser states, with the position in the file's metadata."""
-        tensors = {f"trained.{name}": value for name, value in self.stage.trained.state_dict().items()}
-        for kind, (optimizer, _) in self.optimizers.items():
-            for i, state in optimizer.state_dict()["state"].items():
-                tensors |= {f"{kind}.{i}.{name}": torch.as_tensor(value) for name, value in state.items()}
-        meta = {"step": str(self.step), "seconds": str(self.seconds), "config": json.dumps(asdict(self.config))}
+        """Whole or not at all: weights, optimiser states, step and clock."""
+        state = {
+            "config": asdict(self.config),
+            "step": self.step,
+            "seconds": self.seconds,
+            "trained": self.stage.trained.state_dict(),
+            "optimizers": {kind: optimizer.state_dict() for kind, (optimizer, _) in self.optimizers.items()},
+        }
         with whole_file(path) as part:
-            save_file({name: value.clone().contiguous() for name, value in tensors.items()}, part, metadata=meta)
+            torch.save(state, part)
 
     def restore(self, path: Path) -> None:
         """Go on from a checkpoint. Raises CheckpointError when it was made with other settings."""
-        with safe_open(path, "pt") as file:
-            meta = file.metadata()
-            if json.loads(meta["config"]) != asdict(self.config):
-                raise CheckpointError(f"{path}: made with other settings; use another --work folder, or remove it")
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        parts: dict[str, dict] = {"trained": {}, "muon": {}, "adam": {}}
-        for key, value in tensors.items():
-            part, _, name = key.partition(".")
-            parts[part][name] = value
-        self.stage.trained.load_state_dict(parts["trained"])
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if state["config"] != asdict(self.config):
+            raise CheckpointError(f"{path}: made with other settings; use another --work folder, or remove it")
+        self.stage.trained.load_state_dict(state["trained"])
         for kind, (optimizer, _) in self.optimizers.items():
-            state: dict[int, dict] = {}
-            for key, value in parts[kind].items():
-                i, _, name = key.partition(".")
-                state.setdefault(int(i), {})[name] = value
-            optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-        self.step, self.seconds = int(meta["step"]), float(meta["seconds"])
+            optimizer.load_state_dict(state["optimizers"][kind])
+        self.step, self.seconds = state["step"], state["seconds"]
 
 
 class Mean:
@@ -233,6 +223,6 @@ def _rounded(values: Values) -> Values:
     return {name: float(np.round(value, 3)) for name, value in values.items()}
 
 
-def hidden_matrices(modules: nn.Module) -> list[nn.Parameter]:
-    """The weights of all linear layers inside a stack of layers: those that Muon is made for."""
-    return [layer.weight for layer in modules.modules() if isinstance(layer, nn.Linear)]
+def hidden_matrices(*stacks: nn.Module) -> list[nn.Parameter]:
+    """The weights of all linear layers inside stacks of layers: those that Muon is made for."""
+    return [layer.weight for stack in stacks for layer in stack.modules() if isinstance(layer, nn.Linear)]

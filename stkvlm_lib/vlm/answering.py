@@ -18,7 +18,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from stkvlm_lib.grammar.questions import OTHER, is_of_course, read_question
 from stkvlm_lib.grammar.wordings import TASK_OF, UNKNOWN, read_task
-from stkvlm_lib.model_files import ModelError
+from stkvlm_lib.model_files import ModelError, Temperatures
 from stkvlm_lib.vlm.answers import Answer
 from stkvlm_lib.vlm.base_vlm import Base, Prompt, pick_device
 from stkvlm_lib.vlm.packing import Options, PackedOptions, collate_options, pack_options
@@ -39,26 +39,25 @@ WithCandidates = tuple[str, Sequence[str]]
 
 @dataclass(frozen=True)
 class Candidate:
-    """A given answer: log-probability of its tokens with the stop token, and how many these are."""
+    """A given answer and the log-probability of its tokens with the stop token."""
 
     text: str
     log_probability: float
-    tokens: int
 
 
 class AnswerModel:
     """A base, with or without an adapter, that answers questions about pictures; each picture is encoded once."""
 
-    def __init__(self, base: Base, model: nn.Module, processor):
+    def __init__(
+        self, base: Base, model: nn.Module, processor, temperatures: Temperatures | None = None, image_side: int = 0
+    ):
+        """image_side: of the square that pictures are brought to, where it is not the base's own."""
         self.base = base
         self.model = model
         self.processor = processor
         self.prompt = Prompt(processor)
         self.device = pick_device()
-        self.temperature = 1.0
-        """Divides all logits before they become confidence; see `temperature.fit_temperature`. Answers are the same."""
-        self.image_side = 0
-        """Of the square that pictures are brought to, where it is not the base's own."""
+        self.temperatures, self.image_side = temperatures or Temperatures(), image_side
 
     def answer(self, image: Image.Image, question: str) -> Answer:
         """Answer one question about one picture of any size."""
@@ -69,13 +68,13 @@ class AnswerModel:
         """Pictures -> image tokens (B, tokens, D) in the text model's space; the adapter has a part in them only where
         `adapter_sees`."""
         at_once = CPU_PICTURES_AT_ONCE if self.device.type == "cpu" else max(1, len(images))
-        parts = [images[start : start + at_once] for start in range(0, len(images), at_once)]
+        parts = []
         with self._evaluating():
-            return torch.cat([self._encode(part) for part in parts])
-
-    def _encode(self, images: Sequence[Image.Image]) -> torch.Tensor:
-        inputs = {name: tensor.to(self.device) for name, tensor in self.pixels(images).items()}
-        return torch.stack(self.core.get_image_features(**inputs).pooler_output)
+            for start in range(0, len(images), at_once):
+                pixels = self.pixels(images[start : start + at_once])
+                inputs = {name: tensor.to(self.device) for name, tensor in pixels.items()}
+                parts += self.core.get_image_features(**inputs).pooler_output
+        return torch.stack(parts)
 
     def pixels(self, images: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
         """Pictures as the vision tower takes them: pixel_values (B, 1, 3, side, side) and which of them are picture."""
@@ -122,64 +121,54 @@ class AnswerModel:
         """The candidates as answers, the likeliest first; what they miss of 1 together is all other answers."""
         return ranked(self.likelihoods(self.encode([image]), [[(question, candidates)]])[0][0])
 
-    @torch.inference_mode()
     def likelihoods(
         self, features: torch.Tensor, asked: Sequence[Sequence[WithCandidates]]
     ) -> list[list[list[Candidate]]]:
         """How likely the model would write each candidate. features: (B, tokens, D); asked: B lists -> B lists of
-        candidates in their order.
-
-        All questions of a picture with all their candidates share one sequence, cut where it grows too long.
-        """
-        weighed = iter(self._weighed(features, asked, torch.tensor([self.temperature])))
+        candidates in their order."""
+        course, other = self.temperatures.course, self.temperatures.other
+        found = iter(self.log_probabilities(features, asked, torch.tensor([other, course])))
         return [
             [
-                [Candidate(text, float(value), size) for text in texts for value, size in [next(weighed)]]
-                for _, texts in group
+                [Candidate(text, next(found)[column].item()) for text in texts]
+                for question, texts in group
+                for column in [int(is_of_course(question))]
             ]
             for group in asked
         ]
 
     @torch.inference_mode()
-    def answer_log_probabilities(
-        self, features: torch.Tensor, asked: Sequence[Sequence[tuple[str, str]]], temperatures: torch.Tensor
-    ) -> list[torch.Tensor]:
-        """Log-probability of whole answers at each of the temperatures. features: (B, tokens, D); asked: B lists of
-        questions with an answer -> (temperatures,) for each of them in order."""
-        options = [[(question, [answer]) for question, answer in group] for group in asked]
-        return [values for values, _ in self._weighed(features, options, temperatures)]
-
-    def _weighed(
+    def log_probabilities(
         self, features: torch.Tensor, asked: Sequence[Sequence[WithCandidates]], temperatures: torch.Tensor
-    ) -> list[tuple[torch.Tensor, int]]:
-        """(log-probability at each temperature, tokens) of every candidate in order."""
+    ) -> list[torch.Tensor]:
+        """The same at each of the temperatures: (temperatures,) for every candidate, all in their order in one list.
+
+        All questions of a picture with all their candidates share one sequence, cut where it grows too long.
+        """
         parts = [(i, part) for i, group in enumerate(asked) for part in _cut([self.prompt.options(*a) for a in group])]
         rows = [pack_options(self.prompt.prefix, part) for _, part in parts]
-        found: list[list[tuple[torch.Tensor, int]]] = [[] for _ in rows]
+        found: list[list[torch.Tensor]] = [[] for _ in rows]
         with self._evaluating():
             for batch in _batches([len(row.input_ids) for row in rows], MAX_BATCH_TOKENS):
                 owners = [parts[i][0] for i in batch]
-                values = self._log_probabilities(features[owners], [rows[i] for i in batch], temperatures)
-                for i, value in zip(batch, values, strict=True):
-                    found[i] = value
+                states = self._hidden_states(features[owners], [rows[i] for i in batch])
+                for i, places in zip(batch, states, strict=True):  # singly: a large vocabulary, many logits
+                    found[i] = self._of_answers(places, rows[i], temperatures)
         return [value for group in found for value in group]
 
-    def _log_probabilities(
-        self, features: torch.Tensor, rows: Sequence[PackedOptions], temperatures: torch.Tensor
-    ) -> Iterator[list[tuple[torch.Tensor, int]]]:
-        """(log-probability at each temperature, tokens) of each answer of each sequence. features: (sequences, tokens,
-        D)."""
+    def _hidden_states(self, features: torch.Tensor, rows: Sequence[PackedOptions]) -> torch.Tensor:
+        """(rows, longest, D) of the text model. features: (rows, tokens, D)."""
         batch = collate_options(rows, self.prompt.tokenizer.pad_token_id)
         batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
-        out = self.core.model(**batch, mm_encoder_outputs=image_outputs(features), use_cache=False)
-        for states, row in zip(out.last_hidden_state, rows, strict=True):  # singly: a large vocabulary, many logits
-            sizes = [len(places) for places in row.predictors]
-            places = torch.tensor([place for group in row.predictors for place in group], device=self.device)
-            targets = torch.tensor([token for group in row.targets for token in group], device=self.device)
-            logits = self.core.lm_head(states[places]).float()
-            scaled = ((logits / t).log_softmax(-1).gather(1, targets[:, None]) for t in temperatures.tolist())
-            chosen = torch.cat(list(scaled), 1).cpu().split(sizes)
-            yield [(part.sum(0), size) for part, size in zip(chosen, sizes, strict=True)]
+        return self.core.model(**batch, mm_encoder_outputs=image_outputs(features), use_cache=False).last_hidden_state
+
+    def _of_answers(self, states: torch.Tensor, row: PackedOptions, temperatures: torch.Tensor) -> list[torch.Tensor]:
+        """(temperatures,) log-probabilities of each answer of one sequence, whose hidden states are (places, D)."""
+        places = torch.tensor([place for group in row.predictors for place in group], device=self.device)
+        targets = torch.tensor([token for group in row.targets for token in group], device=self.device)
+        logits = self.core.lm_head(states[places]).float()
+        scaled = [(logits / t).log_softmax(-1).gather(1, targets[:, None]) for t in temperatures.tolist()]
+        return [part.sum(0) for part in torch.cat(scaled, 1).cpu().split(list(map(len, row.targets)))]
 
     @property
     def core(self) -> nn.Module:
@@ -240,13 +229,14 @@ class AnswerModel:
         written = torch.full((len(rows), MAX_ANSWER_TOKENS), self.prompt.stop_id, device=self.device)
         log_probability = torch.zeros(len(rows), device=self.device)
         running = torch.arange(len(rows), device=self.device)
+        temperatures = torch.tensor([self.temperatures.other, self.temperatures.course], device=self.device)
         for step in range(MAX_ANSWER_TOKENS):
             out = self.core.model(
                 input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
             )
             logits = self.core.lm_head(out.last_hidden_state[:, -1]).float()
             logits[always, self.prompt.answer(UNKNOWN)[0]] = -torch.inf
-            best, token = (logits / self.temperature).log_softmax(-1).max(-1)
+            best, token = (logits / temperatures[always.long(), None]).log_softmax(-1).max(-1)
             log_probability[running] += best
             written[running, step] = token
             going = (token != self.prompt.stop_id).nonzero()[:, 0]

@@ -46,37 +46,25 @@ def find_base(name: str = "", revision: str = "", *, fetch: bool = True) -> Base
     Raises ModelError when it cannot be had, or its files are broken.
     """
     if name in ("", EMBEDDED):
-        folder = ROOT / "models" / EMBEDDED
-        if not (folder / "config.json").exists():
-            raise ModelError(
-                f"{folder}: the embedded base is missing; restore it, or make it with stkvlm_lib.pretraining"
-            )
-        return _checked_base(EMBEDDED, folder)
+        return _checked_base(EMBEDDED, ROOT / "models" / EMBEDDED)
     if resolve(name).is_dir():
         return _checked_base(resolve(name).name, resolve(name))
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise ModelError(f"BASE_MODEL={name!r}: no such folder, and not a hub id (owner/name)")
+    wanted = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
     try:
-        folder = Path(
-            snapshot_download(
-                name,
-                revision=revision or None,
-                allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja"],
-                local_files_only=not fetch,
-            )
-        )
+        found = snapshot_download(name, revision=revision or None, allow_patterns=wanted, local_files_only=not fetch)
     except Exception as error:
-        reason = _first_line(error)
         if not fetch:
             raise ModelError(
                 f"the adapter's base {name!r} is not in the local cache, and is fetched only when you ask for it: "
                 f"name it, with --base {name} or BASE_MODEL={name}, if you trust it"
             ) from error
         raise ModelError(
-            f"base model {name!r} is not in the local cache and cannot be had ({type(error).__name__}: {reason}); "
+            f"base model {name!r} is not in the local cache and cannot be had ({_told(error)}); "
             f"connect to the hub with HF_HUB_OFFLINE=0, give a local folder, or use BASE_MODEL={EMBEDDED}"
         ) from error
-    return _checked_base(name, folder, folder.name)
+    return _checked_base(name, Path(found), Path(found).name)
 
 
 def _checked_base(name: str, folder: Path, revision: str = "") -> Base:
@@ -84,8 +72,9 @@ def _checked_base(name: str, folder: Path, revision: str = "") -> Base:
     return Base(name, folder, revision, hash_weights(folder))
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0][:300]
+def _told(error: Exception) -> str:
+    """An error of a library in one line."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"
 
 
 def pick_device() -> torch.device:
@@ -136,7 +125,7 @@ def load_base(base: Base, quantization: str = "nf4") -> nn.Module:
     except (torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:  # of any kind, by what is wrong with the files
-        raise ModelError(_unusable(base, "model", error)) from error
+        raise ModelError(f"{base.folder}: its model cannot be loaded ({_told(error)}); {_RESTORE}") from error
     for key, what in (("missing_keys", "are missing"), ("mismatched_keys", "have other shapes")):
         if strange := sorted(map(str, found[key])):
             raise ModelError(f"{base.folder}: {len(strange)} of its weights {what}, as {strange[0]}; {_RESTORE}")
@@ -148,10 +137,6 @@ def load_base(base: Base, quantization: str = "nf4") -> nn.Module:
 _FROM_DISK = {"trust_remote_code": False, "local_files_only": True}
 """A base is read from its folder, and code that it brings is never run, whatever it asks for."""
 _RESTORE = "restore it, or name another BASE_MODEL"
-
-
-def _unusable(base: Base, what: str, error: Exception) -> str:
-    return f"{base.folder}: its {what} cannot be loaded ({type(error).__name__}: {_first_line(error)}); {_RESTORE}"
 
 
 def _check_finite(folder: Path) -> None:
@@ -203,7 +188,7 @@ def load_processor(base: Base, image_side: int = 0) -> AutoProcessor:
     except ConfigError:
         raise
     except Exception as error:  # of any kind, by what is wrong with the files
-        raise ModelError(_unusable(base, "processor", error)) from error
+        raise ModelError(f"{base.folder}: its processor cannot be loaded ({_told(error)}); {_RESTORE}") from error
     return processor
 
 

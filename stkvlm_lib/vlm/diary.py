@@ -1,12 +1,15 @@
-"""What a training tells while it goes on: the rows of train_log.jsonl, a line each, the curve, and other logs."""
+"""What a training tells: the rows of train_log.jsonl, a line each, the curve, other logs, and whether it has learnt."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from transformers import TrainerCallback
 
 from stkvlm_lib.files import read_json, read_jsonl, write_json, write_jsonl
+from stkvlm_lib.grammar.questions import normalise
+from stkvlm_lib.qa.qa_sets import Record
 
 LogRows = list[dict]
 LOG = "train_log.jsonl"
@@ -70,3 +73,21 @@ def tensorboard(folder: Path) -> TrainerCallback:
     from transformers.integrations import TensorBoardCallback
 
     return TensorBoardCallback(SummaryWriter(log_dir=str(folder)))
+
+
+def majority_share(records: Sequence[Record]) -> float | None:
+    """The share of questions that each family's most frequent answer has right; None for no questions."""
+    answers: dict[str, Counter] = {}
+    for record in records:
+        answers.setdefault(record.family, Counter())[normalise(record.answer)] += 1
+    return sum(max(counts.values()) for counts in answers.values()) / len(records) if records else None
+
+
+def majority_warning(exact: Sequence[float], majority: float | None) -> str:
+    """What to say where the last or the best of the valid scores is no better than guessing; empty otherwise."""
+    if majority is None or not exact or min(max(exact), exact[-1]) > majority:
+        return ""
+    return (
+        f"warning: valid exact was {max(exact):.3f} at best and {exact[-1]:.3f} at last, where each family's most "
+        f"frequent answer has {majority:.3f}: this adapter has learnt little or has diverged; lower LEARNING_RATE"
+    )

@@ -4,15 +4,15 @@ What is written is what answers here: of a base in 4 bit the rounded values, wri
 the same without bitsandbytes.
 """
 
-import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from huggingface_hub import ModelCard, ModelCardData
 from torch import nn
+from transformers.utils import logging
 
 from stkvlm_lib.files import errors_naming, read_json, write_json, write_text
 from stkvlm_lib.model_files import (
@@ -67,7 +67,9 @@ def export_adapter(adapter: Path, folder: Path, *, merge: bool, base_model: str 
         else:
             _save_model(model, processor, part / BASE)
             _save_adapter(files, processor, model, part / ADAPTER, folder / BASE)
-        write_json(part / EXPORT_RECORD, _record(files, merge))
+        kept = {name: files.record[name] for name in ("base", "temperature", "settings") if name in files.record}
+        stored = {"merged": merge, "weights": "float32", "quantization": _quantization(files)}
+        write_json(part / EXPORT_RECORD, stored | kept)
         write_text(part / "README.md", _card(files, base, merge))
     return folder
 
@@ -80,6 +82,7 @@ def _quantization(files: AdapterFiles) -> str:
 def _written_out(base: Base, files: AdapterFiles) -> nn.Module:
     """The base as the adapter was trained on it, its 4-bit values written out in 32 bit."""
     quantization = _quantization(files)
+    logging.set_verbosity_error()  # else Transformers tells on stderr into which dtype it dequantizes
     model = load_base(base, quantization)
     return (model.dequantize() if quantization == "nf4" else model).float()
 
@@ -112,24 +115,16 @@ def _whole_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder beside it, which takes its place only when the block ends without an error."""
     with errors_naming(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
-    try:
-        with errors_naming(folder):
-            made = part / "made"  # mkdtemp's own is closed to others, whatever the umask
+        with TemporaryDirectory(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent) as part:
+            made = Path(part) / "made"  # the temporary folder itself is closed to others, whatever the umask
             made.mkdir()
-            yield made
-            os.replace(made, folder)
-    except OSError as error:
-        if error.errno is None:  # this project's own words, which name where it was written to
-            raise OSError(str(error).replace(str(made), str(folder))) from error
-        raise
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
-def _record(files: AdapterFiles, merge: bool) -> dict:
-    keep = {name: files.record[name] for name in ("base", "temperature", "settings") if name in files.record}
-    return {"merged": merge, "weights": "float32", "quantization": _quantization(files)} | keep
+            try:
+                yield made
+                made.replace(folder)
+            except OSError as error:
+                if error.errno is None:  # this project's own words, which name where it was written to
+                    raise OSError(str(error).replace(str(made), str(folder))) from error
+                raise
 
 
 def _card(files: AdapterFiles, base: Base, merge: bool) -> str:
@@ -159,7 +154,7 @@ def _head(files: AdapterFiles, base: Base, merge: bool) -> str:
     what = "the adapter merged into it" if merge else f"the adapter beside it, in `{BASE}/` and `{ADAPTER}/`"
     lines = lines_of_merged("FOLDER") if merge else lines_of_adapter(f"FOLDER/{BASE}", f"FOLDER/{ADAPTER}")
     auto = "" if merge else _AUTO
-    temperature = f"{files.record.get('temperature', 1.0):g}"
+    temperatures = files.temperatures
     return f"""# Questions about SuperTuxKart frames
 
 The base `{name}` (weights of SHA-256 `{base.sha256}`), its text model {stored}, with {what}; all weights in 32 bit.
@@ -175,8 +170,9 @@ With `transformers`, `peft`, `torch` and `pillow` alone; FOLDER is where this fi
 Capitals, punctuation, contractions and ways to write a name make no difference: the chat template puts a question into
 the form of the training. A picture of any size becomes one square. `backend="pil"` resizes as in training; torchvision
 rounds otherwise. The confidence of the library is the product of the probabilities of the answer's tokens and the stop
-token, with all logits divided by the temperature {temperature}. The library never answers `unknown` to the ten forms of
-the course in their own wording; these lines may."""
+token, with all logits divided by a temperature: {temperatures.course:g} for the ten forms of the course in their own
+wording, {temperatures.other:g} for all other questions. The library never answers `unknown` to the former; these lines
+may."""
 
 
 _AUTO = f"""

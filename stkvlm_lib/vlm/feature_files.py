@@ -3,21 +3,18 @@
     FOLDER/<time>-<process>-<number>.safetensors    keys (n, 16) uint8, tokens (n, tokens, D)
 
 Processes add files of their own and never change one, so that any number of them may work in a folder; a picture that
-two of them encode at once lies there twice, which does no harm. Rows are read with `pread`, not mapped: what is used
-stays in the system's own cache, which counts for no process. In memory are 24 bytes a picture: its key and its place.
+two of them encode at once lies there twice, which does no harm. In memory are 24 bytes a picture: its key and its
+place.
 """
 
-import json
 import os
 import time
-from collections import OrderedDict
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from stkvlm_lib.files import whole_file
@@ -25,11 +22,9 @@ from stkvlm_lib.files import whole_file
 KEY_BYTES = 16
 FILE_SECONDS, FILE_BYTES = 20.0, 64 * 2**20
 """A file is written after so much time or so many bytes, whichever comes first: what a killed process loses at most."""
-OPEN_FILES = 64
 _ROWS = np.int64(1 << 32)
 """A place is the number of its file times this, plus its row."""
 _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-_REMEDY = "remove the folder; its pictures are then encoded again"
 
 
 @dataclass(frozen=True)
@@ -41,10 +36,6 @@ class _Tokens:
     shape: tuple[int, ...]
     dtype: torch.dtype
 
-    @property
-    def row_bytes(self) -> int:
-        return int(np.prod(self.shape)) * self.dtype.itemsize
-
 
 class FeatureFiles:
     """The image tokens that a folder holds. Keys are numpy arrays of `S16`, places int64.
@@ -55,26 +46,14 @@ class FeatureFiles:
     def __init__(self, folder: Path):
         self.folder = folder
         self._files: list[_Tokens] = []
-        self._names: set[str] = set()
         self._keys, self._places = np.empty(0, f"S{KEY_BYTES}"), np.empty(0, np.int64)
-        self._open: OrderedDict[int, int] = OrderedDict()
-        self._new: list[tuple[bytes, torch.Tensor]] = []
+        self._new: list[tuple[np.ndarray, torch.Tensor]] = []
         self._new_since = 0.0
-        self.refresh()
+        self._take_in()
 
     def count(self) -> int:
         """How many pictures' tokens there are."""
         return len(self._keys)
-
-    def refresh(self) -> None:
-        """Take in the files that have come since, also those of other processes."""
-        names = sorted(path.name for path in self.folder.glob("*.safetensors"))
-        new = [self._take(self.folder / name) for name in names if name not in self._names]
-        if not new:
-            return
-        keys, places = (np.concatenate(arrays) for arrays in zip((self._keys, self._places), *new, strict=True))
-        self._keys, first = np.unique(keys, return_index=True)
-        self._places = places[first]
 
     def find(self, keys: np.ndarray) -> np.ndarray:
         """(N,) places; -1 for a key that is not there."""
@@ -87,72 +66,63 @@ class FeatureFiles:
         """(tokens, D), a copy of one's own."""
         number, row = divmod(int(place), int(_ROWS))
         file = self._files[number]
-        data = bytearray(os.pread(self._descriptor(number), file.row_bytes, file.start + row * file.row_bytes))
-        if len(data) < file.row_bytes:
-            raise ValueError(f"{file.path}: ends within a picture's tokens; {_REMEDY}")
-        return torch.frombuffer(data, dtype=file.dtype).view(file.shape)
+        size = int(np.prod(file.shape)) * file.dtype.itemsize
+        # read, not mapped: what is mapped counts as memory of this process; and safe_open takes milliseconds
+        with file.path.open("rb", buffering=0) as opened:
+            opened.seek(file.start + row * size)
+            return torch.frombuffer(bytearray(opened.read(size)), dtype=file.dtype).view(file.shape)
 
-    def add(self, keys: Sequence[bytes], tokens: torch.Tensor) -> None:
+    def add(self, keys: np.ndarray, tokens: torch.Tensor) -> None:
         """Keep tokens (N, tokens, D); they are found after `flush`, which comes by itself from time to time."""
         if not self._new:
             self._new_since = time.monotonic()
-        self._new += zip(keys, tokens.cpu(), strict=True)
-        size = len(self._new) * self._new[0][1].nbytes
+        self._new.append((keys, tokens.cpu()))
+        size = sum(added.nbytes for _, added in self._new)
         if size >= FILE_BYTES or time.monotonic() - self._new_since >= FILE_SECONDS:
-            self.flush()
+            self._write()
 
     def flush(self) -> None:
-        """Write what was added as one file."""
-        if not self._new:
-            return
+        """Write what was added as one file, and find what other processes have written since."""
+        if self._new:
+            self._write()
+        self._take_in()
+
+    def _write(self) -> None:
         keys, tokens = zip(*self._new, strict=True)
-        numbers = np.frombuffer(b"".join(keys), np.uint8).reshape(len(keys), KEY_BYTES)
+        numbers = np.concatenate(keys).view(np.uint8).reshape(-1, KEY_BYTES)
         path = self.folder / f"{time.time_ns()}-{os.getpid()}-{len(self._files)}.safetensors"
         try:
             with whole_file(path) as part:
-                save_file({"keys": torch.from_numpy(numbers.copy()), "tokens": torch.stack(tokens)}, part)
+                save_file({"keys": torch.from_numpy(numbers), "tokens": torch.cat(tokens)}, part)
         except SafetensorError as error:  # how safetensors tells of a full disk
             raise OSError(f"{path}: could not be written ({error}); make room there") from error
         self._new = []
 
-    def _take(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
-        """Keys of a file and their places."""
-        number = len(self._files)
-        file, keys = _read_head(path)
-        self._files.append(file)
-        self._names.add(path.name)
-        return keys, number * _ROWS + np.arange(len(keys))
-
-    def _descriptor(self, number: int) -> int:
-        """Of an open file; those used last stay open."""
-        if number in self._open:
-            self._open.move_to_end(number)
-            return self._open[number]
-        if len(self._open) >= OPEN_FILES:
-            os.close(self._open.popitem(last=False)[1])
-        self._open[number] = os.open(self._files[number].path, os.O_RDONLY)
-        return self._open[number]
-
-    def __del__(self):
-        for descriptor in self._open.values():
-            os.close(descriptor)
+    def _take_in(self) -> None:
+        """The files that are not known yet."""
+        new = sorted(set(self.folder.glob("*.safetensors")) - {file.path for file in self._files})
+        if not new:
+            return
+        keys, places = [self._keys], [self._places]
+        for path in new:
+            file, found = _read_head(path)
+            keys.append(found)
+            places.append(len(self._files) * _ROWS + np.arange(len(found)))
+            self._files.append(file)
+        self._keys, first = np.unique(np.concatenate(keys), return_index=True)
+        self._places = np.concatenate(places)[first]
 
 
 def _read_head(path: Path) -> tuple[_Tokens, np.ndarray]:
-    """Where a file's tokens lie, and their keys. Raises ValueError for a file of another form or that is cut."""
+    """Where a file's tokens lie, and its keys. Raises ValueError for a file of another form or that is cut."""
     try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if not 0 < length < path.stat().st_size:
-                raise ValueError("its header is cut")
-            head = json.loads(file.read(length))
-            keys, tokens = head["keys"], head["tokens"]
-            begin, end = keys["data_offsets"]
-            file.seek(8 + length + begin)
-            found = np.frombuffer(file.read(end - begin), f"S{KEY_BYTES}")
-        if path.stat().st_size < 8 + length + tokens["data_offsets"][1] or len(found) != tokens["shape"][0]:
-            raise ValueError("it is shorter than its header says")
-        shape, dtype = tuple(tokens["shape"][1:]), _DTYPES[tokens["dtype"]]
-        return _Tokens(path, 8 + length + tokens["data_offsets"][0], shape, dtype), found
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: no image tokens ({error}); {_REMEDY}") from None
+        with safe_open(path, "np") as file:
+            if file.offset_keys() != ["tokens", "keys"]:  # safetensors puts the wider type first
+                raise ValueError("it holds something else")
+            keys, tokens = file.get_tensor("keys"), file.get_slice("tokens")
+            shape, dtype = tokens.get_shape(), _DTYPES[tokens.get_dtype()]
+        values = int(np.prod(shape)) * dtype.itemsize + keys.nbytes
+        return _Tokens(path, path.stat().st_size - values, tuple(shape[1:]), dtype), keys.view(f"S{KEY_BYTES}")[:, 0]
+    except (SafetensorError, ValueError, KeyError) as error:
+        remedy = "remove the folder; its pictures are then encoded again"
+        raise ValueError(f"{path}: no image tokens ({error}); {remedy}") from None

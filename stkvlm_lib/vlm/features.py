@@ -7,8 +7,9 @@ missing is encoded again.
 
 import hashlib
 import json
+import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -56,81 +57,62 @@ class FeatureStore:
         limit_mb: float = LIMIT_MB,
     ):
         self.answerer, self.frames, self.batch_size = answerer, frames, batch_size
-        self.files = FeatureFiles(folder / _way_of(answerer)) if folder and not answerer.adapter_sees else None
-        self._room = int(limit_mb * 1e6)  # bytes
-        self._known: dict[Picture, torch.Tensor] = {}
+        self.on_disk = folder is not None and not answerer.adapter_sees
+        self._kept = FeatureFiles(folder / _way_of(answerer)) if self.on_disk else FeatureMemory()
+        self._room = math.inf if self.on_disk else limit_mb * 1e6  # bytes
 
-    def of(self, pictures: Iterable[Picture], label: str) -> Mapping[Picture, torch.Tensor]:
-        """(tokens, D) of each picture; those not known yet are encoded, with progress, and all kept."""
-        pictures = list(dict.fromkeys(pictures))
-        return _ByPicture(pictures, self.in_order(pictures, label))
-
-    def in_order(self, pictures: Sequence[Picture], label: str) -> Sequence[torch.Tensor]:
-        """The same for a sequence of any length, which need not lie in memory: its tokens are read as they are asked
-        for."""
-        if not self.files:
-            self.encode(pictures, label)
-            return _InMemory(pictures, self._known)
-        keys = self.encode(pictures, label)
-        return _OnDisk(self.files, self.files.find(keys))
+    def in_order(self, pictures: Sequence[Picture], label: str) -> "TokensInOrder":
+        """(tokens, D) of each picture, of which there may be more than fit into memory; those not known yet are
+        encoded, with progress."""
+        return TokensInOrder(self._kept, self._kept.find(self.encode(pictures, label)))
 
     def encode(self, pictures: Sequence[Picture], label: str) -> np.ndarray:
-        """Encode those not known yet; -> the keys of all, by which files know them (empty without files)."""
-        if not self.files:
-            missing = dict.fromkeys(picture for picture in pictures if picture not in self._known)
-            for chunk in self._chunks(list(missing), label):
-                self._known |= self._encode(chunk)
-            return np.empty(0)
-        keys = np.fromiter((self._key(picture) for picture in pictures), f"S{KEY_BYTES}", len(pictures))
-        self._encode_missing(keys, pictures, label)
+        """Encode those not known yet, and keep all of them; -> the keys of all."""
+        keys = self._keys(pictures)
+        self._kept.flush()
+        _, first = np.unique(keys, return_index=True)
+        first.sort()
+        missing = first[self._kept.find(keys[first]) < 0]
+        try:
+            for chunk in self._chunks(missing, label):
+                self._kept.add(keys[chunk], self._encode([pictures[i] for i in chunk]))
+        finally:  # what was encoded stays, also where an error or interrupt comes in between
+            self._kept.flush()
         return keys
 
     def batches(self, pictures: Iterable[Picture], label: str = "") -> Iterator[tuple[list[Picture], torch.Tensor]]:
         """Pictures, each once, in batches with their tokens (B, tokens, D) on the model's device; with progress where
         there is a label."""
         for chunk in self._chunks(list(dict.fromkeys(pictures)), label):
-            features = self._of_batch(chunk) if self.files else self._of_batch_in_memory(chunk)
-            yield chunk, torch.stack(features).to(self.answerer.device)
-        if self.files:
-            self._flush()
+            yield chunk, self._of_batch(chunk).to(self.answerer.device)
+        self._kept.flush()
 
     def base_features(self, pictures: Sequence[Picture], features: torch.Tensor) -> torch.Tensor:
         """The tokens that the base alone has of a batch: `features`, where the adapter takes no part in them."""
         if not self.answerer.adapter_sees:
             return features
         with self.answerer.without_adapter():
-            return torch.stack(list(self._encode(pictures).values())).to(features.device)
+            return self._encode(pictures).to(features.device)
 
-    def _of_batch(self, chunk: Sequence[Picture]) -> list[torch.Tensor]:
-        keys = np.array([self._key(picture) for picture in chunk], f"S{KEY_BYTES}")
-        places = self.files.find(keys)
-        new = self._encode([picture for picture, place in zip(chunk, places, strict=True) if place < 0])
-        if new:
-            self.files.add([self._key(picture) for picture in new], torch.stack(list(new.values())))
-        return [
-            new[picture] if place < 0 else self.files.read(place) for picture, place in zip(chunk, places, strict=True)
-        ]
+    def _of_batch(self, chunk: Sequence[Picture]) -> torch.Tensor:
+        keys = self._keys(chunk)
+        places = self._kept.find(keys)
+        tokens = {i: self._kept.read(place) for i, place in enumerate(places) if place >= 0}
+        missing = np.flatnonzero(places < 0)
+        if len(missing):
+            new = self._encode([chunk[i] for i in missing])
+            if new.nbytes <= self._room:  # a batch stays whole, as its pictures share their memory, or not at all
+                self._room -= new.nbytes
+                self._kept.add(keys[missing], new)
+            tokens.update(zip(missing, new, strict=True))
+        return torch.stack([tokens[i] for i in range(len(chunk))])
 
-    def _of_batch_in_memory(self, chunk: Sequence[Picture]) -> list[torch.Tensor]:
-        new = self._encode([picture for picture in chunk if picture not in self._known])
-        features = [new[picture] if picture in new else self._known[picture] for picture in chunk]
-        self._keep(new)
-        return features
+    def _encode(self, pictures: Sequence[Picture]) -> torch.Tensor:
+        images = [self.frames.by_image_file[name].image(mirrored) for name, mirrored in pictures]
+        return self.answerer.encode(images).cpu()
 
-    def _encode_missing(self, keys: np.ndarray, pictures: Sequence[Picture], label: str) -> None:
-        """What is encoded stays, also where an error or interrupt comes in between."""
-        _, first = np.unique(keys, return_index=True)
-        missing = np.sort(first)[self.files.find(keys[np.sort(first)]) < 0]
-        try:
-            for chunk in self._chunks(missing, label):
-                tokens = self._encode([pictures[i] for i in chunk])
-                self.files.add([_padded(keys[i]) for i in chunk], torch.stack(list(tokens.values())))
-        finally:
-            self._flush()
-
-    def _flush(self) -> None:
-        self.files.flush()
-        self.files.refresh()
+    def _keys(self, pictures: Sequence[Picture]) -> np.ndarray:
+        return np.fromiter(map(self._key, pictures), f"S{KEY_BYTES}", len(pictures))
 
     def _key(self, picture: Picture) -> bytes:
         """Of the bytes of a picture's file, and whether it is mirrored."""
@@ -148,66 +130,39 @@ class FeatureStore:
         for start in progress(starts, label) if label and starts else starts:
             yield items[start : start + self.batch_size]
 
-    def _encode(self, pictures: Sequence[Picture]) -> dict[Picture, torch.Tensor]:
-        if not pictures:
-            return {}
-        images = [self.frames.by_image_file[name].image(mirrored) for name, mirrored in pictures]
-        return dict(zip(pictures, self.answerer.encode(images).cpu(), strict=True))
 
-    def _keep(self, new: Mapping[Picture, torch.Tensor]) -> None:
-        """A batch stays whole, as its pictures share their memory, or not at all."""
-        size = sum(tokens.nbytes for tokens in new.values())
-        if size <= self._room:
-            self._room -= size
-            self._known |= new
+class FeatureMemory:
+    """What FeatureFiles does, in memory alone."""
+
+    def __init__(self):
+        self._places: dict[bytes, int] = {}
+        self._tokens: list[torch.Tensor] = []
+
+    def find(self, keys: np.ndarray) -> np.ndarray:
+        return np.array([self._places.get(key, -1) for key in keys.tolist()], np.int64)
+
+    def read(self, place: int) -> torch.Tensor:
+        return self._tokens[place]
+
+    def add(self, keys: np.ndarray, tokens: torch.Tensor) -> None:
+        self._places |= {key: len(self._tokens) + i for i, key in enumerate(keys.tolist())}
+        self._tokens += tokens
+
+    def flush(self) -> None:
+        """Nothing waits to be written."""
 
 
-class _OnDisk(Sequence):
-    """Tokens by number, read from files."""
+class TokensInOrder(Sequence):
+    """Tokens (tokens, D) of pictures by number, read as they are asked for."""
 
-    def __init__(self, files: FeatureFiles, places: np.ndarray):
-        self.files, self.places = files, places
+    def __init__(self, kept: FeatureFiles | FeatureMemory, places: np.ndarray):
+        self._kept, self._places = kept, places
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self._places)
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        return self.files.read(self.places[index])
-
-
-class _InMemory(Sequence):
-    """Tokens by number, of pictures that are known."""
-
-    def __init__(self, pictures: Sequence[Picture], known: Mapping[Picture, torch.Tensor]):
-        self.pictures, self.known = pictures, known
-
-    def __len__(self) -> int:
-        return len(self.pictures)
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        return self.known[self.pictures[index]]
-
-
-class _ByPicture(Mapping):
-    """Tokens by picture."""
-
-    def __init__(self, pictures: Sequence[Picture], tokens: Sequence[torch.Tensor]):
-        self.places = {picture: place for place, picture in enumerate(pictures)}
-        self.tokens = tokens
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    def __iter__(self) -> Iterator[Picture]:
-        return iter(self.places)
-
-    def __getitem__(self, picture: Picture) -> torch.Tensor:
-        return self.tokens[self.places[picture]]
-
-
-def _padded(key: np.bytes_) -> bytes:
-    """A key as numpy gives it, which leaves out zeros at its end."""
-    return bytes(key).ljust(KEY_BYTES, b"\0")
+        return self._kept.read(self._places[index])
 
 
 def _way_of(answerer: AnswerModel) -> str:

@@ -2,30 +2,28 @@
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
-from peft.tuners.lora import LoraLayer
 from PIL import Image
 from torch import nn
 from transformers import TrainingArguments
 
 from stkvlm_lib.config import EMBEDDED, FinetuneConfig, resolve
 from stkvlm_lib.data.frame_sets import FrameSet
-from stkvlm_lib.files import write_json
-from stkvlm_lib.model_files import check_start, read_adapter, start_form, target_parts
+from stkvlm_lib.files import read_object, write_json
+from stkvlm_lib.model_files import Temperatures, check_start, read_adapter, start_form, target_parts
 from stkvlm_lib.qa.drawn import PicturesOf, TrainingPicture, count_questions
 from stkvlm_lib.qa.qa_sets import Record, by_picture
 from stkvlm_lib.runs import peak_memory_mb
 from stkvlm_lib.vlm.adapter import load_answerer, new_adapter, save_adapter
 from stkvlm_lib.vlm.answering import AnswerModel
-from stkvlm_lib.vlm.diary import TENSORBOARD, Diary, LogRows, read_log, tensorboard
-from stkvlm_lib.vlm.divergence import last_checkpoint, majority_share, majority_warning
+from stkvlm_lib.vlm.diary import Diary, LogRows, majority_share, majority_warning, read_log
 from stkvlm_lib.vlm.features import FeatureStore
-from stkvlm_lib.vlm.temperature import Labelled, fit_temperature
-from stkvlm_lib.vlm.trainer import QloraTrainer, training_arguments
-from stkvlm_lib.vlm.training_batches import Collator, PackedPictures
+from stkvlm_lib.vlm.temperature import Labelled, fit_temperatures
+from stkvlm_lib.vlm.trainer import QloraTrainer, last_checkpoint, training_arguments
 
 MEAN_OF = 10_000
 """The mean picture is that of all training pictures, or of about so many in even steps."""
@@ -49,8 +47,8 @@ class TrainingFacts:
     pictures: int
     questions: int
     trainable_parameters: int
-    adapter_mb: float = 0.0
-    temperature: float = 1.0
+    adapter_mb: float
+    temperature: Temperatures
 
 
 def build_trainable(config: FinetuneConfig) -> AnswerModel:
@@ -70,12 +68,10 @@ def build_trainable(config: FinetuneConfig) -> AnswerModel:
         config.base_model or EMBEDDED,
         config.base_revision,
         config.quantization,
-        trainable=True,
+        dropout=config.lora_dropout,
         image_side=config.image_side,
     )
-    if start:
-        set_dropout(answerer, config.lora_dropout)
-    else:
+    if not start:
         answerer.model = new_adapter(
             answerer.model,
             rank=config.lora_rank,
@@ -86,14 +82,6 @@ def build_trainable(config: FinetuneConfig) -> AnswerModel:
         )
     answerer.model.config.use_cache = False
     return answerer
-
-
-def set_dropout(answerer: AnswerModel, dropout: float) -> None:
-    """Drop this share of the adapter's inputs in training, in place of what it was trained with before."""
-    answerer.model.peft_config["default"].lora_dropout = dropout
-    for module in answerer.model.modules():
-        if isinstance(module, LoraLayer):
-            module.lora_dropout["default"] = nn.Dropout(dropout) if dropout else nn.Identity()
 
 
 def trainable_parameters(answerer: AnswerModel) -> tuple[int, int]:
@@ -151,7 +139,7 @@ def finetune(
     """Train the adapter and save it to RUN_DIR/adapter; in a process that a launcher has started, with the others.
 
     The adapter kept is the one that answers the valid questions best; without valid questions, the last one.
-    calibration: questions about valid pictures by which the temperature is fitted that comes with the adapter.
+    calibration: questions about valid pictures by which the temperatures are fitted that come with the adapter.
     resume: go on from the last checkpoint in RUN_DIR/training; otherwise what lies there is removed first.
     show: called with the rows of the log so far, each time one is added.
     features: a store that knows pictures already, or shall keep them for other trainings.
@@ -161,55 +149,16 @@ def finetune(
     if not resume and arguments.process_index == 0:
         for left in ("training", "logs"):
             shutil.rmtree(run / left, ignore_errors=True)
-    _in_step(arguments)
+    arguments.distributed_state.wait_for_everyone()
     store = features or FeatureStore(answerer, folder, config.eval_batch_size)
     tokens = _tokens(store, train, [*by_picture(valid), *(calibration or {})], arguments)
     diary = Diary(run, show)  # its clock leaves encoding out
-    trainer = _trainer(config, arguments, train, valid, store, tokens, diary)
+    trainer = QloraTrainer(config, arguments, store, train, tokens, valid, diary)
     trainer.train(resume_from_checkpoint=last_checkpoint(run / "training"))
-    facts = _facts(trainer, config, train, valid, diary.seconds)
     if arguments.process_index == 0:
-        facts = _keep(config, train, calibration or {}, trainer.store, facts)
-    _in_step(arguments)
-    return facts
-
-
-def _in_step(arguments: TrainingArguments) -> None:
-    """Wait until all processes of a training are here."""
-    if arguments.world_size > 1:
-        torch.distributed.barrier()
-
-
-def _trainer(
-    config: FinetuneConfig,
-    arguments: TrainingArguments,
-    train: Sequence[TrainingPicture],
-    valid: list[Record],
-    store: FeatureStore,
-    tokens: Sequence[torch.Tensor] | None,
-    diary: Diary,
-) -> QloraTrainer:
-    """It reads image tokens in place of pictures, where there are any."""
-    answerer, first = store.answerer, arguments.process_index == 0
-    logs = [tensorboard(config.run_path / "logs")] if first and TENSORBOARD in config.reporters else []
-    return QloraTrainer(
-        answerer.model,
-        arguments,
-        data_collator=Collator(answerer),
-        train_dataset=PackedPictures(answerer.prompt, train, store.frames, tokens),
-        eval_dataset=valid,
-        callbacks=[diary, *logs],
-        batch_size=config.batch_size,
-        valid=valid,
-        store=_for_valid(store),
-    )
-
-
-def _for_valid(store: FeatureStore) -> FeatureStore:
-    """One that keeps nothing from one answering to the next, where training changes how pictures are seen."""
-    if not store.answerer.adapter_sees:
-        return store
-    return FeatureStore(store.answerer, store.frames, store.batch_size, limit_mb=0)
+        _keep(trainer, config, train, valid, calibration or {}, diary.seconds)
+    arguments.distributed_state.wait_for_everyone()
+    return read_facts(run)
 
 
 def _tokens(
@@ -223,59 +172,52 @@ def _tokens(
         return None
     train, held_out = PicturesOf(train), [(name, False) for name in dict.fromkeys(held_out)]
     labelled = ((train, "encode train pictures"), (held_out, "encode valid pictures"))
-    if arguments.world_size > 1 and store.files:
+    if arguments.world_size > 1 and store.on_disk:
         for pictures, label in labelled:
             share = range(arguments.process_index, len(pictures), arguments.world_size)
             store.encode([pictures[i] for i in share], label)
-        _in_step(arguments)
-        store.files.refresh()
+        arguments.distributed_state.wait_for_everyone()
     tokens, _ = (store.in_order(pictures, label) for pictures, label in labelled)
     return tokens
 
 
-def _facts(
+def _keep(
     trainer: QloraTrainer,
     config: FinetuneConfig,
     train: Sequence[TrainingPicture],
     valid: list[Record],
+    calibration: Mapping[str, Labelled],
     seconds: float,
-) -> TrainingFacts:
-    """What is known when training has ended; `_keep` adds temperature and size."""
-    state, questions = trainer.state, count_questions(train)
+) -> None:
+    """Fit the temperatures, save the adapter, and write training.json."""
+    run, state, answerer = config.run_path, trainer.state, trainer.store.answerer
+    answerer.temperatures = fit_temperatures(trainer.store, calibration)
     kept = int(state.best_model_checkpoint.rsplit("-", 1)[1]) if state.best_model_checkpoint else state.global_step
-    return TrainingFacts(
+    mean, settings = average_picture(trainer.store.frames, train), _settings(config, answerer)
+    questions = count_questions(train)
+    facts = TrainingFacts(
         train_seconds=seconds,
         qa_per_second_train=questions * config.epochs / seconds,
-        peak_memory_mb=peak_memory_mb(),
         steps=state.global_step,
         kept_step=kept,
         valid_exact=state.best_metric,
         valid_majority=majority_share(valid),
         pictures=len(train),
         questions=questions,
-        trainable_parameters=trainable_parameters(trainer.store.answerer)[0],
+        trainable_parameters=trainable_parameters(answerer)[0],
+        adapter_mb=save_adapter(answerer, run / "adapter", mean, settings=settings, kept_step=kept),
+        temperature=answerer.temperatures,
+        peak_memory_mb=peak_memory_mb(),
     )
-
-
-def _keep(
-    config: FinetuneConfig,
-    train: Sequence[TrainingPicture],
-    calibration: Mapping[str, Labelled],
-    store: FeatureStore,
-    facts: TrainingFacts,
-) -> TrainingFacts:
-    """Fit the temperature, save the adapter, and write training.json."""
-    run, answerer = config.run_path, store.answerer
-    features = store.of([(name, False) for name in calibration], "encode valid pictures")
-    answerer.temperature = fit_temperature(answerer, features, calibration, config.eval_batch_size)
-    mean, settings = average_picture(store.frames, train), _settings(config, answerer)
-    size = save_adapter(answerer, run / "adapter", mean, settings=settings, kept_step=facts.kept_step)
-    facts = replace(facts, adapter_mb=size, temperature=answerer.temperature, peak_memory_mb=peak_memory_mb())
     write_json(run / "training.json", asdict(facts))
     exact = [row["valid_exact"] for row in read_log(run) if "valid_exact" in row]
     if warning := majority_warning(exact, facts.valid_majority):
         print(warning, flush=True)
-    return facts
+
+
+def read_facts(run: Path) -> TrainingFacts:
+    """What the training of a run took."""
+    return TrainingFacts(**read_object(run / "training.json"))
 
 
 def _settings(config: FinetuneConfig, answerer: AnswerModel) -> dict:

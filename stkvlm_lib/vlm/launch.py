@@ -19,9 +19,9 @@ from stkvlm_lib.config import ROOT, ConfigError, FinetuneConfig
 from stkvlm_lib.files import read_object, write_json
 from stkvlm_lib.model_files import ModelError
 from stkvlm_lib.qa.qa_sets import QaError
-from stkvlm_lib.vlm.diary import LOG, LogRows, read_log
-from stkvlm_lib.vlm.divergence import TrainingDiverged
-from stkvlm_lib.vlm.finetune import TrainingFacts
+from stkvlm_lib.vlm.diary import LogRows, read_log
+from stkvlm_lib.vlm.finetune import TrainingFacts, read_facts
+from stkvlm_lib.vlm.trainer import TrainingDiverged
 
 FAILURE = "failed.json"
 """In RUN_DIR/training: what a launched process could not go on from."""
@@ -59,16 +59,14 @@ def launch(
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     command += ["-m", "stkvlm_lib.vlm.train_process", str(run), "--qa", str(qa), *(["--resume"] if resume else [])]
     with _process(command, _environment(processes)) as process:
-        shown = 0.0
         for line in process.stdout:
             print(line, end="", flush=True)
-            if show and (changed := _changed(run / LOG)) > shown and line.startswith("step"):
-                shown = changed
+            if show and line.startswith("step "):  # the Diary prints it when it has written the log
                 show(read_log(run))
         status = process.wait()
     if status:
         raise _failure(run, status)
-    return TrainingFacts(**read_object(run / "training.json"))
+    return read_facts(run)
 
 
 def _environment(processes: int) -> dict[str, str]:
@@ -101,10 +99,6 @@ def _end(process: subprocess.Popen) -> None:
     for left in alive:
         left.kill()
     process.wait()
-
-
-def _changed(path: Path) -> float:
-    return path.stat().st_mtime if path.exists() else 0.0
 
 
 def record_failure(run: Path, error: Exception) -> None:

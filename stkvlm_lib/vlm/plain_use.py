@@ -80,12 +80,7 @@ _PLAIN_TEMPLATE = """\
 
 def plain_template(template: str) -> str:
     """A chat template that lays out what a user says in its plain form; one that does so already stays as it is."""
-    pairs = {_words(form): plain(form) for form in _FORMS}
+    pairs = {" ".join(re.findall(r"\w+", form.lower())): plain(form) for form in _FORMS}
     spelled = [[form, to] for form, to in pairs.items() if form != to]
     head = _PLAIN_TEMPLATE.format(spelled=json.dumps(spelled))
     return template if template.startswith(head) else head + template
-
-
-def _words(text: str) -> str:
-    """The words of a text as the template has them before it writes spellings out."""
-    return " ".join(re.findall(r"\w+", text.lower()))

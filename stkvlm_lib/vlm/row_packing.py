@@ -10,22 +10,21 @@ its neighbour. Logits are computed for the end of the rows alone, where every pl
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 
 from stkvlm_lib.vlm.packing import IGNORE, PackedExample, padded, segment_mask
 
 
-@dataclass
-class _Part:
-    """Tokens in order, each with its position, its segment, that segment's prefix, and the token that it predicts."""
+class _Place(NamedTuple):
+    """A token with its position, its segment, that segment's prefix, and the token that it predicts."""
 
-    ids: list[int] = field(default_factory=list)
-    positions: list[int] = field(default_factory=list)
-    segments: list[int] = field(default_factory=list)
-    parents: list[int] = field(default_factory=list)
-    targets: list[int] = field(default_factory=list)
+    id: int
+    position: int
+    segment: int
+    parent: int
+    target: int
 
 
 def collate_rows(rows: Sequence[Sequence[PackedExample]], pad_id: int) -> dict[str, torch.Tensor]:
@@ -34,34 +33,32 @@ def collate_rows(rows: Sequence[Sequence[PackedExample]], pad_id: int) -> dict[s
     read, predicting = zip(*map(_laid_out, rows), strict=True)
 
     def filled(name: str, value: int) -> torch.Tensor:
-        parts = ([getattr(part, name) for part in half] for half in (read, predicting))
-        return torch.cat([padded(lists, value) for lists in parts], 1)
+        halves = [[[getattr(place, name) for place in row] for row in half] for half in (read, predicting)]
+        return torch.cat([padded(lists, value) for lists in halves], 1)
 
-    positions, segments = filled("positions", 0), filled("segments", -1)
-    labels = padded([part.targets for part in predicting], IGNORE)
+    positions, segments = filled("position", 0), filled("segment", -1)
+    labels = padded([[place.target for place in row] for row in predicting], IGNORE)
     length = segments.shape[1]
     return {
-        "input_ids": filled("ids", pad_id),
+        "input_ids": filled("id", pad_id),
         "position_ids": positions,
-        "attention_mask": segment_mask(segments, filled("parents", -1), positions),
+        "attention_mask": segment_mask(segments, filled("parent", -1), positions),
         "logits_to_keep": torch.arange(length - labels.shape[1], length),
         "labels": labels,
     }
 
 
-def _laid_out(examples: Sequence[PackedExample]) -> tuple[_Part, _Part]:
+def _laid_out(examples: Sequence[PackedExample]) -> tuple[list[_Place], list[_Place]]:
     """The examples of a row as what is only read, and what predicts."""
-    read, predicting, first = _Part(), _Part(), 1
+    read: list[_Place] = []
+    predicting: list[_Place] = []
+    first = 1
     for example in examples:
         targets = [*example.labels[1:], IGNORE]
         places = zip(example.input_ids, example.position_ids, example.segment_ids, targets, strict=True)
         for token, position, segment, target in places:
             part = read if target == IGNORE else predicting
-            part.ids.append(token)
-            part.positions.append(position)
-            part.segments.append(first + segment)
-            part.parents.append(first)
-            part.targets.append(target)
+            part.append(_Place(token, position, first + segment, first, target))
         first += example.segment_ids[-1] + 1
     return read, predicting
 

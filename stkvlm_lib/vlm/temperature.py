@@ -1,12 +1,16 @@
-"""Honest confidence: one temperature for all logits, fitted on questions that neither trained nor are scored."""
+"""Honest confidence: temperatures for the logits, fitted on questions that neither trained nor are scored.
+
+The course's ten forms have one of their own: they ask of every kart, where a pixel may decide, so that a model is more
+often wrong in them than it thinks, and less often in all others, which leave out what is doubtful.
+"""
 
 from collections.abc import Mapping, Sequence
 
 import torch
 
-from stkvlm_lib.grammar.questions import is_exact
-from stkvlm_lib.vlm.answering import AnswerModel
-from stkvlm_lib.vlm.features import Picture
+from stkvlm_lib.grammar.questions import is_exact, is_of_course
+from stkvlm_lib.model_files import Temperatures
+from stkvlm_lib.vlm.features import FeatureStore
 
 TEMPERATURES = torch.logspace(-1, 2, 46, base=2)
 """From 0.5 to 4, each 4.7 % above the one before."""
@@ -16,33 +20,31 @@ Labelled = Sequence[tuple[str, str]]
 """Questions with their true answers."""
 
 
-def fit_temperature(
-    answerer: AnswerModel, features: Mapping[Picture, torch.Tensor], asked: Mapping[str, Labelled], at_once: int
-) -> float:
-    """The one of TEMPERATURES at which confidence in the answers given foretells best which of them are right (the
-    least log loss); 1.0 for fewer than LEAST questions.
+def fit_temperatures(store: FeatureStore, asked: Mapping[str, Labelled]) -> Temperatures:
+    """Those of TEMPERATURES at which confidence in the answers given foretells best which of them are right (the least
+    log loss), for the course's own wordings and for all others; 1.0 where there are fewer than LEAST questions.
 
-    features: image tokens (tokens, D) of each picture; asked: questions about each picture, unmirrored, with their
-    true answers; at_once: pictures answered together.
+    asked: questions about pictures of the store, unmirrored, with their true answers.
     """
-    if sum(map(len, asked.values())) < LEAST:
-        return 1.0
-    names, sure, right = list(asked), [], []
-    for start in range(0, len(names), at_once):
-        part = names[start : start + at_once]
-        tokens = torch.stack([features[name, False] for name in part]).to(answerer.device)
-        given = answerer.answer_encoded(tokens, [[question for question, _ in asked[name]] for name in part])
-        said = [
-            [(question, answer.text) for (question, _), answer in zip(asked[name], answers, strict=True)]
-            for name, answers in zip(part, given, strict=True)
-        ]
-        sure += answerer.answer_log_probabilities(tokens, said, TEMPERATURES)
-        right += [
-            is_exact(answer.text, truth)
-            for name, answers in zip(part, given, strict=True)
-            for (_, truth), answer in zip(asked[name], answers, strict=True)
-        ]
-    return float(TEMPERATURES[best_temperature(torch.stack(sure), torch.tensor(right))])
+    sure, right, of_course = [], [], []
+    for chunk, features in store.batches([(name, False) for name in asked], "fit the temperatures"):
+        labelled = [asked[name] for name, _ in chunk]
+        given = store.answerer.answer_encoded(features, [[question for question, _ in group] for group in labelled])
+        said = []
+        for group, answers in zip(labelled, given, strict=True):
+            said.append([(question, [answer.text]) for (question, _), answer in zip(group, answers, strict=True)])
+            right += [is_exact(answer.text, truth) for (_, truth), answer in zip(group, answers, strict=True)]
+            of_course += [is_of_course(question) for question, _ in group]
+        sure += store.answerer.log_probabilities(features, said, TEMPERATURES)
+    if not right:
+        return Temperatures()
+    sure, right, of_course = torch.stack(sure), torch.tensor(right), torch.tensor(of_course)
+    course, other = (_fitted(sure[part], right[part]) for part in (of_course, ~of_course))
+    return Temperatures(course, other)
+
+
+def _fitted(sure: torch.Tensor, right: torch.Tensor) -> float:
+    return float(TEMPERATURES[best_temperature(sure, right)]) if len(right) >= LEAST else 1.0
 
 
 def best_temperature(log_probabilities: torch.Tensor, right: torch.Tensor) -> int:

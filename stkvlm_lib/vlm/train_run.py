@@ -26,7 +26,7 @@ Show = Callable[[LogRows], None]
 @dataclass(frozen=True)
 class Material:
     """What a training reads. qa: the folder of question files. train: as drawn, on disk. valid: what chooses the
-    checkpoint. calibration: what fits the temperature."""
+    checkpoint. calibration: what fits the temperatures."""
 
     config: FinetuneConfig
     frames: FrameSet

@@ -1,6 +1,7 @@
 """The Trainer as this project uses it: loss on answers alone, valid pictures answered, on one process or several."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -10,13 +11,13 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from stkvlm_lib.config import FinetuneConfig
 from stkvlm_lib.grammar.questions import is_exact
+from stkvlm_lib.qa.drawn import TrainingPicture
 from stkvlm_lib.qa.qa_sets import Record, by_picture
 from stkvlm_lib.vlm.base_vlm import compute_dtype, pick_device
-from stkvlm_lib.vlm.diary import TENSORBOARD
-from stkvlm_lib.vlm.divergence import diverged, strange_weight
+from stkvlm_lib.vlm.diary import TENSORBOARD, Diary, tensorboard
 from stkvlm_lib.vlm.features import FeatureStore
 from stkvlm_lib.vlm.packing import IGNORE
-from stkvlm_lib.vlm.training_batches import Shares
+from stkvlm_lib.vlm.training_batches import Collator, PackedPictures, Shares
 
 
 def answer_loss(outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor | None = None) -> torch.Tensor:
@@ -27,6 +28,10 @@ def answer_loss(outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor 
     return total / (labels != IGNORE).sum() if num_items_in_batch is None else total / num_items_in_batch
 
 
+class TrainingDiverged(RuntimeError):
+    """A training whose loss or weights are no numbers any more; the message names the step and what to do."""
+
+
 class QloraTrainer(Trainer):
     """The Trainer with our way of scoring the valid pictures: generated answers, strict exact match.
 
@@ -35,13 +40,36 @@ class QloraTrainer(Trainer):
     Raises TrainingDiverged.
     """
 
-    def __init__(self, *args, batch_size: int, valid: list[Record], store: FeatureStore, **kwargs):
-        super().__init__(*args, compute_loss_func=answer_loss, **kwargs)
+    def __init__(
+        self,
+        config: FinetuneConfig,
+        arguments: TrainingArguments,
+        store: FeatureStore,
+        train: Sequence[TrainingPicture],
+        tokens: Sequence[torch.Tensor] | None,
+        valid: list[Record],
+        diary: Diary,
+    ):
+        """tokens: the image tokens of `train`, None to read the pictures themselves."""
+        answerer = store.answerer
+        super().__init__(
+            answerer.model,
+            arguments,
+            data_collator=Collator(answerer),
+            train_dataset=PackedPictures(answerer.prompt, train, store.frames, tokens),
+            eval_dataset=valid,
+            compute_loss_func=answer_loss,
+            callbacks=[diary],
+        )
+        if arguments.process_index == 0 and TENSORBOARD in config.reporters:
+            self.add_callback(tensorboard(config.run_path / "logs"))
         self.remove_callback(PrinterCallback)  # Diary prints
         self._loss_shifts_labels = False  # ours are in place: the Trainer would count all but the first of each row
-        self.batch_size = batch_size
+        self.batch_size = config.batch_size
         self.valid = by_picture(valid)
         self.store = store
+        if answerer.adapter_sees:  # what it kept of a picture would be outdated at the next answering
+            self.store = FeatureStore(answerer, store.frames, store.batch_size, limit_mb=0)
 
     def get_train_dataloader(self) -> DataLoaderShard:
         shares = Shares(
@@ -58,12 +86,18 @@ class QloraTrainer(Trainer):
         return loss
 
     def _save_checkpoint(self, *args, **kwargs) -> None:
-        if name := strange_weight(self.model):
-            self._stop(f"{name} is not finite after step {self.state.global_step}")
+        trained = ((name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad)
+        for name, weight in trained:
+            if not torch.isfinite(weight).all():
+                self._stop(f"{name} is not finite after step {self.state.global_step}")
         super()._save_checkpoint(*args, **kwargs)
 
     def _stop(self, what: str) -> None:
-        raise diverged(what, self.args.learning_rate, Path(self.args.output_dir))
+        raise TrainingDiverged(
+            f"{what}: the training has diverged and nothing of it is scored; train again with a lower LEARNING_RATE "
+            f"than {self.args.learning_rate:g} (./run_all.sh with --from 03). The last good checkpoint: "
+            f"{last_checkpoint(Path(self.args.output_dir)) or 'none yet'}"
+        )
 
     def evaluate(self, *args, **kwargs) -> dict[str, float]:
         names = list(self.valid)[self.args.process_index :: self.args.world_size]
@@ -91,7 +125,6 @@ def training_arguments(config: FinetuneConfig, pictures: int, has_valid: bool) -
         output_dir=str(config.run_path / "training"),
         num_train_epochs=config.epochs,
         per_device_train_batch_size=config.batch_size,  # of all processes together: QloraTrainer draws the batches
-        per_device_eval_batch_size=config.eval_batch_size,
         learning_rate=config.learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=max(1, steps // 30),
@@ -109,7 +142,6 @@ def training_arguments(config: FinetuneConfig, pictures: int, has_valid: bool) -
         eval_steps=every,
         load_best_model_at_end=has_valid,
         metric_for_best_model="eval_exact" if has_valid else None,
-        greater_is_better=True if has_valid else None,
         save_total_limit=2,
         seed=config.seed,
         data_seed=config.seed,
@@ -120,3 +152,11 @@ def training_arguments(config: FinetuneConfig, pictures: int, has_valid: bool) -
         disable_tqdm=True,
         report_to=[name for name in config.reporters if name != TENSORBOARD],
     )
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that was written to its end (the Trainer writes its state last)."""
+    steps = {
+        int(path.parent.name.rsplit("-", 1)[1]): path.parent for path in folder.glob("checkpoint-*/trainer_state.json")
+    }
+    return str(steps[max(steps)]) if steps else None
