@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError, safe_open
-
 from stkvlm_lib.config import ConfigError, FinetuneConfig, RunConfig, resolve
 from stkvlm_lib.files import read_object, sha256
 
@@ -111,6 +109,7 @@ def read_adapter(folder: Path) -> AdapterFiles:
 def read_weights(files: AdapterFiles) -> "dict[str, torch.Tensor]":
     """The weights of a checked adapter. Raises ModelError where they cannot be read, or hold NaN or infinities."""
     import torch
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     path = files.folder / ADAPTER_WEIGHTS
@@ -299,6 +298,8 @@ def read_shapes(path: Path, remedy: str) -> Shapes:
 
     Raises ModelError for a file that is cut, is another kind of file, or whose header does not fit its size.
     """
+    from safetensors import SafetensorError, safe_open  # here, as commands are checked where no package is installed
+
     try:
         with safe_open(path, "np") as file:  # checks header against size; "np", as "pt" would import torch
             return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - no mapping
