@@ -8,8 +8,7 @@ import sys
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-os.environ["STKVLM_INDEX"] = "0"  # tests leave nothing in the user's cache folder
-os.environ["STKVLM_FEATURES"] = "0"  # nor image tokens in outputs/
+os.environ["STKVLM_FEATURES"] = "0"  # tests leave no image tokens in outputs/
 
 import hypothesis  # noqa: E402 - the settings above must come before anything reads them
 import pytest  # noqa: E402

@@ -215,9 +215,9 @@ ENDS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL)
 def servers(tmp_path_factory):
     """For each way to end it (folder, server as `explore` starts it), all started at once."""
     environment = own_environment(tmp_path_factory.mktemp("jupyter") / "home")
-    started = {}
+    started, short = {}, tempfile.TemporaryDirectory()  # pytest's own folders are too long for a socket's path
     for number in ENDS:
-        folder = tmp_path_factory.mktemp("m")
+        folder = Path(tempfile.mkdtemp(dir=short.name))
         command = [sys.executable, "-P", "-m", "stkvlm_lib", "explore", str(folder), "--port", str(free_port())]
         own = environment | {"TMPDIR": str(folder)}
         started[number] = folder, subprocess.Popen(command, env=own, stdout=subprocess.PIPE, text=True)
@@ -225,6 +225,7 @@ def servers(tmp_path_factory):
     for _, server in started.values():
         server.kill()
         server.wait()
+    short.cleanup()
 
 
 @pytest.mark.parametrize("number", ENDS)

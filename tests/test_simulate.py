@@ -268,7 +268,8 @@ def test_a_second_run_into_the_same_folder_is_refused(tmp_path):
         process.communicate()
 
 
-def test_progress_is_told_by_races(tmp_path, capsys):
+def test_progress_is_told_by_races(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("STKVLM_HEADLESS", raising=False)
     run(rough(CRASHES), tmp_path)
     assert "races: 100%" in capsys.readouterr().err
 
@@ -297,6 +298,7 @@ def test_the_command_renders_and_writes_a_card(tmp_path, monkeypatch, capsys):
         return collect(SMOOTH, out, renderer=NAME, limits=LIMITS)
 
     monkeypatch.setattr(simulate, "collect", without_the_game)
+    monkeypatch.delenv("STKVLM_HEADLESS", raising=False)
     assert cli.main(["render", str(tmp_path)]) == 0
     said = capsys.readouterr().out
     assert said.startswith("45 pictures in 3 races, 0 frames skipped\n") and f"-p FRAMES_DIR {tmp_path}" in said

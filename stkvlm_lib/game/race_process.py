@@ -34,6 +34,7 @@ from stkvlm_lib.game.race_renderer import RacePlan
 
 GAME = "stkvlm_lib.game.race_renderer:render_race"
 """What renders, as module:function; tests name another."""
+_LAST_MOMENT = 0.5  # s
 _IDLE_SECONDS = 30
 _PR_SET_PDEATHSIG = 1
 _CHILDREN = threading.local()
@@ -173,6 +174,8 @@ class _Child:
     def how_it_ended(self) -> str:
         """Its signal, or its status and the last line that it wrote as an error."""
         status = self.process.wait()
+        if status == -signal.SIGKILL:  # who ends a whole tree of processes ends its leaves first, and this one next:
+            time.sleep(_LAST_MOMENT)  # the frame is then not noted as one that cannot be rendered
         if status < 0:
             return f"the process was ended by {signal.Signals(-status).name}"
         self.said.seek(0)
