@@ -31,6 +31,13 @@ class ModelHost:
         threading.Thread(target=self._run_processes, daemon=True).start()
 
     def _run_processes(self) -> None:
+        try:
+            self._start_and_wait()
+        except OSError:
+            if not self._closed:  # else the socket was closed in the middle of a wait
+                raise
+
+    def _start_and_wait(self) -> None:
         descriptor = self._listener.fileno()
         command = [sys.executable, "-P", "-m", "stkvlm_lib.explore.model_process", str(descriptor)]
         started = {"stdin": subprocess.PIPE, "pass_fds": [descriptor], "start_new_session": True}
@@ -47,9 +54,7 @@ class ModelHost:
     def close(self) -> None:
         """End the process, and take no more questions."""
         self._closed = True
-        with suppress(
-            OSError
-        ):  # where a listening socket cannot be shut down; on Linux this ends the wait for questions
+        with suppress(OSError):  # on Linux this ends the wait for questions; elsewhere it may be refused
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self.address.unlink(missing_ok=True)
