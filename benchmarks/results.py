@@ -107,7 +107,9 @@ def record(name: str, title: str, words: Sequence[str]) -> Path:
     made = {"command": shlex.join(shown), "date": time.strftime("%Y-%m-%d"), "device": runs.device_name()}
     made |= {"commit": runs.commit(), "load": round(load, 1)}
     path = KEPT / f"{name}.json"
-    write_json(path, {"title": title, "made": made, "printed": done.stdout.rstrip().splitlines()[-MOST_LINES:]})
+    lines = done.stdout.rstrip().splitlines()
+    table_begins = next((i for i, line in enumerate(lines) if line.startswith("|")), 0)  # before it stands progress
+    write_json(path, {"title": title, "made": made, "printed": lines[table_begins:][-MOST_LINES:]})
     return path
 
 
@@ -220,9 +222,11 @@ def _run(name: str, kept: dict) -> Iterator[str]:
 
 
 def _benchmark(kept: dict) -> str:
-    made, printed = kept["made"], "\n".join(kept["printed"])
+    made, lines = kept["made"], kept["printed"]
+    n = next((i for i, line in enumerate(lines) if not line.startswith("|")), len(lines))
+    printed = "\n".join([*lines[:n], "", *lines[n:]] if n else ["```", *lines, "```"]).rstrip()  # a table, and words
     where = f"{made['date']}, commit {made['commit']}, {made['device']}, load {made['load']} before"
-    return f"## {kept['title']}\n\n`{made['command']}`: {where}.\n\n```\n{printed}\n```"
+    return f"## {kept['title']}\n\n`{made['command']}`: {where}.\n\n{printed}"
 
 
 def _do(options: argparse.Namespace) -> Path:

@@ -188,7 +188,7 @@ class ExplorerConfig(RunConfig):
     @property
     def run_path(self) -> Path:
         """The run to look at; empty means the newest."""
-        return resolve(self.run_dir or "outputs/latest")
+        return resolve(self.run_dir or "outputs/latest").resolve()  # a later run moves the link
 
     @property
     def adapter_path(self) -> Path:
@@ -390,6 +390,9 @@ _MOST = 10**18
 """Whole numbers of this size and more are no counts, seeds or rates."""
 
 
+_KINDS = {bool: "true or false", int: "a whole number of at most 18 digits", float: "a number"}
+
+
 def _cast(name: str, value: Any, kind: type) -> Any:
     """Accept what papermill and YAML deliver (`1e-4` arrives as text), refuse what would change the meaning.
 
@@ -414,4 +417,4 @@ def _cast(name: str, value: Any, kind: type) -> Any:
             f"{name}={value!r} is not text but {type(value).__name__}, so what was typed may be lost; give it to "
             f"papermill with `-r {name} VALUE` in place of -p, in a notebook or YAML file in quotes"
         )
-    raise ConfigError(f"{name}={value!r:.80} is not of type {kind.__name__}")
+    raise ConfigError(f"{name}={value!r:.80} is not {_KINDS[kind]}")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stkvlm_lib import __version__, run_lock
-from stkvlm_lib.config import EMBEDDED, ROOT, STEPS, ConfigError, RunConfig, from_root, resolve, upper
+from stkvlm_lib.config import EMBEDDED, ROOT, STEPS, ConfigError, RunConfig, did_you_mean, from_root, resolve, upper
 from stkvlm_lib.files import drop_parts, read_object, sha256, write_json
 from stkvlm_lib.model_files import started_form
 from stkvlm_lib.notebook_kernel import CONNECTION_FILE
@@ -232,11 +232,14 @@ def find_run(name: str | None) -> Path:
     Raises FileNotFoundError for a run that is not there.
     """
     if name is None:
-        return OUTPUTS / "latest"
+        return (OUTPUTS / "latest").resolve()  # a later run moves the link under who goes on reading
     found = next((path for path in (OUTPUTS / name, resolve(name)) if path.is_dir()), None)
     if found is None:
-        there = ", ".join(sorted(path.name for path in OUTPUTS.glob("*") if path.is_dir())) or "none yet"
-        raise FileNotFoundError(f"{name}: no such run; there are {there} in outputs/, and a path counts from {ROOT}")
+        there = sorted(path.parent.name for path in OUTPUTS.glob("*/manifest.json"))
+        raise FileNotFoundError(
+            f"{name}: no such run{did_you_mean(name, there)}; there are {', '.join(there) or 'none yet'} in outputs/, "
+            f"those of a batch are BATCH/RUN, and a path counts from {ROOT}"
+        )
     return found
 
 

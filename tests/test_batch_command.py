@@ -74,7 +74,7 @@ def test_the_command_that_goes_on_is_the_one_that_was_given(outputs):
         ("smoke -p LORA_RANK", "-p takes a NAME and a VALUE"),
         ("smoke -p LORA_RANKS 8,16", "did you mean LORA_RANK"),
         ("smoke -p LORA_RANK 8,8", "two settings are named lora_rank-8"),
-        ("smoke -p LORA_RANK 8,x", "setting lora_rank-x: LORA_RANK='x' is not of type int"),
+        ("smoke -p LORA_RANK 8,x", "setting lora_rank-x: LORA_RANK='x' is not a whole number"),
         ("smoke --seeds -1", "seeds"),
         ("smoke --gpus 7", "there is no GPU '7'"),
         ("smoke --cluster tcp://x:1 --at-once 2", "--cluster leaves"),

@@ -353,8 +353,11 @@ def test_a_run_is_found_by_name_or_folder(tmp_path, monkeypatch):
     run.mkdir(parents=True)
     monkeypatch.setattr(runs, "OUTPUTS", outputs)
     assert runs.find_run(None) == outputs / "latest"
+    (run / "manifest.json").touch()
     assert runs.find_run("a-run") == runs.find_run("a-run/") == runs.find_run(str(run)) == run
-    with pytest.raises(FileNotFoundError, match="b-run: no such run; there are a-run in outputs/"):
+    with pytest.raises(
+        FileNotFoundError, match=r"b-run: no such run \(did you mean a-run\?\); there are a-run in outputs/"
+    ):
         runs.find_run("b-run")
 
 

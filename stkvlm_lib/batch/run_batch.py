@@ -171,7 +171,7 @@ def _work(job: Job, gpu: str) -> str:
     if status == 0 and (run.has_shared if job.to_step else run.is_done):
         return ""
     if status < 0:
-        return f"killed (signal {-status}: {signal.Signals(-status).name})"
+        return f"killed (signal {-status}: {signal.strsignal(-status)})"
     return complaint(run.folder) or full_disk(run.folder.parent) or f"ended with status {status}; see {log}"
 
 

@@ -12,7 +12,7 @@ from stkvlm_lib.data.frames import KART_CLASS, View
 from stkvlm_lib.explore.asking import Reply
 from stkvlm_lib.explore.rows import AS_FILTERED, SORTS, find_rows
 from stkvlm_lib.explore.state import NOTHING_LEFT, ExplorerState
-from stkvlm_lib.explore.understanding import UNKNOWN_MEANS, families_with, is_unknown
+from stkvlm_lib.explore.understanding import UNKNOWN_MEANS, is_unknown
 from stkvlm_lib.figures.drawing import ROLE_COLOURS, TOO_SMALL, role
 from stkvlm_lib.figures.style import VERMILLION
 from stkvlm_lib.grammar.questions import FAMILIES, is_exact
@@ -98,7 +98,7 @@ def reply_html(reply: Reply) -> str:
     return render(
         HERE / "reply.html",
         reply=reply,
-        means_something=bool(reply.understood.is_known or families_with(reply.answer.text)),
+        means_something=reply.understood.is_known,
         is_unknown=is_unknown,
         unknown_means=UNKNOWN_MEANS,
         answers=len(FAMILIES[reply.understood.family].answers) if reply.understood.is_known else 0,

@@ -18,7 +18,7 @@ from cachetools import LRUCache
 
 from stkvlm_lib.data.pictures import load_image
 from stkvlm_lib.explore.patches import covered
-from stkvlm_lib.explore.understanding import Understood, families_with, tasks_with, understand
+from stkvlm_lib.explore.understanding import Understood, as_asked, families_with, tasks_with, understand
 from stkvlm_lib.grammar.names import KARTS
 from stkvlm_lib.grammar.questions import FAMILIES, OTHER
 from stkvlm_lib.grammar.spelling import plain
@@ -91,15 +91,15 @@ class OwnModel:
         with self._loaded() as model:
             features, _ = self._encode(model, picture)
             if not alone:
-                return model.answer_encoded(features, [[question]])[0][0]
+                return model.answer_encoded(features, [[as_asked(question)]])[0][0]
             with model.without_adapter():
-                return model.answer_encoded(features, [[question]])[0][0]
+                return model.answer_encoded(features, [[as_asked(question)]])[0][0]
 
     def whole(self, picture: Path, question: str) -> tuple[str, float]:
         """The answer with its probability, that a map is about."""
         with self._loaded() as model:
             features, _ = self._encode(model, picture)
-            answer = model.answer_encoded(features, [[question]])[0][0].text
+            answer = model.answer_encoded(features, [[as_asked(question)]])[0][0].text
             return answer, _probabilities(model, features, question, answer)[0]
 
     def cover(self, picture: Path, question: str, first: str, start: int) -> list[tuple[str, float]]:
@@ -109,7 +109,7 @@ class OwnModel:
             chances = _probabilities(model, features, question, first)
             answers = [first] * len(chances)
             unsure = [number for number, chance in enumerate(chances) if chance <= 0.5]  # else no other can be written
-            written = model.answer_encoded(features[unsure], [[question]] * len(unsure))
+            written = model.answer_encoded(features[unsure], [[as_asked(question)]] * len(unsure))
             for number, (answer,) in zip(unsure, written, strict=True):
                 answers[number] = answer.text
             return list(zip(answers, chances, strict=True))
@@ -194,13 +194,13 @@ def put(model: "AnswerModel", features: "torch.Tensor", question: str) -> tuple[
     where the question is of no known kind). features: (1, tokens, D) of the picture."""
     from stkvlm_lib.vlm.answering import ranked
 
-    given = model.answer_encoded(features, [[question]])[0][0]
+    given = model.answer_encoded(features, [[as_asked(question)]])[0][0]
     understood = understand(question)
     if not understood.is_known:
         understood = _read(model, features, question, given.text)
     if not understood.is_known:
         return understood, given, ()
-    asked = [[(question, FAMILIES[understood.family].answers)]]
+    asked = [[(as_asked(question), FAMILIES[understood.family].answers)]]
     return understood, given, tuple(ranked(model.likelihoods(features, asked)[0][0]))
 
 
@@ -221,7 +221,7 @@ def _read(model: "AnswerModel", features: "torch.Tensor", question: str, answer:
 
 def _probabilities(model: "AnswerModel", features: "torch.Tensor", question: str, answer: str) -> list[float]:
     """How likely an answer is to each encoded picture. features: (pictures, tokens, D)."""
-    found = model.likelihoods(features, [[(question, (answer,))]] * len(features))
+    found = model.likelihoods(features, [[(as_asked(question), (answer,))]] * len(features))
     return [exp(candidates[0][0].log_probability) for candidates in found]
 
 

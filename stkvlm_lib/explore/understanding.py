@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import permutations
 
 from stkvlm_lib.grammar.questions import FAMILIES, OTHER, normalise, read_question
-from stkvlm_lib.grammar.wordings import UNKNOWN
+from stkvlm_lib.grammar.wordings import UNKNOWN, language
 
 UNKNOWN_MEANS = "the picture does not show it, or the question is not one that this model was made for"
 
@@ -33,8 +34,19 @@ class Understood:
 
 def understand(question: str) -> Understood:
     """The family and the karts that a question is about, as the grammar reads it."""
-    family, _, karts = read_question(question)
+    family, _, karts = read_question(as_asked(question))
     return Understood(family, karts)
+
+
+@lru_cache(maxsize=1 << 10)
+def as_asked(question: str) -> str:
+    """How a question is put to a model: where the language of the game can read it, in a wording that its family lists,
+    as a small model takes `we are behind` for `behind us`; else as it is. The course's own wording is none of these: it
+    must be answered, also about a kart that is not there."""
+    if read_question(question)[0] != OTHER or not (read := language().read(question)):
+        return question
+    family, karts = read
+    return FAMILIES[family].write(1, karts)
 
 
 def families_with(answer: str) -> list[str]:
