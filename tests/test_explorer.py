@@ -189,7 +189,7 @@ def test_asking_shows_answer_label_rivals_and_time(widget):
     assert widget.ask.reply.answer.text in said and "the label says" in said and "any other text" in said
     assert "18 answers of the kind “ego”" in said and "stays encoded" in said
     widget.ask.ask()
-    assert "the picture was still encoded" in widget.ask.answer.value
+    assert "the picture was encoded before" in widget.ask.answer.value
     widget.buttons["next"].click()
     assert widget.ask.reply is None and "press Enter" in widget.ask.answer.value
     assert widget.ask.question.value == "What kart is the ego car?", "the question stays for the next view"

@@ -408,7 +408,7 @@ def ask(tab: Tab) -> None:
     tab.says("the label says")
     tab.says("The 18 answers of the kind “ego”, likeliest first.")
     tab.choose("Kind of question", "track")
-    tab.says("the picture was still encoded")
+    tab.says("the picture was encoded before")
     tab.page.keyboard.press("Escape")
     field = tab.explorer().get_by_label("Question", exact=True).locator("visible=true")
     field.fill("Who will win?")

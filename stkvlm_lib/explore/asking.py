@@ -49,7 +49,7 @@ class Reply:
     """A model's answer to a question, and how that was understood.
 
     rivals: the answers of the family's set, likeliest first; empty where the wording is of no known kind. seconds: for
-    all of it; encoding: of these, for the picture, 0 where it was still encoded.
+    all of it; encoding: of these, for the picture, 0 where it was encoded before.
     """
 
     question: str

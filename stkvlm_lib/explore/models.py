@@ -51,7 +51,7 @@ class AskError(ValueError):
 @dataclass(frozen=True)
 class Said:
     """How a question was understood and answered. rivals: the answers of the family's set, likeliest first; empty where
-    the wording is of no known kind. encoding: seconds for the picture, 0 where it was still encoded."""
+    the wording is of no known kind. encoding: seconds for the picture, 0 where it was encoded before."""
 
     understood: Understood
     answer: Answer

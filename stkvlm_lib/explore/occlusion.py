@@ -14,6 +14,9 @@ from stkvlm_lib.figures.style import BLACK, VERMILLION
 from stkvlm_lib.grammar.questions import normalise
 from stkvlm_lib.grammar.scene import IMAGE_SIZE, read_scene
 
+LEAST_FALL = 0.01
+"""Of a probability: a smaller one is not worth a word."""
+
 
 @dataclass(frozen=True)
 class Patch:
@@ -79,6 +82,8 @@ def describe(found: OcclusionMap, view: View) -> str:
     n, changing, strongest = len(found.patches), found.changing, found.by_effect[0]
     answer = f"“{found.answer or '(nothing)'}” ({found.probability:.0%})"
     if not changing:
+        if found.probability - strongest.probability < LEAST_FALL:
+            return f"No single patch of {n} changes the answer {answer}, or makes it noticeably less likely."
         fall = f"{_place(strongest, view)} takes it down most, to {strongest.probability:.0%}"
         return f"No single patch of {n} changes the answer {answer}; {fall}."
     told = "; ".join(f"{_place(p, view)} makes it “{p.answer or '(nothing)'}”" for p in changing[:3])

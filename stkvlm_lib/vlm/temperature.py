@@ -44,6 +44,7 @@ def fit_temperatures(store: FeatureStore, asked: Mapping[str, Labelled]) -> Temp
 
 
 def _fitted(sure: torch.Tensor, right: torch.Tensor) -> float:
+    """As `best_temperature`; 1.0 where there are too few."""
     return float(TEMPERATURES[best_temperature(sure, right)]) if len(right) >= LEAST else 1.0
 
 
