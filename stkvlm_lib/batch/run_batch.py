@@ -171,7 +171,9 @@ def _work(job: Job, gpu: str) -> str:
     if status == 0 and (run.has_shared if job.to_step else run.is_done):
         return ""
     if status < 0:
-        return f"killed (signal {-status}: {signal.strsignal(-status)})"
+        number = -status  # of a real-time signal, which has no name among Python's
+        name = signal.Signals(number).name if number in set(signal.Signals) else signal.strsignal(number)
+        return f"killed (signal {number}: {name})"
     return complaint(run.folder) or full_disk(run.folder.parent) or f"ended with status {status}; see {log}"
 
 
