@@ -9,8 +9,8 @@ import bitsandbytes  # noqa: F401 - registers the operators that are counted bel
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
+from stkvlm_lib.device import compute_dtype, pick_device
 from stkvlm_lib.vlm.answering import AnswerModel
-from stkvlm_lib.vlm.base_vlm import compute_dtype, pick_device
 
 
 def timed(call: Callable[[], Any], *, cpu: bool = False) -> tuple[Any, float]:

@@ -18,7 +18,6 @@ from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.grammar.spelling import plain
 from stkvlm_lib.qa.training_draw import TrainingPicture
 from stkvlm_lib.vlm.answering import MAX_ANSWER_TOKENS, AnswerModel
-from stkvlm_lib.vlm.base_vlm import compute_dtype
 from stkvlm_lib.vlm.finetune import build_trainable
 from stkvlm_lib.vlm.packing import IGNORE
 
@@ -87,7 +86,6 @@ def train_straight(config: FinetuneConfig, frames: FrameSet, pictures: Sequence[
     answerer, data = build_trainable(config), Questions(frames, pictures)
     steps = -(-len(pictures) // config.batch_size)
     gathered = max(1, round(len(data) / steps / MICRO_BATCH))
-    dtype = compute_dtype(answerer.device)
     arguments = TrainingArguments(
         output_dir=str(config.run_path / "straight"),
         num_train_epochs=1,
@@ -97,8 +95,8 @@ def train_straight(config: FinetuneConfig, frames: FrameSet, pictures: Sequence[
         lr_scheduler_type="cosine",
         max_grad_norm=1.0,
         optim="adamw_torch_fused",
-        bf16=dtype is torch.bfloat16,
-        fp16=dtype is torch.float16,
+        bf16=answerer.dtype is torch.bfloat16,
+        fp16=answerer.dtype is torch.float16,
         use_cpu=answerer.device.type == "cpu",
         logging_steps=1,
         save_strategy="no",
@@ -123,7 +121,7 @@ def answer_straight(answerer: AnswerModel, frames: FrameSet, asked: Sequence, ti
 
     def answer(image, question: str) -> str:
         inputs = processor(text=chat(processor, question), images=[image], return_tensors="pt").to(answerer.device)
-        inputs["pixel_values"] = inputs["pixel_values"].to(compute_dtype(answerer.device))
+        inputs["pixel_values"] = inputs["pixel_values"].to(answerer.dtype)
         new = model.generate(
             **inputs,
             max_new_tokens=MAX_ANSWER_TOKENS,

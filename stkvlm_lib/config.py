@@ -93,6 +93,11 @@ class QaConfig(RunConfig):
     export: bool = True
 
 
+AUTO = "auto"
+PRECISIONS = ("fp32", "bf16", "fp16")
+"""Floating points that a model can compute in; `auto` stands for the fastest that the device trains in."""
+
+
 @dataclass(frozen=True)
 class ModelConfig(RunConfig):
     """What notebooks 03 and 04 share: which base and how it is loaded."""
@@ -100,6 +105,7 @@ class ModelConfig(RunConfig):
     base_model: str = ""
     base_revision: str = ""
     quantization: str = valid("nf4", lambda kind: kind in ("nf4", "none"), "nf4 or none")
+    precision: str = valid(AUTO, lambda kind: kind in (AUTO, *PRECISIONS), f"{AUTO}, {', '.join(PRECISIONS)}")
     eval_batch_size: int = valid(16, at_least(1), "pictures answered at once, from 1")
 
 

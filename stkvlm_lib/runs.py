@@ -296,15 +296,10 @@ def commit() -> str:
 
 
 def device_name() -> str:
-    """The device with what it can do, e.g. `NVIDIA H200, bf16, 140 GB` or `CPU, 2 threads, fp32, AVX512-BF16`."""
-    import torch
+    """That of `device.device_name`; it loads torch."""
+    from stkvlm_lib import device
 
-    if torch.cuda.is_available():
-        properties = torch.cuda.get_device_properties(0)
-        ability = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-        return f"{properties.name}, {ability}, {properties.total_memory / 1e9:.0f} GB"
-    extra = ", AVX512-BF16" if torch.cpu._is_avx512_bf16_supported() else ""
-    return f"CPU, {torch.get_num_threads()} threads, fp32{extra}"
+    return device.device_name()
 
 
 def peak_memory_mb() -> float:

@@ -9,6 +9,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["STKVLM_FEATURES"] = "0"  # tests leave no image tokens in outputs/
+os.environ["STKVLM_PRECISION"] = "fp32"  # what tests compare does not hang on the CPU's abilities
 
 import hypothesis  # noqa: E402 - the settings above must come before anything reads them
 import pytest  # noqa: E402

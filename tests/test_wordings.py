@@ -12,7 +12,7 @@ from stkvlm_lib.grammar import wordings
 from stkvlm_lib.grammar.families import COURSE
 from stkvlm_lib.grammar.names import KARTS
 from stkvlm_lib.grammar.questions import FAMILIES
-from stkvlm_lib.grammar.scene import STRICT_RULES, read_scene
+from stkvlm_lib.grammar.scene import STRICT_RULES, Reason, read_scene
 from stkvlm_lib.grammar.spelling import plain
 from stkvlm_lib.grammar.wordings import (
     UNKNOWN,
@@ -121,7 +121,8 @@ def test_what_it_asks_is_answered_by_the_family_as_the_scene_says(busy_scenes, s
     assert len({(a.family, a.names) for a in asked}) == len(asked)
     for worded in asked:
         family = FAMILIES[worded.family]
-        assert family.answer_about(scene, tuple(map(scene.find, worded.names))) == worded.answer
+        told = family.answer_about(scene, tuple(map(scene.find, worded.names)))
+        assert family.besides.get(told, told) == worded.answer
         assert all(name in worded.question.split() for name in worded.names)
         assert "{" not in worded.question
         assert read_task(worded.task) == (worded.family, worded.names)
@@ -140,6 +141,25 @@ def test_families_come_in_turn_so_that_none_crowds_out_another(busy_scenes):
     for scene in busy_scenes[:20]:
         names = [asked.family for asked in ask_worded(scene, 8, random.Random(1))]
         assert len(set(names)) == len(names)
+
+
+def test_what_strict_rules_decline_is_answered_by_others_in_the_courses_families_alone(busy_scenes, bundled):
+    asked, besides = set(), set()
+    for view in list(bundled.views("valid"))[:60]:
+        strict, course = read_scene(view, rules=STRICT_RULES), read_scene(view)
+        for worded in ask_worded(strict, 60, random.Random(view.image_file), course):
+            family = FAMILIES[worded.family]
+            told = [family.answer_about(scene, tuple(map(scene.find, worded.names))) for scene in (strict, course)]
+            clear = [family.besides.get(answer, answer) for answer in told]
+            if isinstance(clear[0], Reason):
+                assert family.group == COURSE and worded.answer == clear[1]
+                asked.add(worded.family)
+            else:
+                assert worded.answer == clear[0]
+            if told[0] in family.besides:
+                besides.add((worded.family, worded.answer))
+    assert asked >= {"count", "where", "count_front"}
+    assert besides >= {("count_left", "0"), ("count_behind", "0"), ("kart_colour", UNKNOWN), ("ego_colour", UNKNOWN)}
 
 
 def test_nothing_unanswerable_is_about_a_kart_in_view_alone():

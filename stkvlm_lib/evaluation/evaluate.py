@@ -41,7 +41,8 @@ class Evaluation:
     def store(self) -> FeatureStore:
         """The model, loaded when the first question is asked, with the image tokens of what it has seen."""
         config = self.config
-        model = load_answerer(config.adapter_path, config.base_model, config.base_revision, config.quantization)
+        stored = config.quantization, config.precision
+        model = load_answerer(config.adapter_path, config.base_model, config.base_revision, *stored)
         return FeatureStore(model, self.frames, config.eval_batch_size, shared_folder())
 
     @cached_property

@@ -1,8 +1,8 @@
 """What a family of questions is: its wordings, its possible answers, why it declines a scene, and how it asks one."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from hashlib import blake2b
 
@@ -11,6 +11,8 @@ from stkvlm_lib.grammar.spelling import one_word, plain
 
 COURSE, EXTENDED = "course", "extended"
 """Groups of families: the course's ten, and those beside them."""
+UNKNOWN = "unknown"
+"""The answer to what a picture cannot show or the model was not made for."""
 
 Subject = tuple[Kart, ...]
 Pick = Callable[..., int]
@@ -55,6 +57,7 @@ class Family:
     subjects: (scene, pick) -> the karts to ask about, a tuple a question.
     needs_ego: it is asked only where there is an ego kart, and never about that kart by name.
     asks_absent: it may be asked about a kart that is not in view.
+    besides: why it declines -> what is answered all the same to a person who asks in words of their own.
     """
 
     name: str
@@ -65,6 +68,7 @@ class Family:
     subjects: Callable[[Scene, Pick], Iterable[Subject]] = nobody
     needs_ego: bool = False
     asks_absent: bool = False
+    besides: Mapping[Reason, str] = field(default_factory=dict, hash=False)
     group: str = EXTENDED
 
     @cached_property

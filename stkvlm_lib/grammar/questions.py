@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 from stkvlm_lib.grammar import answers
-from stkvlm_lib.grammar.families import COURSE, Asked, Declined, Family
+from stkvlm_lib.grammar.families import COURSE, UNKNOWN, Asked, Declined, Family
 from stkvlm_lib.grammar.kart_colours import COLOURS
 from stkvlm_lib.grammar.names import KARTS, TRACKS
 from stkvlm_lib.grammar.scene import Reason, Scene
@@ -100,6 +100,7 @@ _FAMILIES = (
             _COUNTS[:9],
             answers.count_where(relation, value),
             needs_ego=True,
+            besides={Reason.NONE: "0"},
             group=COURSE,
         )
         for name, place, relation, value in (
@@ -120,6 +121,7 @@ _FAMILIES = (
         COLOURS,
         lambda scene: answers.colour(scene.ego),
         needs_ego=True,
+        besides={Reason.NO_COLOUR: UNKNOWN},
     ),
     Family(
         "kart_colour",
@@ -128,6 +130,7 @@ _FAMILIES = (
         COLOURS,
         lambda scene, kart: answers.colour(kart),
         answers.each,
+        besides={Reason.NO_COLOUR: UNKNOWN},
     ),
     Family(
         "in_view",

@@ -13,17 +13,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
-from itertools import permutations
+from itertools import chain, islice, permutations, zip_longest
 from pathlib import Path
 
-from stkvlm_lib.grammar.families import COURSE, Family, Subject
+from stkvlm_lib.grammar.families import COURSE, UNKNOWN, Family
 from stkvlm_lib.grammar.names import KARTS
 from stkvlm_lib.grammar.questions import FAMILIES
 from stkvlm_lib.grammar.scene import Reason, Scene
 from stkvlm_lib.grammar.spelling import one_word, plain
 
-UNKNOWN = "unknown"
-"""The answer to what a picture cannot show or the model was not made for."""
 TASK_OF = "task_of"
 """Before a question: what is asked, without words? See `Worded.task`."""
 POLITE = "please"
@@ -36,6 +34,8 @@ _MISSPELT = 0.12
 """Share of the wordings with a slip of the keyboard."""
 _FIXED = 0.15
 """Share of the questions in a wording that the families list."""
+_BESIDES = 0.3
+"""Share of the questions asked whose answer is in `Family.besides`, as a count of none, which most pictures have."""
 _TRIES = 1000
 
 
@@ -202,19 +202,20 @@ def read_task(text: str) -> tuple[str, tuple[str, ...]] | None:
     return (name, tuple(names)) if known else None
 
 
-def ask_worded(scene: Scene, n: int, rng: random.Random) -> list[Worded]:
-    """At most n questions about a scene, its families in turn, each in a drawn wording; none that it declines."""
-    asked: dict[tuple[str, ...], Worded] = {}
+def ask_worded(scene: Scene, n: int, rng: random.Random, otherwise: Scene | None = None) -> list[Worded]:
+    """At most n questions about a scene, its families in turn, each in a drawn wording.
+
+    otherwise: the same picture read by rules that decline nothing: what they say to questions of the course's families
+    that `scene` declines. Other questions that it declines are not asked.
+    """
     families = rng.sample(list(FAMILIES.values()), len(FAMILIES))
-    subjects = {family.name: _subjects(family, scene, rng) for family in families}
-    while len(asked) < n and any(subjects.values()):
-        for family in families:
-            found = _next_answered(family, scene, subjects[family.name])
-            if found and len(asked) < n:
-                names, answer = found
-                question = fill(_wording(family, rng), dict(zip(family.slots, names, strict=True)))
-                asked[family.name, *names] = Worded(family.name, names, question, answer)
-    return list(asked.values())
+    told = {family.name: _told(family, scene, otherwise, rng) for family in families}
+    turns = chain.from_iterable(zip_longest(*([(family, *row) for row in told[family.name]] for family in families)))
+    asked = []
+    for family, names, answer in islice(filter(None, turns), n):
+        question = fill(_wording(family, rng), dict(zip(family.slots, names, strict=True)))
+        asked.append(Worded(family.name, names, question, answer))
+    return asked
 
 
 def unanswerable(scene: Scene, rng: random.Random) -> Worded:
@@ -223,23 +224,21 @@ def unanswerable(scene: Scene, rng: random.Random) -> Worded:
     return Worded(UNKNOWN, (), language().unanswerable(rng, absent), UNKNOWN)
 
 
-def _subjects(family: Family, scene: Scene, rng: random.Random) -> list[Subject]:
-    """Whom a family can ask about, in a drawn order."""
-    if family.needs_ego and scene.ego is None:
-        return []
-    found = list(family.subjects(scene, lambda n, *key: rng.randrange(n)))
-    rng.shuffle(found)
-    return found
-
-
-def _next_answered(family: Family, scene: Scene, subjects: list[Subject]) -> tuple[tuple[str, ...], str] | None:
-    """Names of the karts asked about, and the answer, of the last subject that has one; it and those after it go."""
-    while subjects:
-        subject = subjects.pop()
-        answer = family.answer_about(scene, subject)
-        if not isinstance(answer, Reason):
-            return tuple(one_word(kart.name) for kart in subject), answer
-    return None
+def _told(
+    family: Family, scene: Scene, otherwise: Scene | None, rng: random.Random
+) -> list[tuple[tuple[str, ...], str]]:
+    """Names of the karts that a family can ask about, and the answer, in a drawn order."""
+    told: dict[tuple[str, ...], str] = {}
+    for each in (otherwise if family.group == COURSE else None, scene):  # what the scene says goes before
+        if each is None or (family.needs_ego and each.ego is None):
+            continue
+        for subject in family.subjects(each, lambda n, *key: rng.randrange(n)):
+            answer = family.answer_about(each, subject)
+            if rng.random() < _BESIDES:
+                answer = family.besides.get(answer, answer)
+            if not isinstance(answer, Reason):
+                told[tuple(one_word(kart.name) for kart in subject)] = answer
+    return rng.sample(list(told.items()), len(told))
 
 
 def _wording(family: Family, rng: random.Random) -> str:

@@ -3,8 +3,8 @@
 
 Three stages on train races only: the vision tower on dense labels of parts of pictures; the whole model on short
 prompts; and the text model, the tower frozen, on questions in many words (the course's own wordings stay for QLoRA).
-With `--start BASE` the first two are left out. Interrupt it at any time; the same command goes on from its last
-checkpoint.
+With `--start BASE` the first two are left out, and the third goes on from what that base reads. Interrupt it at any
+time; the same command goes on from its last checkpoint.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForImageTextToText
 
+from stkvlm_lib.device import pick_device
 from stkvlm_lib.pretraining.embedded import build_model, build_processor, written_tokens
 from stkvlm_lib.pretraining.image_tokens import encode_all, encode_drawn
 from stkvlm_lib.pretraining.language_stage import LanguageStage
@@ -22,7 +23,7 @@ from stkvlm_lib.pretraining.training import CheckpointError, StageConfig, StageT
 from stkvlm_lib.pretraining.vision_stage import VisionStage
 from stkvlm_lib.pretraining.word_stage import WordEmbedding, WordStage, principal, read_vectors
 from stkvlm_lib.runs import set_up_hub, set_up_torch
-from stkvlm_lib.vlm.base_vlm import ModelError, find_base, load_processor, pick_device
+from stkvlm_lib.vlm.base_vlm import ModelError, find_base, load_processor
 
 SIZES = {
     "vision-steps": 2900,
@@ -59,31 +60,45 @@ def see(
     return model
 
 
-def read(model: nn.Module, train: Pictures, valid: Pictures, work: Path, config: StageConfig, vectors: Path, n: int):
+def read(
+    model: nn.Module,
+    train: Pictures,
+    valid: Pictures,
+    work: Path,
+    config: StageConfig,
+    vectors: Path,
+    n: int,
+    reads: bool,
+    workers: int,
+) -> None:
     """The third stage, on n pictures that are drawn and encoded once, from its checkpoint in `work` if there is one.
 
-    vectors: folder of the word vectors.
+    vectors: folder of the word vectors. reads: whether the model has been through this stage, and goes on from the
+    words that it knows.
     """
     processor = build_processor()
     tokens = processor.tokenizer.get_vocab()
     meanings = read_vectors(vectors, tokens).to(train.device)
     table = model.get_input_embeddings().weight.detach().clone()
-    projection = principal(meanings, table.shape[1])
-    met = torch.tensor(sorted(written_tokens(processor.tokenizer)), device=train.device)
-    projection *= table[met].norm(dim=1).mean() / (meanings @ projection).norm(dim=1).mean()
-    start = torch.full_like(table, torch.nan)
-    start[met] = table[met]
-    words = WordEmbedding(meanings, projection, start).to(train.device)
+    if reads:
+        projection = torch.linalg.lstsq(meanings, table).solution
+    else:
+        projection = principal(meanings, table.shape[1])
+        met = torch.zeros(len(table), dtype=torch.bool)
+        met[sorted(written_tokens(processor.tokenizer))] = True
+        projection *= table[met].norm(dim=1).mean() / (meanings @ projection).norm(dim=1).mean()
+        table[~met] = torch.nan
+    words = WordEmbedding(meanings, projection, table).to(train.device)
     stage = WordStage(model.requires_grad_(False), processor, words)
     stage.trained.requires_grad_(True)
     seen = encode_drawn(train, stage.encode, n, config.seed, work / "encoded")
     unaltered = encode_all(valid, stage.encode, work / "encoded")
-    StageTraining(stage, config).run(seen, unaltered, work, "words")
+    StageTraining(stage, config).run(seen, unaltered, work, "words", workers=workers)
     stage.finish()
 
 
 def begin(folder: Path) -> nn.Module:
-    """A base that sees already. Raises ModelError where its tokenizer is not that of `build_processor`."""
+    """A base that sees and reads already. Raises ModelError where its tokenizer is not that of `build_processor`."""
     base = find_base(str(folder.absolute()))
     if load_processor(base).tokenizer.get_vocab() != build_processor().tokenizer.get_vocab():
         raise ModelError(f"{folder}: its tokenizer is another than the one made here; leave --start out")
@@ -108,10 +123,10 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=size)
     parser.add_argument("--encoded", type=int, default=ENCODED, help="pictures that the third stage sees")
     parser.add_argument("--vectors", type=Path, required=True, help="folder with the files of all-MiniLM-L6-v2")
-    parser.add_argument("--start", type=Path, help="a base that sees already; leaves the first two stages out")
+    parser.add_argument("--start", type=Path, help="a base that goes through the third stage once more")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--compile", action="store_true", help="faster after a minute; needs a C++ compiler")
-    parser.add_argument("--workers", type=int, default=0, help="processes that prepare batches; worth it with a GPU")
+    parser.add_argument("--workers", type=int, default=0, help="processes that prepare batches")
     args = parser.parse_args()
     set_up_torch()
     set_up_hub("")
@@ -128,7 +143,7 @@ def main() -> None:
             model = begin(args.start).to(device)
         else:
             model = see(train, valid, args.work, vision, language, args.compile, args.workers)
-        read(model, train, valid, args.work, words, args.vectors, args.encoded)
+        read(model, train, valid, args.work, words, args.vectors, args.encoded, bool(args.start), args.workers)
     except (CheckpointError, ModelError, ValueError) as error:
         parser.exit(1, f"error: {error}\n")
     export(model, build_processor(), args.out)

@@ -15,7 +15,7 @@ from stkvlm_lib.grammar.questions import COURSE_FAMILIES, FAMILIES
 from stkvlm_lib.grammar.scene import IMAGE_SIZE, Kart, Reason, Scene
 from stkvlm_lib.grammar.wordings import TASK_OF, UNKNOWN, ask_worded, unanswerable
 
-WORDED, PROMPTS = 12, 6
+WORDED, PROMPTS = 14, 4
 """Tasks of a picture with questions in drawn words, and without words."""
 PLACES = 16
 """Places and sizes are told in a grid of this many columns and rows over the picture."""
@@ -60,10 +60,11 @@ def draw_tasks(scene: Scene, strict: Scene, most: int, seed: int) -> list[Task]:
 
 
 def draw_worded(scene: Scene, strict: Scene, seed: int) -> list[Task]:
-    """Tasks about a picture with questions in drawn words: WORDED of the families by the strict rules, one that no
-    picture answers, one that asks for the task of a question, and PROMPTS tasks without words."""
+    """Tasks about a picture with questions in drawn words: WORDED of the families by the strict rules, or those of
+    `scene` where they decline; one that no picture answers, one that asks for the task of a question, and PROMPTS tasks
+    without words."""
     rng = random.Random(seed)
-    questions = [*ask_worded(strict, WORDED, rng), unanswerable(strict, rng)]
+    questions = [*ask_worded(strict, WORDED, rng, scene), unanswerable(strict, rng)]
     understood = rng.choice(questions)
     return [
         *(Task(asked.family, asked.question, asked.answer) for asked in questions),

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from stkvlm_lib.device import compute_dtype
 from stkvlm_lib.files import whole_file
 from stkvlm_lib.pretraining.pictures import Batch, Pictures
 
@@ -78,7 +79,7 @@ class Steps(Dataset):
 class StageTraining:
     """A stage on its way, on the device of its weights: optimiser states, step and clock; can be saved and restored.
 
-    On a GPU it computes in bfloat16, the weights stay in float32.
+    It computes in bfloat16 where the device does (`in_half`), the weights stay in float32.
     """
 
     def __init__(self, stage: Stage, config: StageConfig):
@@ -124,7 +125,7 @@ class StageTraining:
 
     def _loss(self, pixels: torch.Tensor, labels: Labels, share: float) -> tuple[torch.Tensor, Values]:
         labels = {name: value.to(self.device, non_blocking=True) for name, value in labels.items()}
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+        with in_half(self.device):
             return self.stage.loss(pixels, labels, share)
 
     @torch.no_grad()
@@ -198,6 +199,11 @@ class StageTraining:
         for kind, (optimizer, _) in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][kind])
         self.step, self.seconds = state["step"], state["seconds"]
+
+
+def in_half(device: torch.device) -> torch.autocast:
+    """Products in bfloat16 where the device has them."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=compute_dtype(device) is torch.bfloat16)
 
 
 class Mean:

@@ -21,7 +21,7 @@ from stkvlm_lib.pretraining.image_tokens import EncodedPictures
 from stkvlm_lib.pretraining.language_stage import kept_states, pack_tasks, right_answers, shown_values
 from stkvlm_lib.pretraining.pictures import Batch
 from stkvlm_lib.pretraining.prompts import draw_worded
-from stkvlm_lib.pretraining.training import Labels, Values
+from stkvlm_lib.pretraining.training import Labels, Values, in_half
 from stkvlm_lib.pretraining.vision_stage import encode
 from stkvlm_lib.vlm.base_vlm import ModelError, Prompt
 from stkvlm_lib.vlm.packing import IGNORE
@@ -71,7 +71,8 @@ class WordStage:
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
         """Pixels (B, 3, INPUT_SIZE, INPUT_SIZE) in 0..1 -> image tokens (B, tokens, D)."""
         core = self.model.model
-        return torch.cat([core.connector(encode(core.vision_model, part)) for part in pixels.split(AT_ONCE)])
+        with in_half(pixels.device):
+            return torch.cat([core.connector(encode(core.vision_model, part)) for part in pixels.split(AT_ONCE)])
 
     def labels(self, pictures: EncodedPictures, drawn: Batch) -> Labels:
         """What `pack_tasks` gives."""

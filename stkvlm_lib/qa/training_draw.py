@@ -12,7 +12,7 @@ from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.data.frames import View
 from stkvlm_lib.grammar.families import pick
 from stkvlm_lib.grammar.questions import answer, ask_all, family_of
-from stkvlm_lib.grammar.scene import STRICT_RULES, Reason, Scene, mirror_box, read_scene
+from stkvlm_lib.grammar.scene import COURSE_RULES, STRICT_RULES, Reason, Scene, mirror_box, read_scene
 from stkvlm_lib.grammar.wordings import TASK_OF, ask_worded, unanswerable
 from stkvlm_lib.qa.drawn import DRAWN, DrawnPictures, TrainingPicture, write_drawn
 from stkvlm_lib.qa.qa_sets import (
@@ -75,10 +75,10 @@ def draw_training(
 
     records: of the ten forms, of which a picture keeps at most `per_view`. extended: of all families, of which it keeps
     at most `extended_per_view`, its families in turn. worded_per_view: questions of all families in drawn words, by the
-    strict rules, with which go one that no picture answers and one for the task of a question, each in every second
-    picture; they keep the adapter from unlearning the base's language. mirror: each picture comes a second time,
-    mirrored, with the answers that the mirrored boxes give. Raises QaError for an extended question in a held-out
-    wording.
+    strict rules, or the course's where they decline, with which go one that no picture answers and one for the task of
+    a question, each in every second picture; they keep the adapter from unlearning the base's language. mirror: each
+    picture comes a second time, mirrored, with the answers that the mirrored boxes give. Raises QaError for an extended
+    question in a held-out wording.
     """
     groups = _pairs_by_picture(records)
     more = _trainable_pairs(extended) if extended_per_view else {}
@@ -94,8 +94,10 @@ def draw_training(
             chosen += _in_turn(others, extended_per_view, seed, name, mirrored)
             asked = [(family_of(question), question, told) for question, told in chosen]
             if worded_per_view:
-                scene = read_scene(view, mirror_box if mirrored else None, STRICT_RULES)
-                asked += _worded(scene, worded_per_view, random.Random(f"worded-{seed}-{name}-{mirrored}"))
+                course, strict = (
+                    read_scene(view, mirror_box if mirrored else None, rules) for rules in (COURSE_RULES, STRICT_RULES)
+                )
+                asked += _worded(strict, course, worded_per_view, random.Random(f"worded-{seed}-{name}-{mirrored}"))
             families, questions, answers = zip(*asked, strict=True)
             yield TrainingPicture(name, mirrored, questions, answers, families)
 
@@ -111,11 +113,11 @@ def draw_calibration(valid: Iterable[Record], folder: FrameSet, worded: int, see
     return groups
 
 
-def _worded(scene: Scene, n: int, rng: random.Random) -> Iterator[tuple[str, str, str]]:
+def _worded(strict: Scene, course: Scene, n: int, rng: random.Random) -> Iterator[tuple[str, str, str]]:
     """(family, question, answer)"""
-    asked = ask_worded(scene, n, rng)
+    asked = ask_worded(strict, n, rng, course)
     if rng.random() < 0.5:
-        asked.append(unanswerable(scene, rng))
+        asked.append(unanswerable(strict, rng))
     yield from ((worded.family, worded.question, worded.answer) for worded in asked)
     if asked and rng.random() < 0.5:
         worded = rng.choice(asked)

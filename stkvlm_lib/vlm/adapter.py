@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch import nn
 
-from stkvlm_lib.config import EMBEDDED
+from stkvlm_lib.config import AUTO, EMBEDDED
 from stkvlm_lib.data.pictures import BrokenFile, load_image
 from stkvlm_lib.files import errors_naming, give_usual_mode, write_json, write_text
 from stkvlm_lib.model_files import (
@@ -156,6 +156,7 @@ def load_answerer(
     base_model: str | None = None,
     revision: str = "",
     quantization: str = "nf4",
+    precision: str = AUTO,
     *,
     dropout: float | None = None,
     image_side: int = 0,
@@ -172,7 +173,7 @@ def load_answerer(
     base = base_of(files, base_model, revision) if files else find_base(base_model or EMBEDDED, revision)
     side = files.record.get("image_side", 0) if files else image_side
     processor = load_processor(base, side)
-    model = load_base(base, quantization)
+    model = load_base(base, quantization, precision)
     if not files:
         return AnswerModel(base, model, processor, image_side=side)
     model = put_adapter(model, files, dropout=dropout)

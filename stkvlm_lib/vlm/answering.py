@@ -16,11 +16,12 @@ from torch import nn
 from transformers import DynamicCache
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from stkvlm_lib.device import pick_device
 from stkvlm_lib.grammar.questions import OTHER, is_of_course, read_question
 from stkvlm_lib.grammar.wordings import TASK_OF, UNKNOWN, read_task
 from stkvlm_lib.model_files import ModelError, Temperatures
 from stkvlm_lib.vlm.answers import Answer
-from stkvlm_lib.vlm.base_vlm import Base, Prompt, pick_device
+from stkvlm_lib.vlm.base_vlm import Base, Prompt
 from stkvlm_lib.vlm.packing import Options, PackedOptions, collate_options, pack_options
 
 MAX_ANSWER_TOKENS = 16
@@ -58,6 +59,11 @@ class AnswerModel:
         self.prompt = Prompt(processor)
         self.device = pick_device()
         self.temperatures, self.image_side = temperatures or Temperatures(), image_side
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What it computes in, and image tokens are kept in."""
+        return self.core.lm_head.weight.dtype
 
     def answer(self, image: Image.Image, question: str) -> Answer:
         """Answer one question about one picture of any size."""

@@ -4,7 +4,6 @@ A base is `embedded` (models/embedded), a local folder, or a hub id. All three l
 the same layers, on a CPU as on a GPU.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,8 @@ from torch import nn
 from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig
 from transformers.utils.logging import disable_progress_bar
 
-from stkvlm_lib.config import EMBEDDED, ROOT, ConfigError, resolve
+from stkvlm_lib.config import AUTO, EMBEDDED, ROOT, ConfigError, resolve
+from stkvlm_lib.device import compute_dtype, pick_device
 from stkvlm_lib.files import read_object
 from stkvlm_lib.grammar.spelling import plain
 from stkvlm_lib.model_files import ModelError, base_weights, check_base, hash_weights
@@ -77,21 +77,6 @@ def _told(error: Exception) -> str:
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"
 
 
-def pick_device() -> torch.device:
-    """The GPU, of several the one that a launcher gives this process (LOCAL_RANK), or the CPU."""
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    rank = os.environ.get("LOCAL_RANK")
-    return torch.device("cuda", int(rank)) if rank else torch.device("cuda")
-
-
-def compute_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the GPU computes in it, float16 on older ones, float32 on a CPU."""
-    if device.type != "cuda":
-        return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-
-
 def _nf4(dtype: torch.dtype) -> BitsAndBytesConfig:
     return BitsAndBytesConfig(
         load_in_4bit=True,
@@ -102,15 +87,16 @@ def _nf4(dtype: torch.dtype) -> BitsAndBytesConfig:
     )
 
 
-def load_base(base: Base, quantization: str = "nf4") -> nn.Module:
+def load_base(base: Base, quantization: str = "nf4", precision: str = AUTO) -> nn.Module:
     """The base with its text model in NF4 (or as it is, for `none`), in eval mode, everything frozen.
 
+    precision: what it computes in, see `device.compute_dtype`.
     Raises ModelError where weights are missing, have other shapes than config.json says, or are not finite.
     """
     _check_finite(base.folder)
     disable_progress_bar()  # the weights load in a second; the bar only clutters notebooks
     device = pick_device()
-    dtype = compute_dtype(device)
+    dtype = compute_dtype(device, precision)
     try:
         model, found = AutoModelForImageTextToText.from_pretrained(
             base.folder,

@@ -83,7 +83,7 @@ def _written_out(base: Base, files: AdapterFiles) -> nn.Module:
     """The base as the adapter was trained on it, its 4-bit values written out in 32 bit."""
     quantization = _quantization(files)
     logging.set_verbosity_error()  # else Transformers tells on stderr into which dtype it dequantizes
-    model = load_base(base, quantization)
+    model = load_base(base, quantization, "fp32")
     return (model.dequantize() if quantization == "nf4" else model).float()
 
 

@@ -21,7 +21,6 @@ from stkvlm_lib.config import resolve
 from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.progress import progress
 from stkvlm_lib.vlm.answering import AnswerModel
-from stkvlm_lib.vlm.base_vlm import compute_dtype
 from stkvlm_lib.vlm.feature_files import KEY_BYTES, FeatureFiles
 
 Picture = tuple[str, bool]
@@ -167,7 +166,7 @@ class TokensInOrder(Sequence):
 
 def _way_of(answerer: AnswerModel) -> str:
     """Names what decides the tokens of a picture: the base, its dtype, and how pictures are prepared and decoded."""
-    dtype = str(compute_dtype(answerer.device)).removeprefix("torch.")
+    dtype = str(answerer.dtype).removeprefix("torch.")
     prepared = {"pillow": PIL.__version__, **answerer.processor.image_processor.to_dict()}
     way = hashlib.sha256(json.dumps(prepared, sort_keys=True, default=str).encode()).hexdigest()
     return f"{answerer.base.sha256[:16]}-{dtype}-{way[:8]}"

@@ -13,6 +13,7 @@ from transformers import TrainingArguments
 
 from stkvlm_lib.config import EMBEDDED, FinetuneConfig, resolve
 from stkvlm_lib.data.frame_sets import FrameSet
+from stkvlm_lib.device import precision_of
 from stkvlm_lib.files import read_object, write_json
 from stkvlm_lib.model_files import Temperatures, check_start, read_adapter, start_form, target_parts
 from stkvlm_lib.qa.drawn import PicturesOf, TrainingPicture, count_questions
@@ -68,6 +69,7 @@ def build_trainable(config: FinetuneConfig) -> AnswerModel:
         config.base_model or EMBEDDED,
         config.base_revision,
         config.quantization,
+        config.precision,
         dropout=config.lora_dropout,
         image_side=config.image_side,
     )
@@ -227,4 +229,5 @@ def _settings(config: FinetuneConfig, answerer: AnswerModel) -> dict:
     lora = answerer.model.peft_config["default"]
     form = {"lora_rank": lora.r, "lora_alpha": lora.lora_alpha, "lora_dropout": lora.lora_dropout}
     form |= {"lora_targets": target_parts(lora.target_modules), "image_side": answerer.image_side}
+    form |= {"precision": precision_of(answerer.dtype)}
     return {name: value for name, value in asdict(config).items() if name not in elsewhere} | form

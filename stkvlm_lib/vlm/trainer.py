@@ -10,10 +10,10 @@ from accelerate.data_loader import DataLoaderShard
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from stkvlm_lib.config import FinetuneConfig
+from stkvlm_lib.device import compute_dtype, pick_device
 from stkvlm_lib.grammar.questions import is_exact
 from stkvlm_lib.qa.drawn import TrainingPicture
 from stkvlm_lib.qa.qa_sets import Record, by_picture
-from stkvlm_lib.vlm.base_vlm import compute_dtype, pick_device
 from stkvlm_lib.vlm.diary import TENSORBOARD, Diary, tensorboard
 from stkvlm_lib.vlm.features import FeatureStore
 from stkvlm_lib.vlm.packing import IGNORE
@@ -120,7 +120,7 @@ def training_arguments(config: FinetuneConfig, pictures: int, has_valid: bool) -
     steps = -(-pictures // config.batch_size) * config.epochs
     every = max(1, -(-steps // config.evaluations))
     device = pick_device()
-    dtype = compute_dtype(device)
+    dtype = compute_dtype(device, config.precision)
     return TrainingArguments(
         output_dir=str(config.run_path / "training"),
         num_train_epochs=config.epochs,
