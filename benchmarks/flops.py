@@ -9,7 +9,7 @@ import bitsandbytes  # noqa: F401 - registers the operators that are counted bel
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from stkvlm_lib.device import compute_dtype, pick_device
+from stkvlm_lib.device import pick_device
 from stkvlm_lib.vlm.answering import AnswerModel
 
 
@@ -64,9 +64,9 @@ def counted_flops(answerer: AnswerModel, call: Callable[[], Any]) -> int:
     return counter.get_total_flops() - encoded
 
 
-def matmul_peak(*, cpu: bool = False) -> float:
-    """FLOPs a second of the fastest of some large products in the dtype that training computes in. cpu: as in timed."""
+def matmul_peak(dtype: torch.dtype, *, cpu: bool = False) -> float:
+    """FLOPs a second of the fastest of some large products in what training computes in. cpu: as in timed."""
     device = pick_device()
     size = 8192 if device.type == "cuda" else 2048
-    left, right = (torch.randn(size, size, device=device, dtype=compute_dtype(device)) for _ in range(2))
+    left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     return 2 * size**3 / min(timed(lambda: left @ right, cpu=cpu)[1] for _ in range(6))

@@ -108,7 +108,7 @@ def measure(options: argparse.Namespace, base: str) -> dict[str, Any]:
     facts = finetune(answerer, config, folder, pictures, [])
     asked, encoding, answering = answer(answerer, folder, options.pictures)
     trainable, every = trainable_parameters(answerer)
-    peak = matmul_peak()
+    peak = matmul_peak(answerer.dtype)
     return {
         "device": device_name(),
         "base": f"random weights, {options.size}" if not options.base else answerer.base.name,

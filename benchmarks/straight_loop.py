@@ -5,7 +5,8 @@
 The straightforward loop is what Transformers and PEFT give by themselves: the Trainer on one question a sequence, whose
 picture is processed and encoded each time it is asked about, with as many questions in an optimiser step as this
 project has on average; and `generate`, a question at a time. Both sides train the same fresh adapter on the same
-4-bit base and take turns, each round on pictures of its own. Ratios are of questions a second. "With encoding" is the
+4-bit base and take turns, each round on pictures of its own. Both compute in --precision, or the straightforward loop
+in --straight-precision: on a CPU it would by itself in fp32. Ratios are of questions a second. "With encoding" is the
 wall time of all that `finetune` does, saving included; a second pass of the straightforward loop costs what its first
 does. On a machine that others use give it one thread (OMP_NUM_THREADS=1) and --cpu-time, which counts the seconds that
 this process computes; our steps alone are then what two passes take over one.
@@ -20,6 +21,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -30,13 +32,14 @@ from large_base import random_base
 from plain_loop import Times, answer_straight, train_straight
 
 from stkvlm_lib import markdown
-from stkvlm_lib.config import ROOT, FinetuneConfig, make_config
+from stkvlm_lib.config import AUTO, PRECISIONS, ROOT, FinetuneConfig, make_config
 from stkvlm_lib.data.frame_sets import FrameSet, read_frames
+from stkvlm_lib.device import device_name, precision_of
 from stkvlm_lib.files import write_json
 from stkvlm_lib.grammar.wordings import UNKNOWN
 from stkvlm_lib.qa.qa_sets import by_picture, make_records
 from stkvlm_lib.qa.training_draw import TrainingPicture, draw_training
-from stkvlm_lib.runs import device_name, set_seeds, set_up_torch
+from stkvlm_lib.runs import set_seeds, set_up_torch
 from stkvlm_lib.vlm.adapter import load_answerer
 from stkvlm_lib.vlm.answering import AnswerModel
 from stkvlm_lib.vlm.finetune import build_trainable, finetune, read_log
@@ -51,6 +54,9 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=16 if on_gpu else 8, help="pictures an optimiser step")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--cpu-time", action="store_true", help="seconds of this process instead of those on the wall")
+    precision = {"default": AUTO, "choices": (AUTO, *PRECISIONS)}
+    parser.add_argument("--precision", **precision, help="what both compute in (default: as PRECISION)")
+    parser.add_argument("--straight-precision", choices=PRECISIONS, help="of the straightforward loop, if another")
     parser.add_argument("--profile", type=int, default=0, metavar="N")
     parser.add_argument("--out", type=Path, metavar="FILE", help="the figures as JSON")
     options = parser.parse_args()
@@ -76,23 +82,24 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     frames = read_frames([ROOT / "frames"])
     train, test = draw(frames, options)
     config = configure(options, folder)
-    flops = warm_up(config, frames, train[0], options.batch_size)
-    peak = matmul_peak(cpu=options.cpu_time)
+    plain = replace(config, precision=options.straight_precision or options.precision)
+    flops, dtype = warm_up(config, plain, frames, train[0], options.batch_size)
+    peak = matmul_peak(dtype, cpu=options.cpu_time)
     ours, straight = Times(options.cpu_time), Times(options.cpu_time)
     for number in range(options.rounds):
         sides = [
             lambda i=number: train_ours(config, frames, train[i], ours),
-            lambda i=number: train_straight(config, frames, train[i], straight),
+            lambda i=number: train_straight(plain, frames, train[i], straight),
         ]
         for side in sides[:: -1 if number % 2 else 1]:
             side()
     if options.cpu_time:  # the trainings' own clock is the wall's
         ours.steps = ours.two_passes - ours.one_pass
-    answerer = answer_model(config)
+    answerer, plain_answerer = map(answer_model, (config, plain))
     for number in range(options.rounds):
         sides = [
             lambda i=number: answer_ours(answerer, frames, test[i], ours),
-            lambda i=number: answer_straight(answerer, frames, test[i], straight),
+            lambda i=number: answer_straight(plain_answerer, frames, test[i], straight),
         ]
         for side in sides[:: -1 if number % 2 else 1]:
             side()
@@ -100,7 +107,8 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         print_profiles(config, frames, train[0], answerer, test[0], options.profile)
     trained = sum(len(picture.questions) for group in train for picture in group)
     counted = flops / sum(len(picture.questions) for picture in train[0][: options.batch_size]) * trained
-    return report(options, answerer, ours, straight, trained, counted, peak)
+    computed = {"ours computes in": precision_of(dtype), "straightforward in": precision_of(plain_answerer.dtype)}
+    return computed | report(options, answerer, ours, straight, trained, counted, peak)
 
 
 def draw(frames: FrameSet, options: argparse.Namespace) -> tuple[list, list]:
@@ -120,14 +128,17 @@ def draw(frames: FrameSet, options: argparse.Namespace) -> tuple[list, list]:
 def configure(options: argparse.Namespace, folder: Path) -> FinetuneConfig:
     base = str(random_base(folder / "base", "256M")) if options.base == "random" else options.base
     given = {"BASE_MODEL": base, "RUN_DIR": str(folder / "run"), "BATCH_SIZE": options.batch_size, "MIRROR": False}
-    return make_config(given | {"EVALUATIONS": 1}, FinetuneConfig)
+    return make_config(given | {"EVALUATIONS": 1, "PRECISION": options.precision}, FinetuneConfig)
 
 
-def warm_up(config: FinetuneConfig, frames: FrameSet, pictures: Sequence[TrainingPicture], n: int) -> int:
-    """One step of each side, so that nothing is loaded or compiled later; -> FLOPs of our step, encoding left out."""
-    train_straight(config, frames, pictures[:1], Times())
+def warm_up(
+    config: FinetuneConfig, plain: FinetuneConfig, frames: FrameSet, pictures: Sequence[TrainingPicture], n: int
+) -> tuple[int, torch.dtype]:
+    """One step of each side, so that nothing is loaded or compiled later; -> FLOPs of our step, encoding left out, and
+    what it computes in."""
+    train_straight(plain, frames, pictures[:1], Times())
     answerer = build_trainable(config)
-    return counted_flops(answerer, lambda: finetune(answerer, config, frames, pictures[:n], []))
+    return counted_flops(answerer, lambda: finetune(answerer, config, frames, pictures[:n], [])), answerer.dtype
 
 
 def train_ours(config: FinetuneConfig, frames: FrameSet, pictures: Sequence[TrainingPicture], times: Times) -> None:
@@ -156,7 +167,7 @@ def train_ours(config: FinetuneConfig, frames: FrameSet, pictures: Sequence[Trai
 
 def answer_model(config: FinetuneConfig) -> AnswerModel:
     """The adapter that the last of our trainings has saved."""
-    return load_answerer(config.run_path / "adapter", config.base_model or None)
+    return load_answerer(config.run_path / "adapter", config.base_model or None, precision=config.precision)
 
 
 def answer_ours(answerer: AnswerModel, frames: FrameSet, asked: Sequence[tuple[str, list[str]]], times: Times) -> None:

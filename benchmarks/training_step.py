@@ -50,7 +50,7 @@ def main() -> None:
     set_up_torch()
     set_seeds(0)
     with tempfile.TemporaryDirectory() as folder:
-        config = FinetuneConfig(run_dir=folder, base_model=options.base, train_views=options.views)
+        config = FinetuneConfig(run_dir=folder, base_model=options.base, train_views=options.views, precision="fp32")
         model, batches = read_batches(config, options.batch_size)
     print(device_name())
     print(markdown.table(rows(measure(model, batches, options.rounds), model, batches), right=True))

@@ -5,6 +5,7 @@ import torch
 from PIL import ImageOps
 from tiny import fresh, pictures
 
+from stkvlm_lib.grammar.questions import is_of_course
 from stkvlm_lib.grammar.spelling import plain
 from stkvlm_lib.vlm import answering
 from stkvlm_lib.vlm.answering import Answer, ranked
@@ -122,8 +123,10 @@ def alone(answerer, image, question, candidate) -> float:
     inputs = answerer.processor(text=f"{text} {candidate}<end_of_utterance>", images=[image], return_tensors="pt")
     before = len(answerer.processor(text=text, images=[image], return_tensors="pt")["input_ids"][0])
     with torch.no_grad():
-        logits = answerer.model(**inputs).logits[0, before - 1 : -1].log_softmax(-1)
-    return float(logits.gather(1, inputs["input_ids"][0, before:, None]).sum())
+        logits = answerer.model(**inputs).logits[0, before - 1 : -1]
+    if is_of_course(question):
+        logits[:, answerer.prompt.unknown_id] = -torch.inf
+    return float(logits.log_softmax(-1).gather(1, inputs["input_ids"][0, before:, None]).sum())
 
 
 @pytest.mark.parametrize("limits", [(1024, 2048), (12, 200)], ids=["together", "cut"])

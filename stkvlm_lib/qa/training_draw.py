@@ -11,7 +11,7 @@ from stkvlm_lib.config import FinetuneConfig
 from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.data.frames import View
 from stkvlm_lib.grammar.families import pick
-from stkvlm_lib.grammar.questions import answer, ask_all, family_of
+from stkvlm_lib.grammar.questions import FAMILIES, answer, ask_all, family_of
 from stkvlm_lib.grammar.scene import COURSE_RULES, STRICT_RULES, Reason, Scene, mirror_box, read_scene
 from stkvlm_lib.grammar.wordings import TASK_OF, ask_worded, unanswerable
 from stkvlm_lib.qa.drawn import DRAWN, DrawnPictures, TrainingPicture, write_drawn
@@ -103,13 +103,14 @@ def draw_training(
 
 
 def draw_calibration(valid: Iterable[Record], folder: FrameSet, worded: int, seed: int) -> dict[str, Pairs]:
-    """Valid questions by picture, with `worded` more of all families in drawn words about each: what confidence is
-    fitted on."""
+    """Valid questions by picture, with `worded` more of all families about each, in the wording of each that training
+    never sees, as a person's own words are new: what confidence is fitted on."""
     groups = _pairs_by_picture(valid)
     for name, pairs in groups.items():
         scene = read_scene(folder.by_image_file[name], rules=STRICT_RULES)
         asked = ask_worded(scene, worded, random.Random(f"calibration-{seed}-{name}"))
-        pairs += [(question.question, question.answer) for question in asked]
+        families = ((FAMILIES[each.family], each) for each in asked)
+        pairs += [(family.write(family.held_out, each.names), each.answer) for family, each in families]
     return groups
 
 

@@ -18,7 +18,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from stkvlm_lib.device import pick_device
 from stkvlm_lib.grammar.questions import OTHER, is_of_course, read_question
-from stkvlm_lib.grammar.wordings import TASK_OF, UNKNOWN, read_task
+from stkvlm_lib.grammar.wordings import TASK_OF, read_task
 from stkvlm_lib.model_files import ModelError, Temperatures
 from stkvlm_lib.vlm.answers import Answer
 from stkvlm_lib.vlm.base_vlm import Base, Prompt
@@ -173,6 +173,8 @@ class AnswerModel:
         places = torch.tensor([place for group in row.predictors for place in group], device=self.device)
         targets = torch.tensor([token for group in row.targets for token in group], device=self.device)
         logits = self.core.lm_head(states[places]).float()
+        certain = [sure for answer, sure in zip(row.targets, row.certain, strict=True) for _ in answer]
+        logits[torch.tensor(certain, device=self.device), self.prompt.unknown_id] = -torch.inf  # as in `_generate`
         scaled = [(logits / t).log_softmax(-1).gather(1, targets[:, None]) for t in temperatures.tolist()]
         return [part.sum(0) for part in torch.cat(scaled, 1).cpu().split(list(map(len, row.targets)))]
 
@@ -241,7 +243,7 @@ class AnswerModel:
                 input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
             )
             logits = self.core.lm_head(out.last_hidden_state[:, -1]).float()
-            logits[always, self.prompt.answer(UNKNOWN)[0]] = -torch.inf
+            logits[always, self.prompt.unknown_id] = -torch.inf
             best, token = (logits / temperatures[always.long(), None]).log_softmax(-1).max(-1)
             log_probability[running] += best
             written[running, step] = token

@@ -18,6 +18,8 @@ from transformers.utils.logging import disable_progress_bar
 from stkvlm_lib.config import AUTO, EMBEDDED, ROOT, ConfigError, resolve
 from stkvlm_lib.device import compute_dtype, pick_device
 from stkvlm_lib.files import read_object
+from stkvlm_lib.grammar.families import UNKNOWN
+from stkvlm_lib.grammar.questions import is_of_course
 from stkvlm_lib.grammar.spelling import plain
 from stkvlm_lib.model_files import ModelError, base_weights, check_base, hash_weights
 from stkvlm_lib.vlm.packing import Options, Segment
@@ -202,6 +204,7 @@ class Prompt:
         fake, tag = processor.fake_image_token, processor.global_image_tag
         self.prefix: list[int] = self._ids(f"{head}{fake}{tag}{processor.image_token * processor.image_seq_len}{fake}")
         self.stop_id: int = self._ids("<end_of_utterance>")[0]
+        self.unknown_id: int = self.answer(UNKNOWN)[0]
 
     def question(self, question: str) -> list[int]:
         """Ids from the end of the image to `Assistant:`, the question in its plain form."""
@@ -216,7 +219,8 @@ class Prompt:
         return Segment((*self.question(question), *learnt), len(learnt))
 
     def options(self, question: str, candidates: Sequence[str]) -> Options:
-        return Options(tuple(self.question(question)), tuple(tuple(self.answer(text)) for text in candidates))
+        answers = tuple(tuple(self.answer(text)) for text in candidates)
+        return Options(tuple(self.question(question)), answers, is_of_course(question))
 
     def _ids(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False)
