@@ -99,6 +99,17 @@ def test_fetching_into_a_file_is_refused(capsys, tmp_path):
     assert str(tmp_path) in said
 
 
+def test_an_export_that_cannot_be_written_is_refused_before_anything_is_loaded(capsys, tmp_path, monkeypatch):
+    adapter = ROOT / "models" / "course_adapter"
+    (tmp_path / "file").touch()
+    said = refused(capsys, "check", "export", adapter, tmp_path / "file" / "a" / "made", status=1)
+    assert f"{tmp_path / 'file'}: Not a directory" in said
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # as of a folder of somebody else's
+    said = refused(capsys, "check", "export", adapter, tmp_path / "a" / "made", status=1)
+    assert f"{tmp_path}: Permission denied; change its owner" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def refused_in_any_way(capsys, *words):
     assert cli.main(list(map(str, words))) in (1, 2)
     said = capsys.readouterr().err

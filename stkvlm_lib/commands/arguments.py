@@ -1,6 +1,8 @@
 """Arguments that several commands take, and how they are read."""
 
 import argparse
+import errno
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -37,6 +39,17 @@ def named_values(words: Sequence[str]) -> dict[str, str]:
     if len(words) % 2:
         raise ConfigError(f"-p takes a NAME and a VALUE; {words[-1]!r} stands alone")
     return dict(zip(words[::2], words[1::2], strict=True))
+
+
+def require_new_folder(folder: Path) -> None:
+    """Raises ConfigError where something lies there already, OSError where no folder can be made."""
+    if folder.is_symlink() or folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise ConfigError(f"{folder}: is there already; remove it, or name another folder")
+    place = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
+    if not place.is_dir():
+        raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(place))
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(place))
 
 
 def require_folder(folder: Path, what: str) -> None:
