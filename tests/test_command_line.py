@@ -49,8 +49,8 @@ def test_a_port_that_there_is_not_is_refused(capsys, port):
 @pytest.mark.parametrize(
     ("command", "option", "value"),
     [
-        (("compare", "a", "b"), "--bootstrap", "0"),
-        (("compare", "a", "b"), "--seed", "-1"),
+        (("compare", "docs", "tests"), "--bootstrap", "0"),
+        (("compare", "docs", "tests"), "--seed", "-1"),
         (("batch", "smoke"), "--at-once", "-3"),
         (("render", "out"), "--images", "0"),
         (("render", "out"), "--seed", "-1"),

@@ -130,7 +130,7 @@ WRONG = [
     (["compare", "one"], ["one: no such run"]),
     (["compare", "absent", "absent"], ["absent"]),
     (["push", "absent", "owner/name"], ["absent"]),
-    (["push", "tests"], ["OWNER/NAME", "--help"]),
+    (["push", str(ROOT / "tests")], ["OWNER/NAME", "--help"]),
     (["ask", "picture.jpg"], ["QUESTION", "ask --help"]),
     (["explore", "absent"], ["absent"]),
     (["explore", "--port", "http"], ["--port", "http"]),

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from stkvlm_lib.config import ConfigError
+from stkvlm_lib.runs import find_run
 
 A_RUN = "a name in outputs/, or a folder (relative ones count from the repository)"
 
@@ -25,8 +26,9 @@ def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
-    """One run, the newest where none is named."""
-    parser.add_argument("run", nargs="?", metavar="RUN", help=f"{A_RUN}; default: the newest")
+    """The folder of one run, the newest where none is named."""
+    newest, meaning = find_run(None), f"{A_RUN}; default: the newest"
+    parser.add_argument("run", nargs="?", type=find_run, default=newest, metavar="RUN", help=meaning)
 
 
 def add_parameters(parser: argparse.ArgumentParser, metavar: str, meaning: str) -> None:
@@ -52,7 +54,12 @@ def require_new_folder(folder: Path) -> None:
         raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(place))
 
 
-def require_folder(folder: Path, what: str) -> None:
-    """Raises FileNotFoundError where a folder that was named is not there."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder; name {what}")
+def folder(what: str) -> Callable[[str], Path]:
+    """An argparse type for folders that are there, else it raises FileNotFoundError. what: which one to name."""
+
+    def read(text: str) -> Path:
+        if not Path(text).is_dir():
+            raise FileNotFoundError(f"{text}: no such folder; name {what}")
+        return Path(text)
+
+    return read
