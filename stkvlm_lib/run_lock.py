@@ -98,7 +98,7 @@ def _take(path: Path, *, of_step: bool, within: float = AT_ONCE) -> Lock:
     from filelock import FileLock, Timeout  # here, as commands are checked where no package is installed
 
     path = path.resolve()
-    file = FileLock(path, within, thread_local=False)
+    file = FileLock(path, within, thread_local=False, fallback_to_soft=False)  # whose file would tell no pid
     try:
         file.acquire()
     except Timeout:
