@@ -5,18 +5,22 @@ outlive a pipeline that is killed. A notebook run by hand holds the first itself
 """
 
 import atexit
-import fcntl
 import os
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stkvlm_lib.config import ConfigError
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 RUN_LOCK, KERNEL_LOCK = ".lock", ".kernel.lock"
 KERNEL_ENDS_WITHIN = 15.0
 """Seconds given to a kernel whose pipeline was killed to notice it and end."""
+AT_ONCE = 0.1
+"""Seconds in which a lock that nobody holds is taken, also where its last holder is just taking the file away."""
 
 
 class RunBusy(ConfigError):
@@ -31,15 +35,14 @@ class Lock:
     """
 
     path: Path
-    descriptor: int
+    file: "FileLock"
     of_step: bool
 
     def release(self) -> None:
         """Let go of it, and take the file away. A second call does nothing."""
-        if _held.pop(self.path, None) is None:
-            return
-        self.path.unlink(missing_ok=True)
-        os.close(self.descriptor)
+        if _held.pop(self.path, None):
+            self.path.unlink(missing_ok=True)
+            self.file.release()
 
 
 _held: dict[Path, Lock] = {}
@@ -48,8 +51,8 @@ _held: dict[Path, Lock] = {}
 def hold_run(folder: Path) -> Lock:
     """The lock of a whole run, for the pipeline. Raises RunBusy while another process works in the folder."""
     lock = _take(folder / RUN_LOCK, of_step=False)
-    try:
-        _wait_for_kernel(folder)
+    try:  # a kernel whose pipeline is gone ends by itself within seconds
+        _take(folder / KERNEL_LOCK, of_step=True, within=KERNEL_ENDS_WITHIN).release()
     except BaseException:
         lock.release()
         raise
@@ -90,30 +93,19 @@ def release_all() -> None:
 atexit.register(release_all)
 
 
-def _take(path: Path, *, of_step: bool) -> Lock:
-    """Raises RunBusy where another process has it. The file tells its holder's pid."""
+def _take(path: Path, *, of_step: bool, within: float = AT_ONCE) -> Lock:
+    """Raises RunBusy where another process has it all the time, `within` seconds. The file tells its holder's pid."""
+    from filelock import FileLock, Timeout  # here, as commands are checked where no package is installed
+
     path = path.resolve()
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            raise RunBusy(_busy(path)) from None
-        if _is_current(descriptor, path):
-            break
-        os.close(descriptor)  # its holder has just taken the file away: what counts is a new one
-    os.truncate(descriptor, 0)
-    os.write(descriptor, f"{os.getpid()}\n".encode())
-    _held[path] = Lock(path, descriptor, of_step)
-    return _held[path]
-
-
-def _is_current(descriptor: int, path: Path) -> bool:
+    file = FileLock(path, within, thread_local=False, fallback_to_soft=False)  # whose file would tell no pid
     try:
-        return os.path.samestat(os.fstat(descriptor), os.stat(path))
-    except FileNotFoundError:
-        return False
+        file.acquire()
+    except Timeout:
+        raise RunBusy(_busy(path)) from None
+    path.write_text(f"{os.getpid()}\n")
+    _held[path] = Lock(path, file, of_step)
+    return _held[path]
 
 
 def _holder(path: Path) -> int | None:
@@ -135,15 +127,3 @@ def _is_ancestor(pid: int | None) -> bool:
     import psutil
 
     return pid is not None and any(parent.pid == pid for parent in psutil.Process().parents())
-
-
-def _wait_for_kernel(folder: Path) -> None:
-    """A kernel whose pipeline is gone ends by itself within seconds. Raises RunBusy where it does not."""
-    until = time.monotonic() + KERNEL_ENDS_WITHIN
-    while True:
-        try:
-            return _take(folder / KERNEL_LOCK, of_step=True).release()
-        except RunBusy:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.2)

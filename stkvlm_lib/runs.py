@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from stkvlm_lib import __version__, run_lock
 from stkvlm_lib.config import EMBEDDED, ROOT, STEPS, ConfigError, RunConfig, did_you_mean, from_root, resolve, upper
 from stkvlm_lib.files import drop_parts, read_object, sha256, write_json
-from stkvlm_lib.model_files import started_form
+from stkvlm_lib.model_files import ADAPTER_CONFIG, ModelError, started_form
 from stkvlm_lib.notebook_kernel import CONNECTION_FILE
 
 if TYPE_CHECKING:
@@ -241,6 +241,19 @@ def find_run(name: str | None) -> Path:
             f"those of a batch are BATCH/RUN, and a path counts from {ROOT}"
         )
     return found
+
+
+def find_adapter(given: str) -> Path:
+    """The adapter meant by its folder, or by a run as `find_run` finds it.
+
+    Raises FileNotFoundError for a run that is not there, ModelError for one without an adapter.
+    """
+    if (Path(given) / ADAPTER_CONFIG).is_file():
+        return Path(given)
+    run = find_run(given)
+    if not (run / "adapter" / ADAPTER_CONFIG).is_file():
+        raise ModelError(f"{run}: no adapter there; do its step 03, or name another run or the folder of an adapter")
+    return run / "adapter"
 
 
 def compared_run(name: str) -> Path:

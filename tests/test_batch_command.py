@@ -131,6 +131,12 @@ def test_a_run_of_a_batch_is_what_the_command_line_makes(outputs, monkeypatch):
     assert {step: runs.recorded_parameters(config) for step, config in configs.items()} == run.recorded
 
 
+def test_the_help_says_where_latest_points_in_the_end(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["batch", "--help"])
+    assert "`outputs/latest` is the first run of the setting that is best on the valid races" in capsys.readouterr().out
+
+
 # compare
 
 

@@ -11,7 +11,7 @@ from stkvlm_lib.batch import charts, tables
 from stkvlm_lib.batch import page as pages
 from stkvlm_lib.batch.differences import difference, paired_runs
 from stkvlm_lib.batch.plan import BATCH_FILE, make_batch
-from stkvlm_lib.batch.results import chosen, in_order, read_settings
+from stkvlm_lib.batch.results import read_settings
 from stkvlm_lib.batch.tables import compare_settings
 from stkvlm_lib.config import ConfigError
 from stkvlm_lib.evaluation.predictions import write_answers
@@ -56,8 +56,8 @@ def test_runs_are_grouped_by_all_parameters_but_the_seed_and_named_by_what_varie
 
 def test_valid_chooses_and_not_test(narrow_and_wide):
     settings = read_settings(narrow_and_wide)
-    assert chosen(settings).name == "LORA_RANK 4" and in_order(settings)[0].name == "LORA_RANK 4"
-    comparison = compare_settings(settings, "LORA_RANK 4", resamples=100)
+    comparison = compare_settings(settings[::-1], "LORA_RANK 4", resamples=100)
+    assert comparison.chosen.name == "LORA_RANK 4" and comparison.settings[0].name == "LORA_RANK 4"
     said = tables.headline(comparison)
     assert said.startswith("LORA_RANK 4 is best on the valid races: 70.5% ± 0.7 (mean of 2 seeds), +10.0 points to the")
     assert said.endswith("On test it has 50.0% ± 0.0 of 12 questions.") and said.count("test") == 1
@@ -81,12 +81,12 @@ def test_without_valid_scores_nothing_is_chosen(narrow_and_wide):
 def test_differences_are_paired_by_question_and_seed_and_clustered_by_race(narrow_and_wide):
     narrow, wide = read_settings(narrow_and_wide)
     assert [(a.seed, b.seed) for a, b in paired_runs(wide, narrow)] == [(0, 0), (1, 1)]
-    found = difference(wide, narrow, resamples=500, seed=0).figures
+    found = difference(wide, narrow, resamples=500, seed=0)
     assert found.n == 24 and found.n_clusters == 12, "two seeds of a race are one cluster"
     assert found.difference == pytest.approx(4 / 12, abs=1e-6) and (found.won, found.lost) == (8, 0)
     low, high = found.difference_ci95
     assert 0 < low < 4 / 12 < high
-    once = difference(read_settings(narrow_and_wide[2:3])[0], narrow, resamples=500, seed=0).figures
+    once = difference(read_settings(narrow_and_wide[2:3])[0], narrow, resamples=500, seed=0)
     assert once.difference_ci95 == (low, high), "a second seed with the same answers makes nothing surer"
 
 

@@ -49,8 +49,8 @@ def test_a_port_that_there_is_not_is_refused(capsys, port):
 @pytest.mark.parametrize(
     ("command", "option", "value"),
     [
-        (("compare", "a", "b"), "--bootstrap", "0"),
-        (("compare", "a", "b"), "--seed", "-1"),
+        (("compare", "docs", "tests"), "--bootstrap", "0"),
+        (("compare", "docs", "tests"), "--seed", "-1"),
         (("batch", "smoke"), "--at-once", "-3"),
         (("render", "out"), "--images", "0"),
         (("render", "out"), "--seed", "-1"),
@@ -97,6 +97,17 @@ def test_fetching_into_a_file_is_refused(capsys, tmp_path):
     (tmp_path / "data.zip").write_bytes(b"PK\5\6" + bytes(18))
     said = refused_in_any_way(capsys, "fetch", tmp_path / "data.zip", "--to", tmp_path / "file")
     assert str(tmp_path) in said
+
+
+def test_an_export_that_cannot_be_written_is_refused_before_anything_is_loaded(capsys, tmp_path, monkeypatch):
+    adapter = ROOT / "models" / "course_adapter"
+    (tmp_path / "file").touch()
+    said = refused(capsys, "check", "export", adapter, tmp_path / "file" / "a" / "made", status=1)
+    assert f"{tmp_path / 'file'}: Not a directory" in said
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # as of a folder of somebody else's
+    said = refused(capsys, "check", "export", adapter, tmp_path / "a" / "made", status=1)
+    assert f"{tmp_path}: Permission denied; change its owner" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def refused_in_any_way(capsys, *words):

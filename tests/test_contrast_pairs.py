@@ -9,7 +9,7 @@ from tiny import copy_frames, fresh
 
 from stkvlm_lib.config import ScoreConfig
 from stkvlm_lib.data.frame_sets import read_frames
-from stkvlm_lib.evaluation.contrast_pairs import answer_pairs, draw_pairs, pairs_to_ask
+from stkvlm_lib.evaluation.contrast_pairs import answer_pairs, pairs_to_ask
 from stkvlm_lib.evaluation.predictions import PairPrediction, read_answers, write_answers
 from stkvlm_lib.qa.contrast import KINDS, pairs_of, read_contrast
 from stkvlm_lib.qa.qa_sets import CUSTOM_SPLIT, QaError
@@ -38,19 +38,15 @@ def test_each_picture_of_a_pair_is_asked_as_it_is_shown(answerer, bundled, pairs
         assert (row.image_file, row.other_file) == tuple(item.image_file for item in two)
 
 
-def test_so_many_pairs_of_each_kind_and_family_are_drawn(pairs):
-    drawn = draw_pairs(pairs, ScoreConfig(extended_scored=1))
-    kinds = [(first.kind, first.family) for first, _ in drawn]
-    assert len(set(kinds)) == len(kinds) > 2
-    assert set(kinds) == {(first.kind, first.family) for first, _ in pairs}
-
-
-def test_the_pairs_of_a_run_are_asked_and_those_of_no_other(bundled, written, tmp_path):
+def test_so_many_pairs_of_each_kind_and_family_of_a_run_are_asked_and_those_of_no_other(
+    bundled, written, pairs, tmp_path
+):
     shutil.copytree(written[0], tmp_path / "qa")
     config = ScoreConfig(run_dir=str(tmp_path), extended_scored=1)
     asked = pairs_to_ask(bundled, config, "test")
-    assert {first.kind for first, _ in asked} == set(KINDS)
-    assert asked == draw_pairs(pairs_of(read_contrast(tmp_path / "qa" / "test_contrast.jsonl")), config)
+    kinds = [(first.kind, first.family) for first, _ in asked]
+    assert len(set(kinds)) == len(kinds) > 2 and set(asked) < set(pairs)
+    assert set(kinds) == {(first.kind, first.family) for first, _ in pairs}
     assert pairs_to_ask(bundled, config, CUSTOM_SPLIT) == []
     assert pairs_to_ask(bundled, ScoreConfig(run_dir=str(tmp_path / "none")), "test") == []
 

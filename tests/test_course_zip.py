@@ -372,6 +372,11 @@ def test_the_commands_help_tells_the_owner_and_the_default_place(capsys):
     assert "UT Austin" in said and "may not be redistributed" in said and FOLDER in said
 
 
-def test_a_wrong_zip_is_one_line_and_status_2(tmp_path, capsys):
-    assert cli.main(["fetch", str(tmp_path / "absent.zip"), "--to", str(tmp_path)]) == 2
+@pytest.mark.parametrize("written", [None, b"no zip", b"PK\5\6" + bytes(18)], ids=["absent", "broken", "empty"])
+def test_a_wrong_zip_is_one_line_and_status_2_and_nothing_is_left_behind(tmp_path, capsys, written):
+    file = tmp_path / "x.zip"
+    if written:
+        file.write_bytes(written)
+    assert cli.main(["fetch", str(file), "--to", str(tmp_path / "a" / "to")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == ([file] if written else [])

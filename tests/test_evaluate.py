@@ -13,7 +13,7 @@ from stkvlm_lib.analysis.story import measure
 from stkvlm_lib.config import ScoreConfig
 from stkvlm_lib.data.frame_sets import read_frames
 from stkvlm_lib.data.frames import FramesError
-from stkvlm_lib.evaluation.evaluate import evaluate, open_evaluation
+from stkvlm_lib.evaluation.evaluate import open_evaluation
 from stkvlm_lib.evaluation.predictions import (
     HEADLINE,
     ChoicePrediction,
@@ -82,6 +82,14 @@ def elsewhere(config, evaluation, tmp_path):
     for name in FURTHER:
         write_json(further_file(tmp_path, name), "of an earlier evaluation")
     return replace(config, run_dir=str(tmp_path), adapter_dir=str(config.adapter_path))
+
+
+def evaluate(config):
+    """Everything answered, as in notebook 04."""
+    evaluation = open_evaluation(config)
+    for step in ("headline", "valid", "wordings", "own_words", "pairs", "choices", "further_splits"):
+        getattr(evaluation, f"answer_{step}")()
+    return evaluation
 
 
 def rows_of(config, name, kind=None):

@@ -23,7 +23,7 @@ from stkvlm_lib.pretraining import random_smolvlm
 from stkvlm_lib.qa.qa_sets import by_picture, make_records
 from stkvlm_lib.vlm import export
 from stkvlm_lib.vlm.adapter import load_answerer, save_adapter
-from stkvlm_lib.vlm.export import adapter_folder, export_adapter
+from stkvlm_lib.vlm.export import export_adapter
 
 COURSE_ADAPTER = ROOT / "models" / "course_adapter"
 PICTURES = sorted((ROOT / "frames" / "test").glob("*_im.jpg"))
@@ -216,12 +216,12 @@ def test_weights_that_are_no_numbers_are_not_exported(small, base_folder, tmp_pa
 def test_an_adapter_is_found_by_its_folder_its_run_and_its_runs_name(small, tmp_path, monkeypatch):
     run = small.parent
     monkeypatch.setattr(runs, "OUTPUTS", run.parent)
-    assert adapter_folder(str(small)) == small
-    assert adapter_folder(str(run)) == adapter_folder(run.name) == run / "adapter"
+    assert runs.find_adapter(str(small)) == small
+    assert runs.find_adapter(str(run)) == runs.find_adapter(run.name) == run / "adapter"
     with pytest.raises(FileNotFoundError, match="nothing: no such run"):
-        adapter_folder("nothing")
+        runs.find_adapter("nothing")
     with pytest.raises(ModelError, match="no adapter there; do its step 03"):
-        adapter_folder(str(tmp_path))
+        runs.find_adapter(str(tmp_path))
 
 
 def test_the_command_exports_and_says_in_one_line_what_it_refuses(tmp_path, capfd):

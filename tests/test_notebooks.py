@@ -82,6 +82,13 @@ def test_a_run_leaves_all_its_artefacts(smoke_run):
             assert list((smoke_run / "notebooks").glob(f"{step}*.{suffix}"))
 
 
+def test_cells_show_what_people_read_and_no_object_as_code_writes_it(smoke_run):
+    for path in (smoke_run / "notebooks").glob("*.ipynb"):
+        for cell in nbformat.read(path, 4).cells:
+            shown = [output.data.get("text/plain", "") for output in cell.get("outputs", ()) if "data" in output]
+            assert not [text for text in shown if re.match(r"\w+\(\w+=", text)], path.name
+
+
 def test_metrics_keep_the_contract(smoke_run):
     metrics = json.loads((smoke_run / "metrics.json").read_text())
     rows = [json.loads(line) for line in (smoke_run / "predictions.jsonl").read_text().splitlines()]

@@ -86,17 +86,18 @@ class Parrot:
 def test_each_wording_is_asked_about_drawn_pictures_with_their_strict_truth(views, bundled, config):
     words = read_own_words(config)
     pairs = draw_pairs(views, words, 3)
-    assert Counter(pair.own.family for pair in pairs) == {"ego": 6, "left_of": 3}
-    assert len({pair.own.image_file for pair in pairs if pair.own.family == "ego"}) == 6
-    for pair in pairs:
-        own, template, family = pair.own, pair.template, FAMILIES[pair.own.family]
+    assert Counter(own.family for own, _ in pairs) == {"ego": 6, "left_of": 3}
+    assert len({own.image_file for own, _ in pairs if own.family == "ego"}) == 6
+    for own, template in pairs:
+        family = FAMILIES[own.family]
         assert (own.image_file, own.answer, own.race) == (template.image_file, template.answer, template.race)
         assert template.wording == 0 and own.wording >= len(family.wordings)
         assert (own.split, own.rules) == ("test", STRICT_RULES.name)
         scene = read_scene(bundled.by_image_file[own.image_file], rules=STRICT_RULES)
         assert answer(template.question, scene) == own.answer
-    a, b = FAMILIES["left_of"].read(pairs[-1].template.question.lower().rstrip("?"))[1]
-    assert pairs[-1].own.question == f"would you say {b} has {a} on its left"
+    own, template = pairs[-1]
+    a, b = FAMILIES["left_of"].read(template.question.lower().rstrip("?"))[1]
+    assert own.question == f"would you say {b} has {a} on its left"
 
 
 def test_the_draw_follows_from_the_seed_and_not_from_the_order_of_the_pictures(views, bundled, names, config):
@@ -108,7 +109,7 @@ def test_the_draw_follows_from_the_seed_and_not_from_the_order_of_the_pictures(v
 def test_few_pictures_are_taken_again_from_wording_to_wording(bundled, names):
     words = OwnWords({"track": ("where are we", "name the circuit", "what course")})
     pairs = draw_pairs(DrawnViews(bundled, names[:4], 0), words, 100)
-    assert Counter(pair.own.question for pair in pairs) == dict.fromkeys(words.wordings["track"], 4)
+    assert Counter(own.question for own, _ in pairs) == dict.fromkeys(words.wordings["track"], 4)
 
 
 def test_nothing_answers_the_unanswerable(views, config):
@@ -123,9 +124,9 @@ def test_both_wordings_and_what_is_unknown_are_asked_and_scored_by_themselves(bu
     words = read_own_words(config)
     asked = questions(bundled, config, "test", words, scored)
     pairs = draw_pairs(DrawnViews(bundled, (r.image_file for r in scored), config.seed), words, 3)
-    assert asked[:9] == [pair.own for pair in pairs] and asked[15:] == [pair.template for pair in pairs]
+    assert asked[:9] == [own for own, _ in pairs] and asked[15:] == [template for _, template in pairs]
     assert {r.family for r in asked[9:15]} == {OTHER}
-    truth = {pair.template.question: pair.template.answer for pair in pairs if pair.template.family == "left_of"}
+    truth = {template.question: template.answer for _, template in pairs if template.family == "left_of"}
     rows, _ = predict(FeatureStore(Parrot(truth), bundled, 4), asked, "own words", base_too=True)
     write_answers(rows, further_file(config.run_path, "own_words"))
     assert len(rows) == 9 + 6 + 9 and sum(r.correct for r in rows if r.answer == UNKNOWN) == 3

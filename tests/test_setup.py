@@ -123,12 +123,14 @@ WRONG = [
     (["--run-id", "../x"], ["../x"]),
     (["--frm", "03"], ["--frm", "--help"]),
     (["report", "absent"], ["absent"]),
-    (["tset"], ["tset", "test", "ask"]),
+    (["tset"], ["tset", "test", "ask", "did you mean"]),
+    (["repot"], ["repot", "did you mean report or"]),
+    (["smoek"], ["smoek", "did you mean smoke?"]),
     (["compare"], ["RUN", "compare --help"]),
     (["compare", "one"], ["one: no such run"]),
     (["compare", "absent", "absent"], ["absent"]),
     (["push", "absent", "owner/name"], ["absent"]),
-    (["push", "tests"], ["OWNER/NAME", "--help"]),
+    (["push", str(ROOT / "tests")], ["OWNER/NAME", "--help"]),
     (["ask", "picture.jpg"], ["QUESTION", "ask --help"]),
     (["explore", "absent"], ["absent"]),
     (["explore", "--port", "http"], ["--port", "http"]),
@@ -136,6 +138,9 @@ WRONG = [
     (["render", "x", "--images", "0"], ["--images"]),
     (["render", "x", "--seed", "1", "--recipe", "y"], ["--seed", "leave out"]),
     (["ask", "absent.jpg", "Which track is this?"], ["absent.jpg"]),
+    (["export", "absent", "new"], ["absent: no such run"]),
+    (["export", str(ROOT / "tests"), "new"], ["tests: no adapter there"]),
+    (["export", str(ROOT / "models" / "course_adapter"), str(ROOT / "tests")], ["tests: is there already"]),
 ]
 """Words -> what is said of them."""
 CHECK = """
@@ -169,6 +174,13 @@ def test_a_wrong_argument_is_one_line_and_status_2_before_any_installation(told,
     status, shown, said = told[n]
     assert (status, shown) == (2, "") and said.count("\n") == 1
     assert all(word in said for word in WRONG[n][1])
+
+
+def test_what_cannot_be_checked_without_packages_is_left_to_the_check_with_them():
+    words = [sys.executable, "-S", "-m", "stkvlm_lib", "check", "cpu", "-p", "START_ADAPTER", "models/course_adapter"]
+    environment = {"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]}
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (command_line.GO_ON, "", "")
 
 
 def test_the_script_hands_on_what_the_check_says_and_installs_nothing(tmp_path):

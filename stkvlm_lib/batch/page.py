@@ -47,7 +47,7 @@ def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 def html_page(comparison: Comparison, folder: Path, *, title: str, command: str) -> str:
     """The whole page; every text is escaped by the template. folder: from which its links to reports count."""
     rows = tables.setting_rows(comparison)
-    ends = [abs(end) for d in comparison.differences.values() if d.figures for end in d.figures.difference_ci95]
+    ends = [abs(end) for figures in comparison.differences.values() for end in figures.difference_ci95]
     reach = 1.05 * max([0.005, *ends])
     place = from_root(folder.resolve())
     return render(

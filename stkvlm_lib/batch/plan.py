@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from stkvlm_lib import pipeline, runs
-from stkvlm_lib.batch.yaml_text import read_yaml
 from stkvlm_lib.config import MOST_SEED, PROFILES, ConfigError, did_you_mean
 from stkvlm_lib.files import read_object
 from stkvlm_lib.pipeline import Request, step_configs
@@ -116,6 +115,8 @@ def read_batch(path: str | Path, changes: Mapping[str, Any] | None = None) -> Ba
 
     Raises FileNotFoundError or ConfigError naming file, place and remedy.
     """
+    from stkvlm_lib.batch.yaml_text import read_yaml  # here, as commands are checked where no package is installed
+
     path = Path(path)
     given = read_yaml(path)
     for key, value in (changes or {}).items():

@@ -152,14 +152,4 @@ def varying(parameters: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def in_order(settings: Sequence[Setting]) -> list[Setting]:
     """The best mean on the valid races first, of equals the first; those without a valid score last."""
-
-    def on_valid(setting: Setting) -> float:
-        value = setting.mean("valid_exact")
-        return -1.0 if value is None else value
-
-    return sorted(settings, key=on_valid, reverse=True)
-
-
-def chosen(settings: Sequence[Setting]) -> Setting | None:
-    """The first of `in_order`; None where no run was scored on the valid races. Test has no say in it."""
-    return next((setting for setting in in_order(settings) if setting.values("valid_exact")), None)
+    return sorted(settings, key=lambda setting: mean(setting.values("valid_exact") or [-1.0]), reverse=True)

@@ -3,6 +3,7 @@
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -27,7 +28,6 @@ from stkvlm_lib.batch.states import (
     State,
     complaint,
     heartbeat,
-    here,
     log_path,
     read_state,
     write_state,
@@ -144,7 +144,7 @@ def do_job(job: Job) -> State:
     if _ended.is_set():
         return before
     gpu = _free_gpus.pop(0) if job.machines.gpus else ""
-    begin, where = time.time(), here(gpu)
+    begin, where = time.time(), socket.gethostname() + (f", GPU {gpu}" if gpu else "")
     write_state(run.folder, State(RUNNING, begin, before.seconds, "", where))
     try:
         reason = full_disk(run.folder.parent) or _work(job, gpu)

@@ -1,7 +1,6 @@
 """What each run of a batch is doing, in files of the batch's folder that all machines see."""
 
 import os
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -55,11 +54,6 @@ def read_state(run: Path) -> State:
     except (OSError, ValueError, TypeError):
         state = State()
     return replace(state, state=DONE, reason="") if state.state != RUNNING and runs.are_done(run) else state
-
-
-def here(gpu: str = "") -> str:
-    """This machine, and the GPU where one is given."""
-    return socket.gethostname() + (f", GPU {gpu}" if gpu else "")
 
 
 def doing(run: Path) -> str:

@@ -7,8 +7,8 @@ from typing import Any
 from stkvlm_lib.analysis.comparison import FEWEST_CLUSTERS
 from stkvlm_lib.analysis.comparison import Comparison as PairedFigures
 from stkvlm_lib.analysis.sections import Rows, filled
-from stkvlm_lib.batch.differences import Difference, differences
-from stkvlm_lib.batch.results import FAMILY, MEASURES, Result, Setting, chosen, in_order, varying
+from stkvlm_lib.batch.differences import difference
+from stkvlm_lib.batch.results import FAMILY, MEASURES, Result, Setting, in_order, varying
 from stkvlm_lib.grammar.questions import in_order as families_in_order
 from stkvlm_lib.number_text import NOTHING, count, interval, number, percent, points
 
@@ -18,18 +18,18 @@ VARIED = "varied: "
 
 @dataclass(frozen=True)
 class Comparison:
-    """Settings, the best on valid first. baseline: what the differences are to. chosen: by valid; None where no run was
-    scored on it. differences: by name of the setting."""
+    """Settings, the best on valid first. baseline: what the differences are to. differences: by name of the setting,
+    of those that have one; problems: why others have none."""
 
     settings: list[Setting]
     baseline: Setting
-    chosen: Setting | None
-    differences: dict[str, Difference]
+    differences: dict[str, PairedFigures]
+    problems: dict[str, str]
 
-    def figures_of(self, setting: Setting) -> PairedFigures | None:
-        """The paired figures of a setting; None for the baseline, and where there are none."""
-        found = self.differences.get(setting.name)
-        return found.figures if found else None
+    @property
+    def chosen(self) -> Setting | None:
+        """The best on valid; None where no run was scored on it. Test has no say in it."""
+        return next((setting for setting in self.settings if setting.values("valid_exact")), None)
 
     @property
     def results(self) -> list[Result]:
@@ -64,15 +64,21 @@ def compare_settings(
         raise ValueError(f"{compare_to}: no such setting; there are {', '.join(names)}")
     scored = [setting for setting in settings if setting.scored]
     baseline = settings[names.index(compare_to)] if compare_to else scored[0]
-    found = differences(settings, baseline, resamples=resamples, seed=seed)
-    return Comparison(in_order(settings), baseline, chosen(settings), found)
+    differences, problems = {}, {}
+    for setting in settings:
+        try:
+            if setting is not baseline:
+                differences[setting.name] = difference(setting, baseline, resamples=resamples, seed=seed)
+        except (OSError, ValueError) as error:
+            problems[setting.name] = str(error)
+    return Comparison(in_order(settings), baseline, differences, problems)
 
 
 def setting_rows(comparison: Comparison) -> Rows:
     """One row a setting: what varies, how many seeds, scores as mean and spread, the difference, what it took."""
     rows = []
     for setting in comparison.settings:
-        figures = comparison.figures_of(setting)
+        figures = comparison.differences.get(setting.name)
         rows.append(
             {
                 "setting": setting.name,
@@ -169,7 +175,7 @@ def notes(comparison: Comparison) -> list[str]:
     if len(sizes) > 1:
         told = ", ".join(f"{count(n)} of {split}" for split, n in sizes)
         found.append(f"The runs were not asked the same questions ({told}); only the paired differences compare them.")
-    races = {d.figures.n_clusters for d in comparison.differences.values() if d.figures}
+    races = {figures.n_clusters for figures in comparison.differences.values()}
     if races and min(races) < FEWEST_CLUSTERS:
         found.append(
             f"Only {min(races)} races were scored: an interval over fewer than {FEWEST_CLUSTERS} is too narrow to tell."
@@ -179,10 +185,7 @@ def notes(comparison: Comparison) -> list[str]:
     few = {setting.name for setting in comparison.settings if 0 < len(setting.scored) < len(setting.results)}
     if few:
         found.append(f"Not all seeds of {', '.join(sorted(few))} have a score; means over other seeds are not alike.")
-    for name, found_difference in comparison.differences.items():
-        if found_difference.problem:
-            found.append(f"{name}: no paired difference ({found_difference.problem}).")
-    return found
+    return found + [f"{name}: no paired difference ({why})." for name, why in comparison.problems.items()]
 
 
 def run_records(comparison: Comparison) -> list[dict[str, Any]]:
@@ -205,7 +208,7 @@ def setting_records(comparison: Comparison) -> list[dict[str, Any]]:
     """One row a setting, in numbers, for CSV."""
     rows = []
     for setting in comparison.settings:
-        figures = comparison.figures_of(setting)
+        figures = comparison.differences.get(setting.name)
         low, high = figures.difference_ci95 if figures else (None, None)
         row = {"setting": setting.name, "chosen": setting is comparison.chosen, "seeds": len(setting.scored)}
         row |= {VARIED + name: setting.parameters.get(name) for name in comparison.varied}

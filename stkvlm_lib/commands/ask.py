@@ -9,20 +9,20 @@ from stkvlm_lib.model_files import ADAPTER_CONFIG, read_adapter_record
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    adapter = "the one that answers; default: outputs/latest/adapter"
+    adapter, newest = "the one that answers; default: outputs/latest/adapter", runs.OUTPUTS / "latest" / "adapter"
     parser.add_argument("image", type=Path, metavar="IMAGE", help="a picture of the game, best of 3:2")
     parser.add_argument("question", nargs="+", metavar="QUESTION", help="in your own words, best in quotes")
-    parser.add_argument("--adapter", type=Path, metavar="DIR", help=adapter)
+    parser.add_argument("--adapter", type=Path, default=newest, metavar="DIR", help=adapter)
     parser.add_argument("--base", metavar="NAME_OR_DIR", help="base model, where the adapter's own is a local folder")
 
 
 def check(options: argparse.Namespace) -> None:
     if not options.image.is_file():
         raise FileNotFoundError(f"{options.image}: there is no such picture; name a file that is one")
-    adapter = _adapter(options)
-    if not (adapter / ADAPTER_CONFIG).is_file():
-        raise FileNotFoundError(f"{adapter}: no adapter there; run ./run_all.sh first, or name one with --adapter DIR")
-    read_adapter_record(adapter)
+    if not (options.adapter / ADAPTER_CONFIG).is_file():
+        remedy = "run ./run_all.sh first, or name one with --adapter DIR"
+        raise FileNotFoundError(f"{options.adapter}: no adapter there; {remedy}")
+    read_adapter_record(options.adapter)
     if not _question(options):
         raise ValueError("the question is empty; give one in quotes")
 
@@ -41,12 +41,8 @@ def call(options: argparse.Namespace) -> None:
         what, _, _ = error.reason.partition(";")
         raise ValueError(f"{error.file}: {what}; name a JPEG or PNG file") from error
     runs.set_up_torch()
-    model = load_answerer(_adapter(options), options.base)
+    model = load_answerer(options.adapter, options.base)
     print("\n".join(in_lines(*put(model, model.encode([image]), _question(options)))))
-
-
-def _adapter(options: argparse.Namespace) -> Path:
-    return options.adapter or runs.OUTPUTS / "latest" / "adapter"
 
 
 def _question(options: argparse.Namespace) -> str:

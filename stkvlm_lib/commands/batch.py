@@ -1,4 +1,7 @@
-"""Make runs of many settings and seeds, and tell them apart on one page."""
+"""Make runs of many settings and seeds, and tell them apart on one page.
+
+In the end `outputs/latest` is the first run of the setting that is best on the valid races.
+"""
 
 import argparse
 import sys
@@ -26,10 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def check(options: argparse.Namespace) -> None:
-    try:
-        batch_of(options)
-    except ModuleNotFoundError:  # before the first installation nothing here reads YAML; `call` does, before it starts
-        return
+    batch_of(options)
 
 
 def call(options: argparse.Namespace) -> int:

@@ -3,17 +3,14 @@
 import argparse
 from pathlib import Path
 
-from stkvlm_lib.commands.arguments import require_folder
+from stkvlm_lib.commands.arguments import folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, metavar="DIR", help="with frames, or with train/ valid/ test/ of them")
+    frames, with_frames = folder("one with frames"), "with frames, or with train/ valid/ test/ of them"
+    parser.add_argument("folder", type=frames, metavar="DIR", help=with_frames)
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: README.md in the folder")
     parser.add_argument("--title", default="", help="default: the folder's name")
-
-
-def check(options: argparse.Namespace) -> None:
-    require_folder(options.folder, "one with frames")
 
 
 def call(options: argparse.Namespace) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from stkvlm_lib.commands import run
 from stkvlm_lib.commands.endings import EXIT_STATUSES, USAGE_ERROR, ended
-from stkvlm_lib.config import PROFILES, ConfigError, check_checkout
+from stkvlm_lib.config import PROFILES, ConfigError, check_checkout, did_you_mean
 from stkvlm_lib.installation import lead_to_this_library
 from stkvlm_lib.runs import quiet_libraries
 
@@ -51,8 +51,12 @@ def script() -> int:
 def _follow(words: list[str], prog: str) -> int | None:
     checked_only = words[:1] == ["check"]
     options = parse(words[checked_only:], prog)
-    if check := getattr(options.command, "check", None):
+    check = getattr(options.command, "check", lambda options: None)
+    try:
         check(options)
+    except ModuleNotFoundError:  # before the first installation; with the packages it is checked once more
+        if not checked_only:
+            raise
     if checked_only:
         return GO_ON
     lead_to_this_library()
@@ -77,9 +81,9 @@ def _complete(words: list[str]) -> list[str]:
         return ["--help"]
     if first not in COMMANDS:
         if first and not first.startswith("-") and first not in PROFILES:
-            raise ConfigError(
-                f"{first!r:.80} is neither a command ({', '.join(LISTED)}) nor a profile ({', '.join(PROFILES)})"
-            )
+            meant = did_you_mean(first, (*LISTED, *PROFILES))
+            listed = f"a command ({', '.join(LISTED)}) nor a profile ({', '.join(PROFILES)})"
+            raise ConfigError(f"{first!r:.80}{meant} is neither {listed}")
         return ["run", *words]
     if getattr(COMMANDS[first], "PASSES_ON", False) and words[1:2] not in (["-h"], ["--help"]):
         return [first, "--", *words[1:]]

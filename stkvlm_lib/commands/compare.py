@@ -14,23 +14,23 @@ from stkvlm_lib.files import read_object
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     resamples, seed = "resamples behind each interval", "draws the resamples"
-    parser.add_argument("runs", nargs="+", metavar="RUN", help=f"{A_RUN}; also the folder of a batch")
+    a_run = f"{A_RUN}; also the folder of a batch"
+    parser.add_argument("runs", nargs="+", type=runs.find_run, metavar="RUN", help=a_run)
     parser.add_argument("--out", default="", metavar="DIR", help="where the table's page goes: outputs/comparison")
     parser.add_argument("--bootstrap", type=whole_number(1), default=1000, metavar="N", help=resamples)
     parser.add_argument("--seed", type=whole_number(0), default=0, metavar="N", help=seed)
 
 
 def check(options: argparse.Namespace) -> None:
-    folders = [runs.find_run(name) for name in options.runs]
-    if len(folders) == 2 and folders[0].samefile(folders[1]):
-        raise ValueError(f"{' and '.join(options.runs)} are the same run; name two")
+    if len(options.runs) == 2 and options.runs[0].samefile(options.runs[1]):
+        raise ValueError(f"{' and '.join(map(str, options.runs))} are the same run; name two")
 
 
 def call(options: argparse.Namespace) -> None:
-    folders = [runs.find_run(name) for name in options.runs]
+    folders = options.runs
     batches = [folder for folder in folders if (folder / BATCH_FILE).is_file()]
     if len(folders) == 1 and not batches:
-        raise ConfigError(f"{options.runs[0]}: one run alone is compared with nothing; name two or more, or a batch")
+        raise ConfigError(f"{folders[0]}: one run alone is compared with nothing; name two or more, or a batch")
     if len(folders) == 2 and not batches and not options.out:
         return _print_two(folders, options.bootstrap, options.seed)
     alone = len(folders) == 1

@@ -34,21 +34,15 @@ def ended(call: Callable[[], int | None]) -> int:
     except BrokenPipeError:  # who read the output has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
-    except OSError as error:
-        own = error.errno is None  # raised by this project, with a message of its own
-        print(f"error: {error if own else explain(error)}", file=sys.stderr)
-        return USAGE_ERROR if isinstance(error, FileNotFoundError) else FAILED
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USAGE_ERROR
+    except (OSError, ValueError, Failure) as error:
+        of_system = isinstance(error, OSError) and error.errno is not None  # others have a message of this project
+        print(f"error: {explain(error) if of_system else error}", file=sys.stderr)
+        return USAGE_ERROR if isinstance(error, ValueError | FileNotFoundError) else FAILED
     except ModuleNotFoundError as error:
         if (error.name or "stkvlm_lib").startswith("stkvlm_lib"):  # a fault of ours
             raise
         remedy = "./run_all.sh installs what is needed, or `pip install -e .` in an environment of your own"
         print(f"error: {sys.executable} has no package {error.name}; {remedy}", file=sys.stderr)
-        return FAILED
-    except Failure as error:
-        print(f"error: {error}", file=sys.stderr)
         return FAILED
     except Stopped as stopped:
         return 128 + stopped.number

@@ -3,9 +3,10 @@
 import argparse
 from pathlib import Path
 
-from stkvlm_lib.commands.arguments import A_RUN
+from stkvlm_lib.commands.arguments import A_RUN, require_new_folder
 from stkvlm_lib.config import EMBEDDED
-from stkvlm_lib.runs import set_up_hub
+from stkvlm_lib.model_files import read_adapter_record
+from stkvlm_lib.runs import find_adapter, set_up_hub
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,10 +16,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--base", metavar="NAME_OR_DIR", help="base model, where the adapter's own is a local folder")
 
 
+def check(options: argparse.Namespace) -> None:
+    read_adapter_record(find_adapter(options.adapter))
+    require_new_folder(options.folder)
+
+
 def call(options: argparse.Namespace) -> None:
     set_up_hub(options.base or EMBEDDED)  # a base that only the adapter names is not fetched
 
-    from stkvlm_lib.vlm.export import adapter_folder, export_adapter
+    from stkvlm_lib.vlm.export import export_adapter
 
-    adapter = adapter_folder(options.adapter)
+    adapter = find_adapter(options.adapter)
     print(export_adapter(adapter, options.folder, merge=options.merge, base_model=options.base))

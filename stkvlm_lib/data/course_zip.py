@@ -55,9 +55,13 @@ class Unpacked:
 def fetch(source: str | Path = COURSE_URL, to: str | Path = FOLDER) -> Unpacked:
     """Download the zip at an address, or take the one at a path, and unpack into `to` what is not there yet.
 
-    A downloaded zip stays in `to`, so that a further call needs no network. Raises CourseZipError or DownloadError.
+    A downloaded zip stays in `to`, so that a further call needs no network. Of a path that is no zip of frames nothing
+    is made. Raises CourseZipError or DownloadError.
     """
     to = Path(to)
+    if not is_address(source):
+        with _opened(Path(source)) as archive:
+            _frames(Path(source), _checked(Path(source), archive.infolist()))
     to.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(to / ".fetch.lock", timeout=0):

@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from typing import Any, TypeVar
 
 import torch
 from PIL import Image
@@ -11,6 +13,8 @@ from stkvlm_lib.grammar.questions import FAMILIES, is_exact
 from stkvlm_lib.qa.qa_sets import Record, by_picture
 from stkvlm_lib.vlm.answering import Answer, AnswerModel, ranked
 from stkvlm_lib.vlm.features import FeatureStore
+
+T = TypeVar("T")
 
 
 class Blind:
@@ -48,43 +52,39 @@ def predict(
     """
     answerer, groups = store.answerer, by_picture(records)
     unseen = blind.answers(r.question for r in records) if blind else {}
-    ours: dict[tuple[str, str], Answer] = {}
-    base: dict[tuple[str, str], Answer] = {}
-    closed: dict[tuple[str, str], list[Answer]] = {}
+    ours: dict[Record, Answer] = {}
+    base: dict[Record, Answer] = {}
+    closed: dict[Record, list[Answer]] = {}
     seconds, begin = 0.0, time.monotonic()
     for chunk, features in store.batches([(name, False) for name in groups], label):
         asked = [groups[name] for name, _ in chunk]
-        questions = [[record.question for record in group] for group in asked]
-        _collect(ours, asked, answerer.answer_encoded(features, questions))
+        ours |= answer_items(answerer, features, asked)
         seconds += time.monotonic() - begin
         if blind:
             closed |= _answer_closed(answerer, features, asked)
         if base_too:
             plain = store.base_features(chunk, features)
             with answerer.without_adapter():
-                _collect(base, asked, answerer.answer_encoded(plain, questions))
+                base |= answer_items(answerer, plain, asked)
         begin = time.monotonic()  # the next chunk is encoded before the loop's body is reached
-    rows = []
-    for r in records:
-        key = r.image_file, r.question
-        rows.append(as_prediction(r, ours[key], unseen.get(r.question), base.get(key), closed.get(key)))
+    rows = [as_prediction(r, ours[r], unseen.get(r.question), base.get(r), closed.get(r)) for r in records]
     return rows, len(records) / seconds if records else 0.0
 
 
-def _collect(store: dict, asked: Sequence[list[Record]], answers: Sequence[Sequence]) -> None:
-    for group, given in zip(asked, answers, strict=True):
-        store.update({(r.image_file, r.question): answer for r, answer in zip(group, given, strict=True)})
+def answer_items(answerer: AnswerModel, features: torch.Tensor, asked: Sequence[Sequence[T]]) -> dict[T, Answer]:
+    """The answers to items, each with a `question`, about each picture of a batch. features: (B, tokens, D)."""
+    answers = answerer.answer_encoded(features, [[item.question for item in group] for group in asked])
+    return dict(zip(chain.from_iterable(asked), chain.from_iterable(answers), strict=True))
 
 
 def _answer_closed(
     answerer: AnswerModel, features: torch.Tensor, asked: Sequence[list[Record]]
-) -> dict[tuple[str, str], list[Answer]]:
+) -> dict[Record, list[Answer]]:
     """The two likeliest answers of each question's family; questions of no family are left out."""
     known = [[r for r in group if r.family in FAMILIES] for group in asked]
     likely = answerer.likelihoods(features, [[(r.question, FAMILIES[r.family].answers) for r in g] for g in known])
-    best: dict[tuple[str, str], list[Answer]] = {}
-    _collect(best, known, [[ranked(candidates)[:2] for candidates in group] for group in likely])
-    return best
+    best = (ranked(candidates)[:2] for candidates in chain.from_iterable(likely))
+    return dict(zip(chain.from_iterable(known), best, strict=True))
 
 
 def as_prediction(
@@ -96,6 +96,12 @@ def as_prediction(
 ) -> Prediction:
     """An answer scored against its record, with what else was answered; confidences to six places."""
     truth, (best, second) = record.answer, closed or (None, None)
+    beside: dict[str, Any] = {}
+    for kind, answer in (("base", base), ("blind", blind), ("closed", best)):
+        if answer:
+            beside |= {f"{kind}_prediction": answer.text, f"{kind}_correct": is_exact(answer.text, truth)}
+    if second:
+        beside |= {"closed_second": second.text, "closed_margin": round(best.confidence - second.confidence, 6)}
     return Prediction(
         image_file=record.image_file,
         question=record.question,
@@ -107,13 +113,6 @@ def as_prediction(
         confidence=round(ours.confidence, 6),
         race=record.race,
         track=record.track,
-        base_prediction=base.text if base else None,
-        base_correct=is_exact(base.text, truth) if base else None,
-        blind_prediction=blind.text if blind else None,
-        blind_correct=is_exact(blind.text, truth) if blind else None,
-        closed_prediction=best.text if best else None,
-        closed_correct=is_exact(best.text, truth) if best else None,
-        closed_second=second.text if second else None,
-        closed_margin=round(best.confidence - second.confidence, 6) if second else None,
         wording=record.wording,
+        **beside,
     )

@@ -3,11 +3,13 @@
 Guessing from the words gives both pictures the same answer; so does a model that always names one side.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from itertools import chain
 
 from stkvlm_lib.config import ScoreConfig
 from stkvlm_lib.data.frame_sets import FrameSet
+from stkvlm_lib.evaluation.asking import answer_items
 from stkvlm_lib.evaluation.predictions import PairPrediction
 from stkvlm_lib.evaluation.question_sets import check_pictures, draw
 from stkvlm_lib.grammar.questions import is_exact
@@ -21,32 +23,25 @@ def pairs_to_ask(frames: FrameSet, config: ScoreConfig, split: str) -> list[Pair
     written = config.run_path / "qa" / CONTRAST.format(split)
     if split == CUSTOM_SPLIT or not written.exists():
         return []
-    pairs = pairs_of(read_contrast(written))
-    check_pictures(written, list(chain.from_iterable(pairs)), frames)
-    return draw_pairs(pairs, config)
-
-
-def draw_pairs(pairs: Sequence[Pair], config: ScoreConfig) -> list[Pair]:
-    """EXTENDED_SCORED pairs of each kind and family."""
-    of_first = {pair[0]: pair for pair in pairs}
+    items = read_contrast(written)
+    check_pictures(written, items, frames)
+    of_first = {pair[0]: pair for pair in pairs_of(items)}
     return [of_first[item] for kind in KINDS for item in draw((i for i in of_first if i.kind == kind), config)]
 
 
 def answer_pairs(store: FeatureStore, pairs: Sequence[Pair]) -> list[PairPrediction]:
     """Each picture, mirrored or not, is asked each question once."""
-    asked: dict[Picture, dict[str, None]] = {}
+    asked: dict[Picture, list[ContrastItem]] = defaultdict(list)
     for item in chain.from_iterable(pairs):
-        asked.setdefault((item.image_file, item.mirrored), {})[item.question] = None
-    given: dict[tuple[str, bool, str], str] = {}
+        asked[item.image_file, item.mirrored].append(item)
+    said: dict[ContrastItem, str] = {}
     for chunk, features in store.batches(asked, "pairs"):
-        answers = store.answerer.answer_encoded(features, [list(asked[picture]) for picture in chunk])
-        for picture, group in zip(chunk, answers, strict=True):
-            given.update({(*picture, q): answer.text for q, answer in zip(asked[picture], group, strict=True)})
-    return [_prediction(pair, tuple(given[i.image_file, i.mirrored, i.question] for i in pair)) for pair in pairs]
+        answers = answer_items(store.answerer, features, [asked[picture] for picture in chunk])
+        said |= {item: answer.text for item, answer in answers.items()}
+    return [_prediction(first, second, (said[first], said[second])) for first, second in pairs]
 
 
-def _prediction(pair: tuple[ContrastItem, ContrastItem], said: tuple[str, str]) -> PairPrediction:
-    first, second = pair
+def _prediction(first: ContrastItem, second: ContrastItem, said: tuple[str, str]) -> PairPrediction:
     return PairPrediction(
         pair=first.pair,
         kind=first.kind,

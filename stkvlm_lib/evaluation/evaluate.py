@@ -1,6 +1,6 @@
 """An evaluation: a model answers all that a run has to ask, and each set of answers is written to its own file.
 
-Its steps are called one after the other, as in notebook 04, or all at once by `evaluate`. A picture is encoded once.
+Its steps are called one after the other by notebook 04. A picture is encoded once.
 """
 
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ from stkvlm_lib.evaluation import contrast_pairs, multiple_choice, own_words, qu
 from stkvlm_lib.evaluation.asking import Blind, predict
 from stkvlm_lib.evaluation.predictions import HEADLINE, further_file, write_answers
 from stkvlm_lib.evaluation.question_sets import FIT_SPLIT
-from stkvlm_lib.files import read_json
+from stkvlm_lib.files import read_object
 from stkvlm_lib.model_files import read_adapter_record
 from stkvlm_lib.qa.label_faults import label_faults
 from stkvlm_lib.qa.qa_sets import Record
-from stkvlm_lib.runs import peak_memory_mb, recorded_parameters
+from stkvlm_lib.runs import peak_memory_mb, recorded_parameters, recorded_steps
 from stkvlm_lib.vlm.adapter import adapter_mb, load_answerer, mean_image
 from stkvlm_lib.vlm.features import FeatureStore, shared_folder
 
@@ -104,8 +104,7 @@ class Evaluation:
         foreign adapter."""
         config, base = self.config, self.store.answerer.base
         own = config.adapter_path.resolve() == (config.run_path / "adapter").resolve()
-        trained = config.run_path / "training.json"
-        training = read_json(trained) if own and trained.exists() else {}
+        training = read_object(config.run_path / "training.json", missing_ok=True) if own else {}
         return {
             "split": self.split,
             "adapter_mb": round(adapter_mb(config.adapter_path), 3),
@@ -131,27 +130,13 @@ def open_evaluation(config: ScoreConfig) -> Evaluation:
     return Evaluation(config, frames, split, records, own_words.read_own_words(config))
 
 
-def evaluate(config: ScoreConfig) -> Evaluation:
-    """Answer everything at once."""
-    evaluation = open_evaluation(config)
-    evaluation.answer_headline()
-    evaluation.answer_valid()
-    evaluation.answer_wordings()
-    evaluation.answer_own_words()
-    evaluation.answer_pairs()
-    evaluation.answer_choices()
-    evaluation.answer_further_splits()
-    return evaluation
-
-
 def settings_of(config: ScoreConfig, own: bool) -> dict[str, Any]:
     """What made the figures: the parameters of scoring, and those of making questions and of training, by notebook.
 
     own: the run's own adapter was scored; of another the adapter's record tells, as far as it does.
     """
-    recorded = config.run_path / "config.json"
-    steps = read_json(recorded) if recorded.exists() else {}
-    found = {STEPS[step][0]: steps[step] for step in ("02", "03") if own and step in steps}
+    steps = recorded_steps(config.run_path) if own else {}
+    found = {STEPS[step][0]: steps[step] for step in ("02", "03") if step in steps}
     if not own and (record := read_adapter_record(config.adapter_path).get("settings")):
         found["adapter"] = record
     return found | {STEPS["04"][0]: recorded_parameters(config)}

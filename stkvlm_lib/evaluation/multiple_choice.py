@@ -24,10 +24,12 @@ shows (54 % to 54 %, with an adapter trained on such questions for a few minutes
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -40,9 +42,9 @@ from stkvlm_lib.evaluation.question_sets import draw
 from stkvlm_lib.files import read_json, read_json_list
 from stkvlm_lib.grammar.captions import CANDIDATES, family_of_caption, read_caption
 from stkvlm_lib.grammar.questions import FAMILIES
-from stkvlm_lib.qa.qa_sets import CUSTOM_SPLIT, MULTIPLE_CHOICE, QaError, find_view
+from stkvlm_lib.qa.qa_sets import CUSTOM_SPLIT, MULTIPLE_CHOICE, QaError, by_picture, find_view
 from stkvlm_lib.vlm.answering import AnswerModel
-from stkvlm_lib.vlm.features import FeatureStore
+from stkvlm_lib.vlm.features import FeatureStore, Picture
 
 PROMPT = "Describe the picture."
 FORM = f"a JSON list of image_file, candidates ({CANDIDATES} texts), correct_index"
@@ -51,8 +53,7 @@ Candidates = tuple[str, ...]
 Scores = tuple[float, ...]
 
 
-@dataclass(frozen=True)
-class Statement:
+class Statement(NamedTuple):
     """A sentence as an answer to a question that has so many answers."""
 
     question: str
@@ -108,33 +109,32 @@ def items_to_ask(frames: FrameSet, config: ScoreConfig, split: str) -> list[Item
 
 def choose(store: FeatureStore, items: Sequence[Item], blind: Blind) -> list[ChoicePrediction]:
     """Weigh the candidates of every item with the picture and blind, in their order."""
-    sets: dict[str, list[Candidates]] = {}
-    for item in items:
-        sets.setdefault(item.image_file, []).append(item.candidates)
-    seen: dict[str, dict[Candidates, Scores]] = {}
+    sets = by_picture(items)
+    seen: dict[Picture, dict[Candidates, Scores]] = {}
     for chunk, features in store.batches([(name, False) for name in sets], "choose"):
-        names = [name for name, _ in chunk]
-        seen.update(zip(names, _weigh(store.answerer, features, [sets[name] for name in names]), strict=True))
+        groups = [[item.candidates for item in sets[name]] for name, _ in chunk]
+        seen |= zip(chunk, _weigh(store.answerer, features, groups), strict=True)
     every = sorted({item.candidates for item in items})
     unseen = _weigh(store.answerer, blind.features, [every])[0]
-    return [_prediction(item, seen[item.image_file][item.candidates], unseen[item.candidates]) for item in items]
+    return [_prediction(i, seen[i.image_file, False][i.candidates], unseen[i.candidates]) for i in items]
 
 
 def _weigh(
     answerer: AnswerModel, features: torch.Tensor, groups: Sequence[Sequence[Candidates]]
 ) -> list[dict[Candidates, Scores]]:
     """features: (B, tokens, D); groups: B lists of items' candidates -> B dictionaries of their scores."""
-    asked: list[dict[str, dict[str, None]]] = []
+    asked: list[dict[str, list[str]]] = []
     for group in groups:
-        answers: dict[str, dict[str, None]] = {}
-        for statement in (statement for candidates in group for statement in _statements(candidates)):
-            answers.setdefault(statement.question, {})[statement.answer] = None
+        answers: dict[str, list[str]] = defaultdict(list)
+        stated = [statement for candidates in group for statement in _statements(candidates)]
+        for question, answer in dict.fromkeys((s.question, s.answer) for s in stated):
+            answers[question].append(answer)
         asked.append(answers)
-    found = answerer.likelihoods(features, [[(q, list(a)) for q, a in answers.items()] for answers in asked])
+    found = answerer.likelihoods(features, [list(answers.items()) for answers in asked])
     weighed = []
     for group, answers, likely in zip(groups, asked, found, strict=True):
         known = {(q, c.text): c.log_probability for q, row in zip(answers, likely, strict=True) for c in row}
-        weighed.append({c: tuple(_score(statement, known) for statement in _statements(c)) for c in group})
+        weighed.append({candidates: _scores(candidates, known) for candidates in group})
     return weighed
 
 
@@ -147,8 +147,8 @@ def _statements(candidates: Candidates) -> tuple[Statement, ...]:
     return tuple(Statement(question, answer, len(FAMILIES[family].answers)) for family, question, answer in stated)
 
 
-def _score(statement: Statement, known: dict[tuple[str, str], float]) -> float:
-    return round(known[statement.question, statement.answer] + math.log(statement.answers), 4)
+def _scores(candidates: Candidates, known: dict[tuple[str, str], float]) -> Scores:
+    return tuple(round(known[question, answer] + math.log(n), 4) for question, answer, n in _statements(candidates))
 
 
 def _prediction(item: Item, scores: Scores, blind: Scores) -> ChoicePrediction:

@@ -14,12 +14,13 @@ from pathlib import Path
 from stkvlm_lib.config import ScoreConfig
 from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.data.frames import View
+from stkvlm_lib.evaluation.question_sets import reworded
 from stkvlm_lib.files import read_json
 from stkvlm_lib.grammar.families import Asked, Family, pick
 from stkvlm_lib.grammar.questions import FAMILIES, OTHER, read_question
 from stkvlm_lib.grammar.scene import STRICT_RULES, read_scene
 from stkvlm_lib.grammar.wordings import UNKNOWN, fill
-from stkvlm_lib.qa.qa_sets import CUSTOM_SPLIT, QaError, Record
+from stkvlm_lib.qa.qa_sets import CUSTOM_SPLIT, QaError, Record, make_record
 
 REMEDY = "give a JSON object of family ids and `unknown`, each with a list of texts, in OWN_WORDS_FILE"
 _KEY = "own words"
@@ -32,14 +33,6 @@ class OwnWords:
 
     wordings: Mapping[str, tuple[str, ...]]
     unanswerable: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A question in own words, and the same one, about the same picture, in its family's template."""
-
-    own: Record
-    template: Record
 
 
 def read_own_words(config: ScoreConfig) -> OwnWords:
@@ -87,7 +80,7 @@ def questions(
     views = DrawnViews(frames, (record.image_file for record in records), config.seed)
     pairs = draw_pairs(views, words, config.own_words_pictures)
     nothing = draw_unanswerable(views, words, config.own_words_pictures)
-    return [*(pair.own for pair in pairs), *nothing, *(pair.template for pair in pairs)] if pairs else []
+    return [*(own for own, _ in pairs), *nothing, *(template for _, template in pairs)] if pairs else []
 
 
 class DrawnViews:
@@ -109,8 +102,9 @@ class DrawnViews:
             yield self._views[name]
 
 
-def draw_pairs(views: DrawnViews, words: OwnWords, n: int) -> list[Pair]:
-    """Every wording about n pictures, fewer where its family can be asked of fewer.
+def draw_pairs(views: DrawnViews, words: OwnWords, n: int) -> list[tuple[Record, Record]]:
+    """Every wording about n pictures, fewer where its family can be asked of fewer; -> the question in own words, and
+    the same one in its family's template.
 
     A family goes on to other pictures from wording to wording, and begins again when all have been taken.
     """
@@ -119,7 +113,7 @@ def draw_pairs(views: DrawnViews, words: OwnWords, n: int) -> list[Pair]:
         pool = list(islice(_questions(views, FAMILIES[name]), n * len(texts)))
         for number, text in enumerate(texts):
             turn = (pool[(number * n + i) % len(pool)] for i in range(min(n, len(pool))))
-            pairs += [Pair(_in_own_words(template, text, number), template) for template in turn]
+            pairs += [(_in_own_words(template, text, number), template) for template in turn]
     return pairs
 
 
@@ -136,14 +130,11 @@ def _questions(views: DrawnViews, family: Family) -> Iterator[Record]:
         found = [a for a in family.ask(scene, view.image_file, views.seed) if isinstance(a, Asked)]
         if found:
             asked = found[views.pick(len(found), family.name, view.image_file)]
-            names = read_question(asked.question)[2]
-            yield _record(view, family.write(0, names), asked.answer, family.name)
+            yield reworded(_record(view, asked.question, asked.answer, family.name), 0)
 
 
 def _record(view: View, question: str, answer: str, family: str) -> Record:
-    frame = view.frame
-    about = (frame.split, frame.race, frame.frame_id, view.index, frame.track)
-    return Record(view.image_file, question, answer, family, *about, rules=STRICT_RULES.name)
+    return make_record(view, question, answer, family, view.frame.split, STRICT_RULES.name)
 
 
 def _in_own_words(record: Record, text: str, number: int) -> Record:

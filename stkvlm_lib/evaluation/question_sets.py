@@ -38,7 +38,16 @@ def records_to_score(config: ScoreConfig, folder: FrameSet, qa: Path | None = No
 
     Of TEST_VIEWS pictures. qa: another folder with question files than the run's own.
     """
-    split, records = _all_to_score(config, folder, qa)
+    if config.qa_file:
+        split, records = CUSTOM_SPLIT, read_course_qa(resolve(config.qa_file), folder)
+    else:
+        qa = qa or config.run_path / "qa"
+        written = [split for split in HELD_OUT if (qa / COURSE.format(split)).exists()]
+        there = [*written, *(split for split in HELD_OUT if split in folder.splits)]
+        if not there:
+            has = ", ".join(folder.splits)
+            raise QaError(f"{folder.root}: no held-out split (it has {has}); name the questions in QA_FILE")
+        split, records = there[0], _of_split(qa, folder, there[0])
     return split, draw_views(records, config.test_views)
 
 
@@ -53,40 +62,25 @@ def draw_views(records: Sequence[Record], n: int) -> list[Record]:
     return [record for record in records if record.image_file in kept]
 
 
-def _all_to_score(config: ScoreConfig, folder: FrameSet, qa: Path | None) -> tuple[str, list[Record]]:
-    if config.qa_file:
-        return CUSTOM_SPLIT, read_course_qa(resolve(config.qa_file), folder)
-    for split in HELD_OUT:
-        written = (qa or config.run_path / "qa") / COURSE.format(split)
-        if written.exists():
-            return split, read_known(written, folder)
-    for split in HELD_OUT:
-        if split in folder.splits:
-            return split, make_records(folder, split)
-    raise QaError(
-        f"{folder.root}: no held-out split (it has {', '.join(folder.splits)}); name the questions in QA_FILE"
-    )
-
-
 def further_records(config: ScoreConfig, folder: FrameSet, split: str, scored: str) -> list[Record]:
     """The questions of the ten forms about another split than the scored one, of TEST_VIEWS pictures; none for a user's
     own questions."""
     if scored in (CUSTOM_SPLIT, split):
         return []
-    return draw_views(_of_split(config, folder, split), config.test_views)
+    return draw_views(_of_split(config.run_path / "qa", folder, split), config.test_views)
 
 
 def valid_records(config: ScoreConfig, folder: FrameSet, scored: Iterable[Record]) -> list[Record]:
     """All questions about CALIBRATION_VIEWS drawn pictures of valid races that are not scored."""
     races = {r.race for r in scored}
-    records = [r for r in _of_split(config, folder, FIT_SPLIT) if r.race not in races]
+    records = [r for r in _of_split(config.run_path / "qa", folder, FIT_SPLIT) if r.race not in races]
     drawn = set(draw_pictures((r.image_file for r in records), config.calibration_views, config.seed))
     return [r for r in records if r.image_file in drawn]
 
 
-def _of_split(config: ScoreConfig, folder: FrameSet, split: str) -> list[Record]:
-    """The run's own questions of a split, else those that its frames give."""
-    written = config.run_path / "qa" / COURSE.format(split)
+def _of_split(qa: Path, folder: FrameSet, split: str) -> list[Record]:
+    """The questions of a split that a run has written, else those that its frames give."""
+    written = qa / COURSE.format(split)
     if written.exists():
         return read_known(written, folder)
     return make_records(folder, split) if folder.splits.get(split) else []
