@@ -197,7 +197,7 @@ def compare(shared: Shared, interval_of: Bootstrap, other: str = "another run") 
             exact=mean(right[member]),
             other_exact=mean(other_right[member]),
             difference=mean(gain[member]),
-            difference_ci95=interval_of(gain, member),
+            difference_ci95=interval_of(gain, member, paired=True),
             won=int((gain[member] > 0).sum()),
             lost=int((gain[member] < 0).sum()),
         )

@@ -172,7 +172,7 @@ def compare_wordings(known: Sequence[Prediction], new: Sequence[Prediction], int
             exact_ci95=interval_of(now, member),
             trained_exact=mean(before[member]),
             difference=mean((now - before)[member]),
-            difference_ci95=interval_of(now - before, member),
+            difference_ci95=interval_of(now - before, member, paired=True),
             same_answer=mean(same[member]),
         )
 

@@ -183,7 +183,7 @@ def family_errors(marks: Sequence[Mark]) -> list[dict]:
     return sorted(rows, key=lambda row: (-row["wrong"], row["family"], row["rules"]))
 
 
-def wilson(hits: int, n: int) -> tuple[float, float]:
+def wilson(hits: float, n: int) -> tuple[float, float]:
     """The 95 % Wilson score interval of a share: unlike the usual one, it says something when there are no hits."""
     if not n:
         return 0.0, 1.0
