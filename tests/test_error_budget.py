@@ -106,7 +106,7 @@ def test_the_budget_sums_to_all_errors_and_measures_what_a_property_costs():
     assert [line["cause"] for line in section.table.rows] == [*figures.causes, "all errors"]
     assert section.table.rows[-1]["errors"] == str(wrong) and section.table.rows[-1]["of errors"] == "100.0%"
     names = [name for name, cause in figures.causes.items() if cause.n]
-    labels = [label.get_text() for label in budget_chart(figures).axes[0].get_yticklabels()]
+    labels = [label.get_text().replace("\n", " ") for label in budget_chart(figures).axes[0].get_yticklabels()]
     assert labels == [f"{name}: {CAUSES[name].what}" for name in names]
 
 

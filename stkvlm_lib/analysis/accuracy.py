@@ -179,10 +179,10 @@ def accuracy_chart(figures: Score) -> Figure:
         style.hollow_marks(axes, y, row, _BASELINES)
         style.dot(axes, y, row.exact, row.exact_ci95, size=7 if y else 10)
         bold = "normal" if y else "bold"
-        axes.text(1.02, y, percent(row.exact), va="center", fontweight=bold, fontsize=9)
+        axes.text(1.04, y, percent(row.exact), va="center", fontweight=bold, fontsize=9)
     axes.set_xlim(0, 1)
-    clusters = f" (95% intervals over {figures.n_clusters} {figures.clusters}s)" if figures.n_clusters else ""
+    clusters = f"\n(95% intervals over {figures.n_clusters} {figures.clusters}s)" if figures.n_clusters else ""
     style.plain(axes, None, f"questions answered exactly right{clusters}", "")
     shown = [look for key, look in _BASELINES.items() if any(getattr(row, key) is not None for _, row in rows)]
-    style.legend_above(chart, [_ADAPTER, *(style.HOLLOW | look for look in shown)])
+    style.legend_above(chart, [_ADAPTER, *(style.HOLLOW | look for look in shown)], columns=2)
     return chart

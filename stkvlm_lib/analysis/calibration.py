@@ -18,7 +18,7 @@ from stkvlm_lib.analysis.scored_run import Analysis, ScoredRun
 from stkvlm_lib.analysis.sections import Section, Shown, Table, listed, table
 from stkvlm_lib.evaluation.predictions import Prediction
 from stkvlm_lib.evaluation.question_sets import FIT_SPLIT
-from stkvlm_lib.figures.style import BLACK, BLUE, GREY, ORANGE, VERMILLION, Chart, as_percent, plain
+from stkvlm_lib.figures.style import BLACK, BLUE, GREY, ORANGE, VERMILLION, WIDTH, Chart, as_percent, plain
 from stkvlm_lib.number_text import count, interval, number, percent
 
 BINS = 10
@@ -220,12 +220,12 @@ def _columns(predictions: Sequence[Prediction]) -> tuple[np.ndarray, np.ndarray]
 
 
 def calibration_chart(figures: Calibration) -> Figure:
-    """Left: share right against confidence. Right: errors against coverage, with the point fitted on valid races."""
-    chart = Chart(figsize=(9.6, 3.9), layout="constrained")
-    left, right = chart.subplots(1, 2)
-    _draw_reliability(left, figures)
-    _draw_coverage(right, figures)
-    for axis in (left.xaxis, left.yaxis, right.xaxis, right.yaxis):
+    """Above: share right against confidence. Below: errors against coverage, with the point fitted on valid races."""
+    chart = Chart(figsize=(WIDTH, 7.6), layout="constrained")
+    above, below = chart.subplots(2, 1)
+    _draw_reliability(above, figures)
+    _draw_coverage(below, figures)
+    for axis in (above.xaxis, above.yaxis, below.xaxis, below.yaxis):
         axis.set_major_formatter(as_percent)
     return chart
 
@@ -255,7 +255,8 @@ def _draw_coverage(axes: Axes, figures: Calibration) -> None:
     told = "(no threshold: no valid races beside those scored)"
     if chosen:
         axes.axhline(chosen.error_rate, color=BLACK, linewidth=1, linestyle=":")
-        axes.text(1, chosen.error_rate, f"chosen: {chosen.error_rate:.0%} ", ha="right", va="bottom", fontsize=8)
+        beside = {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": 8}  # where no curve is
+        axes.text(1.01, chosen.error_rate, f"chosen: {chosen.error_rate:.0%}", **beside)
         errors += [chosen.error_rate, *(chosen.error_ci95 or ())]
         told = _chosen_points(axes, chosen)
     axes.set(xlim=(0, 1.0), ylim=(0, 1.12 * max(errors) or 0.1))

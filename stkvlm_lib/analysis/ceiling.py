@@ -177,10 +177,10 @@ def ceiling_chart(ceiling: Ceiling) -> Figure:
         axes.plot([row.oracle] * 2, [y - 0.33, y + 0.33], color=style.BLACK, linewidth=2, zorder=3)
         style.hollow_marks(axes, y, row.pixel, _DOUBT)
         style.dot(axes, y, row.exact, None, size=6.5 if y else 8.5)
-        axes.text(1.02, y, f"{row.pixel.doubtful:.0%} in doubt", va="center", fontsize=8.5)
+        axes.text(1.04, y, f"{row.pixel.doubtful:.0%} in doubt", va="center", fontsize=8.5)
     axes.set_xlim(0, 1)
     style.plain(axes, None, "questions answered exactly right", "")
-    style.legend_above(chart, [_NOW, *(style.HOLLOW | look for look in _DOUBT.values()), _ORACLE])
+    style.legend_above(chart, [_NOW, *(style.HOLLOW | look for look in _DOUBT.values()), _ORACLE], columns=2)
     return chart
 
 

@@ -270,7 +270,7 @@ def difference_chart(figures: Comparison) -> Figure:
     axes.axvline(0, color=BLACK, linewidth=0.9, zorder=1)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:+.3g}" if value else "0"))
     clusters = f"95% intervals over {figures.n_clusters} {figures.clusters}s"
-    plain(axes, None, f"difference in questions answered exactly right, percentage points ({clusters})", "")
+    plain(axes, None, f"difference in questions answered exactly right, percentage points\n({clusters})", "")
     sides = ((0, "◀ other run better", "left"), (1, "this run better ▶", "right"), (1.02, "won / lost", "left"))
     for x, text, side in sides:
         axes.text(x, 1.01, text, transform=axes.transAxes, ha=side, va="bottom", fontsize=8.5)

@@ -1,5 +1,6 @@
 """Why answers are wrong: each wrong one has the one cause whose rule holds first (see causes), so they sum to all."""
 
+import textwrap
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import ClassVar, Self
@@ -122,14 +123,15 @@ def budget_chart(budget: ErrorBudget) -> Figure:
         for family, n in row.families.items():
             parts[home.get(family, "other")][y] += n / budget.n
     shown = {group: shares for group, shares in parts.items() if shares.any()}
-    chart = style.Chart(figsize=(9.6, 1.3 + 0.34 * len(rows)), layout="constrained")
+    chart = style.Chart(figsize=(style.WIDTH, 1.3 + 0.4 * len(rows)), layout="constrained")
     axes = chart.subplots()
     ends = style.stacked_bars(axes, shown, [GROUPS[group][0] for group in shown])
     for y, row in enumerate(rows.values()):
         axes.text(ends[y], y, f" {row.n:,} ({row.share:.0%} of all errors)", va="center", fontsize=8.5)
-    style.set_rows(axes, [f"{name}: {CAUSES[name].what}" if name in CAUSES else name for name in rows], lines=False)
-    axes.set_xlim(0, 1.5 * ends.max())
+    labels = [f"{name}: {CAUSES[name].what}" if name in CAUSES else name for name in rows]
+    style.set_rows(axes, [textwrap.fill(label, 36) for label in labels], lines=False)
+    axes.set_xlim(0, 1.9 * ends.max())
     together = f"together {percent(budget.errors / budget.n)}, {budget.errors:,}"
-    style.plain(axes, None, f"of all {budget.n:,} questions answered wrong for this cause ({together})", "")
-    chart.legend(loc="outside upper left", ncols=6, frameon=False, fontsize=8.5)
+    style.plain(axes, None, f"of all {budget.n:,} questions answered wrong for this cause\n({together})", "")
+    chart.legend(loc="outside upper left", ncols=3, frameon=False, fontsize=8.5)
     return chart

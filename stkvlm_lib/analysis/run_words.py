@@ -182,7 +182,8 @@ def limits(run: ScoredRun) -> list[str]:
     races = len({p.race for p in run.predictions})
     told = [
         f"The scored questions come from {races or 'few'} races. Questions about one race share its track, karts and "
-        "light, so the intervals resample whole races; other races may score outside them.",
+        "light, so the intervals resample whole races; other races may score outside them. Where all races agree, as "
+        "where every answer is right, there is nothing to resample, and the interval is Wilson's over so many races.",
         f"Labels follow the course's rule: a kart counts as visible if its box is at least {MIN_SIDE} px wide and high "
         "in the 150x100 picture, even if something hides it; the ego kart is the one nearest the middle; left, right, "
         "front and back are read off the picture, not off the track.",

@@ -22,7 +22,7 @@ from stkvlm_lib.analysis.question_facts import Facts
 from stkvlm_lib.analysis.scored_run import Analysis, ScoredRun
 from stkvlm_lib.analysis.sections import Section, Shown, Table, table
 from stkvlm_lib.evaluation.predictions import Prediction
-from stkvlm_lib.figures.style import BLACK, BLUE, Chart, dot, hollow_marks, legend_above, plain, set_rows
+from stkvlm_lib.figures.style import BLACK, BLUE, WIDTH, Chart, dot, hollow_marks, legend_above, plain, set_rows
 from stkvlm_lib.number_text import count, interval, percent, points
 
 SIZES = (0, 5, 7, 10, 15, 25)
@@ -113,7 +113,10 @@ class Slices(Analysis):
         return Section("Where answers are wrong", TEXT, [chart], details=map(self.table, KINDS))
 
     def table(self, kind: str) -> Table | None:
-        """The slices of one kind."""
+        """The slices of one kind; None where there is no other to compare one with."""
+        rows = self.kinds.get(kind, {})
+        if len(rows) < 2:
+            return None
         return table(
             (
                 {
@@ -124,7 +127,7 @@ class Slices(Analysis):
                     "expected": percent(row.expected),
                     "points": points(None if row.expected is None else row.exact - row.expected),
                 }
-                for name, row in self.kinds.get(kind, {}).items()
+                for name, row in rows.items()
             ),
             f"{KINDS[kind].title}, as text",
         )
@@ -138,21 +141,16 @@ def family_rates(predictions: Sequence[Prediction], among: np.ndarray | None = N
 
 
 def slice_chart(slices: Slices) -> Figure:
-    """Accuracy in every slice with its interval, and what the mix of families alone would give; tracks at the right."""
+    """A panel a kind: accuracy in every slice with its interval, and what the mix of families alone would give."""
     kinds = [kind for kind in KINDS if slices.kinds.get(kind)]
-    small = [kind for kind in kinds if kind != "track"]
-    heights = {kind: len(slices.kinds[kind]) + 2.2 for kind in kinds}
-    height = max(sum(heights[kind] for kind in small), heights.get("track", 0), 6)
-    chart = Chart(figsize=(9.6, 0.205 * height + 0.6), layout="constrained")
-    columns = [small] * bool(small) + [["track"]] * ("track" in kinds)
+    rows = [len(slices.kinds[kind]) for kind in kinds]
+    chart = Chart(figsize=(WIDTH, 0.205 * (sum(rows) + 2.2 * len(rows)) + 0.6), layout="constrained")
     low = _lower_end(row for kind in kinds for row in slices.kinds[kind].values())
-    for column_, grid in zip(columns, chart.add_gridspec(1, len(columns), wspace=0.04), strict=True):
-        places = grid.subgridspec(len(column_), 1, height_ratios=[heights[kind] - 1.6 for kind in column_])
-        for kind, place in zip(column_, places, strict=True):
-            axes = chart.add_subplot(place)
-            axes.set_xlim(low, 1)
-            axes.xaxis.set_major_locator(MultipleLocator(0.1 if low >= 0.4 else 0.2))
-            _slice_panel(axes, kind, slices.kinds[kind], last=kind == column_[-1])
+    panels = chart.subplots(len(kinds), 1, squeeze=False, height_ratios=[n + 0.6 for n in rows])
+    for kind, axes in zip(kinds, panels.flat, strict=True):
+        axes.set_xlim(low, 1)
+        axes.xaxis.set_major_locator(MultipleLocator(0.1 if low >= 0.4 else 0.2))
+        _slice_panel(axes, kind, slices.kinds[kind], last=kind == kinds[-1])
     legend_above(chart, (_EXACT, _EXPECTED))
     return chart
 

@@ -154,7 +154,7 @@ def _embedded(data: bytes) -> dict:
         width, height = image.size
         image.convert("RGB").save(buffer, "WEBP", quality=88)
     text = base64.b64encode(buffer.getvalue()).decode()
-    return {"width": width, "height": height, "broad": width > 900, "data": text}
+    return {"width": width, "height": height, "broad": width > 1000, "data": text}
 
 
 def _part(section: Section) -> str:
