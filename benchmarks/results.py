@@ -23,14 +23,13 @@ from typing import Any
 
 from stkvlm_lib import runs
 from stkvlm_lib.analysis import accuracy, ceiling, error_budget
-from stkvlm_lib.analysis.accuracy import Accuracy, score_table
+from stkvlm_lib.analysis.accuracy import Accuracy
 from stkvlm_lib.analysis.calibration import Calibration
 from stkvlm_lib.analysis.ceiling import Ceiling
 from stkvlm_lib.analysis.consistency import Consistency
 from stkvlm_lib.analysis.entailed import Entailed
 from stkvlm_lib.analysis.error_budget import ErrorBudget
-from stkvlm_lib.analysis.further_sets import Extended, UnseenLineUps
-from stkvlm_lib.analysis.multiple_choice import MultipleChoice
+from stkvlm_lib.analysis.further_sets import Extended, MultipleChoice, UnseenLineUps
 from stkvlm_lib.analysis.run_words import command
 from stkvlm_lib.analysis.scored_run import Analysis, ScoredRun
 from stkvlm_lib.analysis.wordings import HeldOutWordings, OwnWords
@@ -201,17 +200,15 @@ def _run(name: str, kept: dict) -> Iterator[str]:
         f"{percent(score.exact)} of {score.n:,} questions ({interval(score.exact_ci95)}). `{made['command']}`, "
         f"{made['date']}, commit {made['commit']}, {made['device']}, {minutes:.0f} minutes. {made['note']}"
     )
-    yield table(({k: v for k, v in row.items() if k != "question"} for row in score_table(score).rows), right=True)
+    yield score.table().markdown(without=("question",))
     yield NOTES
     for title, kind in DETAILS.items():
-        if figures := kind.read(metrics):
-            shown = score_table(figures) if kind is Extended else figures.table()
-            if shown:
-                note = f"\n\n{LEGENDS[title]}" if title in LEGENDS else ""
-                yield folded(title, table(shown.rows, right=True) + note)
+        if (figures := kind.read(metrics)) and (shown := figures.table()):
+            note = f"\n\n{LEGENDS[title]}" if title in LEGENDS else ""
+            yield folded(title, shown.markdown() + note)
     if unseen := UnseenLineUps.read(metrics):
         for figures in unseen.splits.values():
-            yield folded("Line-ups never seen", table(score_table(figures).rows, right=True) + f"\n\n{LINE_UPS}")
+            yield folded("Line-ups never seen", f"{figures.table().markdown()}\n\n{LINE_UPS}")
 
 
 def _benchmark(kept: dict) -> str:

@@ -2,8 +2,14 @@ import pytest
 from hand_made import KARTS, TUX, answered, frame_set, make_view, scored_run
 from tiny import prediction as row
 
-from stkvlm_lib.analysis.causes import CAUSES
-from stkvlm_lib.analysis.error_budget import CauseCost, ErrorBudget, budget_chart, error_causes, question_property
+from stkvlm_lib.analysis.error_budget import (
+    CAUSES,
+    CauseCost,
+    ErrorBudget,
+    budget_chart,
+    error_causes,
+    question_property,
+)
 from stkvlm_lib.analysis.question_facts import Facts, read_facts
 
 GNU, KIKI = (20, 10, 40, 25), (100, 70, 120, 88)

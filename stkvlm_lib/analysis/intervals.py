@@ -6,7 +6,7 @@ wide, as it allows for a race in which everything is otherwise.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -55,6 +55,11 @@ class Bootstrap:
             n = self.clusters(member)
             low, high = wilson(middle * n, n)
         return round(float(low), 6), round(float(high), 6)
+
+    def means(self, member: np.ndarray, of: str, **values: np.ndarray) -> dict[str, Any]:
+        """Fields of figures over the rows in `member`: n, the mean of each of the values, and the interval of `of`."""
+        found = {name: mean(each[member]) for name, each in values.items()}
+        return {"n": int(member.sum()), **found, f"{of}_ci95": self(values[of], member)}
 
     def clusters(self, member: np.ndarray) -> int:
         """Over how many races (or pictures) the rows in `member` spread."""

@@ -12,6 +12,7 @@ from stkvlm_lib.analysis.scored_run import ScoredRun, as_object
 from stkvlm_lib.config import PROFILES, STEPS
 from stkvlm_lib.grammar.questions import FAMILIES
 from stkvlm_lib.grammar.scene import MIN_SIDE
+from stkvlm_lib.markdown import cell
 from stkvlm_lib.number_text import count, interval, is_number, number, percent, points
 
 
@@ -50,6 +51,11 @@ def facts(run: ScoredRun) -> dict[str, Facts]:
     }
     known = {title: [(name, str(value)) for name, value in rows if value] for title, rows in groups.items()}
     return {title: rows for title, rows in known.items() if rows}
+
+
+def as_list(rows: Facts) -> str:
+    """Rows as a list in Markdown."""
+    return "\n".join(f"- {cell(name)}: {cell(value)}" for name, value in rows)
 
 
 def asked(run: ScoredRun) -> list[tuple[str, Any]]:
