@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Self
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -47,10 +46,6 @@ class Confusion:
 
 class Confusions(Analysis):
     """The answers themselves; no figures of their own."""
-
-    @classmethod
-    def measure(cls, run: ScoredRun) -> Self:
-        return cls()
 
     def section(self, run: ScoredRun) -> Section | None:
         text, figures = [], []

@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from matplotlib.figure import Figure
 
@@ -55,10 +55,6 @@ class LabelFaults(Analysis):
 
 class Errors(Analysis):
     """The answers themselves; no figures of their own. Galleries repeat no picture as long as there are others."""
-
-    @classmethod
-    def measure(cls, run: ScoredRun) -> Self:
-        return cls()
 
     def section(self, run: ScoredRun) -> Section | None:
         wrong = [p for p in run.predictions if not p.correct]
