@@ -22,7 +22,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from stkvlm_lib import markdown
-from stkvlm_lib.analysis.accuracy import score, score_table
+from stkvlm_lib.analysis.accuracy import score
 from stkvlm_lib.analysis.comparison import Comparison, compare, share
 from stkvlm_lib.analysis.intervals import Bootstrap
 from stkvlm_lib.config import ROOT
@@ -34,8 +34,7 @@ from stkvlm_lib.figures.drawing import font_of
 from stkvlm_lib.files import read_rows, write_json, write_jsonl, write_text
 from stkvlm_lib.grammar.families import pick
 from stkvlm_lib.grammar.questions import FAMILIES
-from stkvlm_lib.qa.qa_sets import Record, by_picture, make_records
-from stkvlm_lib.qa.training_draw import by_turns
+from stkvlm_lib.qa.qa_sets import Record, by_picture, by_turns, make_records
 from stkvlm_lib.runs import compared_run
 from stkvlm_lib.vlm.answering import Answer
 
@@ -77,7 +76,7 @@ def main() -> None:
     answers = answered(drawn, options.answers)
     found = score(answers, Bootstrap(answers, RESAMPLES, SEED))
     figures = found.as_json()
-    shown = [{name: text for name, text in row.items() if name != "prefix"} for row in score_table(found).rows]
+    shown = [{name: text for name, text in row.items() if name != "prefix"} for row in found.table().rows]
     print(markdown.table(shown, right=True))
     if options.run:
         run = compared_run(options.run)

@@ -17,18 +17,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from functools import reduce
 from pathlib import Path
+from typing import Any
 
 from stkvlm_lib import runs
 from stkvlm_lib.analysis import accuracy, ceiling, error_budget
-from stkvlm_lib.analysis.accuracy import Accuracy, score_table
+from stkvlm_lib.analysis.accuracy import Accuracy
 from stkvlm_lib.analysis.calibration import Calibration
 from stkvlm_lib.analysis.ceiling import Ceiling
 from stkvlm_lib.analysis.consistency import Consistency
 from stkvlm_lib.analysis.entailed import Entailed
 from stkvlm_lib.analysis.error_budget import ErrorBudget
-from stkvlm_lib.analysis.further_sets import Extended, UnseenLineUps
-from stkvlm_lib.analysis.multiple_choice import MultipleChoice
+from stkvlm_lib.analysis.further_sets import Extended, MultipleChoice, UnseenLineUps
 from stkvlm_lib.analysis.run_words import command
 from stkvlm_lib.analysis.scored_run import Analysis, ScoredRun
 from stkvlm_lib.analysis.wordings import HeldOutWordings, OwnWords
@@ -63,8 +64,35 @@ DETAILS: dict[str, type[Analysis]] = {
     "Answers that must agree": Entailed,
     "Multiple choice": MultipleChoice,
 }
-
-
+QUESTIONS = {
+    "the course's ten forms, on races never seen": "",
+    "families beside them (colours, nearest, comparisons ...)": "extended.",
+    "all families, asked in words that no training has seen": "own_words.",
+    "the ten forms, on karts that never drove that track in training": "other_splits.test_unseen.",
+    "multiple choice, of five sentences": "mc.",
+}
+"""The rows of the README: what was asked, and how the paths of its figures in metrics.json begin."""
+FIGURES = {
+    "ten forms": "exact",
+    "ten forms, mean over families": "macro_exact",
+    "majority": "majority",
+    "blind": "blind",
+    "base alone": "base_exact",
+    "own words": "own_words.exact",
+    "the same in their template": "own_words.trained_exact",
+    "base alone, own words": "own_words.base_exact",
+    "unanswerable, answered unknown": "own_words.unanswerable.unknown",
+    "answerable, answered unknown": "own_words.unknown",
+    "held-out wordings": "held_out_wordings.exact",
+    "extended families, mean over them": "extended.macro_exact",
+    "mirrored pairs both right": "consistency.mirror.both",
+    "left and right agree with the total": "entailed.left_and_right.agree",
+    "line-ups never seen": "other_splits.test_unseen.exact",
+    "multiple choice": "mc.exact",
+    "calibration error": "calibration.ece",
+    "calibration error, own words": "own_words.ece",
+}
+"""The figures that stand for a run: what they are, and their paths in metrics.json."""
 NOTES = " ".join(f"{name}: {text}." for name, text in accuracy.NOTES.items())
 LEGENDS = {
     "Why answers are wrong": error_budget.NOTE,
@@ -129,27 +157,22 @@ def write_page() -> Path:
     return PAGE
 
 
+def _at(metrics: dict, path: str) -> Any:
+    """What lies at a dotted path, None where nothing does."""
+    return reduce(lambda part, name: part.get(name) if isinstance(part, dict) else None, path.split("."), metrics)
+
+
 def _headlines(metrics: dict) -> list[dict[str, str]]:
     """The README's five rows."""
-    own, extended, choices = OwnWords.read(metrics), Extended.read(metrics), MultipleChoice.read(metrics)
-    score, unseen = Accuracy.read(metrics), UnseenLineUps.read(metrics)
-    line_ups = next(iter(unseen.splits.values()), None) if unseen else None
-    rows = [
-        ("the course's ten forms, on races never seen", score, score.base_exact),
-        ("families beside them (colours, nearest, comparisons ...)", extended, None),
-        ("all families, asked in words that no training has seen", own, own.base_exact if own else None),
-        ("the ten forms, on karts that never drove that track in training", line_ups, None),
-        ("multiple choice, of five sentences", choices, None),
-    ]
     return [
         {
             "questions": name,
-            "fine-tuned": percent(figures.exact),
-            "base alone": percent(base),
-            "most frequent answer": percent(getattr(figures, "majority", None)),
+            "fine-tuned": percent(_at(metrics, f"{part}exact")),
+            "base alone": percent(_at(metrics, f"{part}base_exact")),
+            "most frequent answer": percent(_at(metrics, f"{part}majority")),
         }
-        for name, figures, base in rows
-        if figures
+        for name, part in QUESTIONS.items()
+        if _at(metrics, f"{part}exact") is not None
     ]
 
 
@@ -157,46 +180,15 @@ def _seeds(kept: dict[str, dict]) -> Iterator[str]:
     """The headline figures of runs that differ by their seed alone, a row each, with their mean and spread."""
     if not kept:
         return
-    columns = {name: _headline(run["metrics"]) for name, run in kept.items()}
     rows = []
-    for what in next(iter(columns.values())):
-        values = [column[what] for column in columns.values() if column[what] is not None]
+    for what, path in FIGURES.items():
+        found = {name: _at(run["metrics"], path) for name, run in kept.items()}
+        values = [value for value in found.values() if value is not None]
         spread = f"{100 * statistics.stdev(values):.1f}" if len(values) > 1 else NOTHING
-        shown = {name: percent(column[what]) for name, column in columns.items()}
+        shown = {name: percent(value) for name, value in found.items()}
         rows.append({"": what, **shown, "mean": percent(statistics.mean(values) if values else None), "sd": spread})
     yield "## The profile `cpu` by seed"
     yield table(rows, right=True)
-
-
-def _headline(metrics: dict) -> dict[str, float | None]:
-    """The figures that stand for a run."""
-    own, pairs, agree = OwnWords.read(metrics), Consistency.read(metrics), Entailed.read(metrics)
-    extended, wordings, choices = Extended.read(metrics), HeldOutWordings.read(metrics), MultipleChoice.read(metrics)
-    unseen, sure = UnseenLineUps.read(metrics), Calibration.read(metrics)
-    score = Accuracy.read(metrics)
-    mirrored = pairs.kinds.get("mirror") if pairs else None
-    sides = agree.kinds.get("left_and_right") if agree else None
-    line_ups = next(iter(unseen.splits.values()), None) if unseen else None
-    return {
-        "ten forms": score.exact,
-        "ten forms, mean over families": score.macro_exact,
-        "majority": score.majority,
-        "blind": score.blind,
-        "base alone": score.base_exact,
-        "own words": own.exact if own else None,
-        "the same in their template": own.trained_exact if own else None,
-        "base alone, own words": own.base_exact if own else None,
-        "unanswerable, answered unknown": own.unanswerable.unknown if own and own.unanswerable else None,
-        "answerable, answered unknown": own.unknown if own else None,
-        "held-out wordings": wordings.exact if wordings else None,
-        "extended families, mean over them": extended.macro_exact if extended else None,
-        "mirrored pairs both right": mirrored.both if mirrored else None,
-        "left and right agree with the total": sides.agree if sides else None,
-        "line-ups never seen": line_ups.exact if line_ups else None,
-        "multiple choice": choices.exact if choices else None,
-        "calibration error": sure.ece if sure else None,
-        "calibration error, own words": own.ece if own else None,
-    }
 
 
 def _run(name: str, kept: dict) -> Iterator[str]:
@@ -208,17 +200,15 @@ def _run(name: str, kept: dict) -> Iterator[str]:
         f"{percent(score.exact)} of {score.n:,} questions ({interval(score.exact_ci95)}). `{made['command']}`, "
         f"{made['date']}, commit {made['commit']}, {made['device']}, {minutes:.0f} minutes. {made['note']}"
     )
-    yield table(({k: v for k, v in row.items() if k != "question"} for row in score_table(score).rows), right=True)
+    yield score.table().markdown(without=("question",))
     yield NOTES
     for title, kind in DETAILS.items():
-        if figures := kind.read(metrics):
-            shown = score_table(figures) if kind is Extended else figures.table()
-            if shown:
-                note = f"\n\n{LEGENDS[title]}" if title in LEGENDS else ""
-                yield folded(title, table(shown.rows, right=True) + note)
+        if (figures := kind.read(metrics)) and (shown := figures.table()):
+            note = f"\n\n{LEGENDS[title]}" if title in LEGENDS else ""
+            yield folded(title, shown.markdown() + note)
     if unseen := UnseenLineUps.read(metrics):
         for figures in unseen.splits.values():
-            yield folded("Line-ups never seen", table(score_table(figures).rows, right=True) + f"\n\n{LINE_UPS}")
+            yield folded("Line-ups never seen", f"{figures.table().markdown()}\n\n{LINE_UPS}")
 
 
 def _benchmark(kept: dict) -> str:
@@ -229,28 +219,23 @@ def _benchmark(kept: dict) -> str:
     return f"## {kept['title']}\n\n`{made['command']}`: {where}.\n\n{printed}"
 
 
-def _do(options: argparse.Namespace) -> Path:
-    if options.command == "keep":
-        return keep(options.run, options.name, options.note)
-    if options.command == "record":
-        return record(options.name, options.title, [word for word in options.words if word != "--"])
-    return write_page()
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    commands = parser.add_subparsers(dest="command")
+    parser.set_defaults(act=lambda given: write_page())
+    commands = parser.add_subparsers()
     kept = commands.add_parser("keep", help="keep the figures of a run")
     kept.add_argument("run")
     kept.add_argument("name")
     kept.add_argument("--note", default="")
+    kept.set_defaults(act=lambda given: keep(given.run, given.name, given.note))
     recorded = commands.add_parser("record", help="run a benchmark, and keep what it prints")
     recorded.add_argument("name")
     recorded.add_argument("title")
     recorded.add_argument("words", nargs=argparse.REMAINDER, metavar="-- COMMAND ...")
+    recorded.set_defaults(act=lambda given: record(given.name, given.title, [w for w in given.words if w != "--"]))
     options = parser.parse_args(arguments)
     try:
-        print(_do(options))
+        print(options.act(options))
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -6,7 +6,7 @@ import pytest
 from hand_made import scored_run
 from tiny import prediction as row
 
-from stkvlm_lib.analysis.accuracy import Accuracy, accuracy_chart, score, score_table
+from stkvlm_lib.analysis.accuracy import Accuracy, accuracy_chart, score
 from stkvlm_lib.analysis.intervals import Bootstrap
 from stkvlm_lib.analysis.measured import MeasuredError
 
@@ -113,5 +113,5 @@ def test_the_chart_has_a_row_a_family_and_the_baselines_that_are_there():
 
 def test_figures_without_families_have_no_table():
     figures = Accuracy.read({"n": 4, "exact": 0.5})
-    assert score_table(figures) is None and [name for name, _ in figures.rows] == ["all"]
+    assert figures.table() is None and [name for name, _ in figures.rows] == ["all"]
     assert figures.races == ""

@@ -126,7 +126,8 @@ def test_the_chart_marks_where_the_threshold_was_fitted_and_what_it_gives(scored
     assert left.get_title(loc="left") == f"Reliability: expected calibration error {figures.ece:.1%}"
     told = [text.get_text() for text in right.get_legend().get_texts()]
     assert told == ["valid, where it is fitted (n = 3)", f"scored (n = {figures.n}), 95% interval"]
-    assert "chosen: 25%" in "".join(text.get_text() for text in right.texts)
+    (chosen,) = right.texts
+    assert chosen.get_text() == "chosen: 25%" and chosen.get_position() == (1.01, 0.25), "beside the curve, not over it"
 
 
 def test_a_threshold_that_no_scored_answer_reaches_is_said(scored):

@@ -14,6 +14,12 @@ def test_a_table_shows_its_rows_and_says_when_there_are_none():
     assert "nothing to show" in display.table([]).to_html()
 
 
+def test_running_text_keeps_its_width_and_figures_stay_in_one_line_on_a_narrow_page():
+    rows = [{"family": "ego", "question": "What kart is the ego car here?", "95% interval": "92.1% to 95.6%"}]
+    shown = display.table(rows).to_html()
+    assert "white-space: nowrap" in shown and shown.count("min-width: 12em") == 1
+
+
 EVIL = "<svg/onload=window.XSS=1>abyss"
 
 

@@ -2,8 +2,14 @@ import pytest
 from hand_made import KARTS, TUX, answered, frame_set, make_view, scored_run
 from tiny import prediction as row
 
-from stkvlm_lib.analysis.causes import CAUSES
-from stkvlm_lib.analysis.error_budget import CauseCost, ErrorBudget, budget_chart, error_causes, question_property
+from stkvlm_lib.analysis.error_budget import (
+    CAUSES,
+    CauseCost,
+    ErrorBudget,
+    budget_chart,
+    error_causes,
+    question_property,
+)
 from stkvlm_lib.analysis.question_facts import Facts, read_facts
 
 GNU, KIKI = (20, 10, 40, 25), (100, 70, 120, 88)
@@ -106,7 +112,7 @@ def test_the_budget_sums_to_all_errors_and_measures_what_a_property_costs():
     assert [line["cause"] for line in section.table.rows] == [*figures.causes, "all errors"]
     assert section.table.rows[-1]["errors"] == str(wrong) and section.table.rows[-1]["of errors"] == "100.0%"
     names = [name for name, cause in figures.causes.items() if cause.n]
-    labels = [label.get_text() for label in budget_chart(figures).axes[0].get_yticklabels()]
+    labels = [label.get_text().replace("\n", " ") for label in budget_chart(figures).axes[0].get_yticklabels()]
     assert labels == [f"{name}: {CAUSES[name].what}" for name in names]
 
 

@@ -8,6 +8,7 @@ from tiny import prediction as row
 
 from stkvlm_lib.analysis.intervals import Bootstrap, by_family, column, every, mean
 from stkvlm_lib.grammar.questions import FAMILIES, OTHER
+from stkvlm_lib.qa.label_check import wilson
 
 
 def spread(rows):
@@ -52,8 +53,34 @@ def test_an_interval_of_some_rows_is_that_of_these_and_leaves_out_draws_without_
     rows = [row("a"), row("a", "tux", "tux", "ego"), row("b", prediction="2")]
     interval_of, right = Bootstrap(rows, 300, 0), column(rows, "correct")
     assert interval_of(right) == (0, 1)
-    assert interval_of(right, column(rows, "correct") == 1) == (1, 1)
-    assert interval_of(1 - right, np.array([False, True, False])) == (0, 0)
+    some = [*rows, row("c", "tux", "gnu", "ego")]
+    ego = np.array([p.family == "ego" for p in some])
+    assert Bootstrap(some, 300, 0)(column(some, "correct"), ego) == (0, 1), "no draw of race b alone counts as zero"
+
+
+@pytest.mark.parametrize(("races", "end"), [(3, 0.438503), (42, 0.916202)])
+def test_where_all_or_nothing_is_right_the_interval_is_wilsons_over_the_races(races, end):
+    """Whatever the number of questions: a bootstrap would promise 100 % of races that nobody has seen."""
+    rows = [row(f"r{i % races}", picture=i) for i in range(10 * races)]
+    interval_of, right = Bootstrap(rows, 100, 0), column(rows, "correct")
+    assert interval_of(right) == (pytest.approx(end, abs=2e-6), 1)
+    assert interval_of(1 - right) == (0, pytest.approx(1 - end, abs=2e-6))
+    first = np.array([p.race == "r0" for p in rows])
+    assert interval_of(right, first) == pytest.approx(wilson(1, 1), abs=1e-6), "of the races of these rows"
+
+
+def test_where_every_race_has_the_same_mean_the_interval_is_wilsons_too():
+    rows = [row(f"r{i // 2}", prediction=str(i % 2)) for i in range(20)]
+    assert Bootstrap(rows, 100, 0)(column(rows, "correct")) == pytest.approx(wilson(5, 10), abs=1e-6)
+    alone = [row("a", prediction="1" if i else "2") for i in range(4)]
+    assert Bootstrap(alone, 100, 0)(column(alone, "correct")) == pytest.approx(wilson(0.75, 1), abs=1e-6)
+
+
+def test_paired_differences_are_resampled_alone():
+    """Between two runs that answer all alike there is none, however few the races."""
+    rows = [row(f"r{i}") for i in range(10)]
+    assert Bootstrap(rows, 100, 0)(np.zeros(10), paired=True) == (0, 0)
+    assert Bootstrap(rows, 100, 0)(np.ones(10), paired=True) == (1, 1)
 
 
 def test_ends_and_means_are_rounded_to_six_places():

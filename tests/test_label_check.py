@@ -110,7 +110,7 @@ def test_the_label_error_is_told_for_all_and_for_each_rule_set(sample):
     everything, course, strict = label_errors(MarksByOrigin(marks))
     assert (everything.what, course.what, strict.what) == ("all", "course rules", "strict rules")
     assert everything.n == course.n + strict.n == 60 and everything.wrong == course.wrong + strict.wrong == 2
-    assert everything.rate == 2 / 60 and everything.low < everything.rate < everything.high
+    assert everything.rate == 2 / 60 and everything.interval[0] < everything.rate < everything.interval[1]
     assert label_error([]).row() == {"labels": "all", "marked": 0, "wrong": 0, "error": "–", "95 % interval": "–"}
     rows = family_errors(marks)
     assert [row["wrong"] for row in rows[:3]] == [1, 1, 0] and sum(row["marked"] for row in rows) == 60

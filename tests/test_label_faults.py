@@ -22,9 +22,8 @@ def test_questions_made_here_have_no_fault(bundled):
 def test_labels_in_other_words_are_named_with_those_that_could_be():
     labels = ["behind", "behind", "front", "in front", "BACK "]
     (fault,) = label_faults([asked("front_back", f"{DEPTH}{n}", label) for n, label in enumerate(labels)], FOLDER)
-    assert (fault.fault, fault.family, fault.questions) == (IMPOSSIBLE, "front_back", 3)
-    assert fault.examples == ("'behind' (2)", "'in front' (1)") and fault.remedy == "write one of: front, back"
-    assert fault.row()["such as"] == "'behind' (2), 'in front' (1)"
+    told = {"family": "front_back", "what is wrong": IMPOSSIBLE, "questions": 3}
+    assert fault == told | {"such as": "'behind' (2), 'in front' (1)", "what to do": "write one of: front, back"}
 
 
 @pytest.mark.parametrize(
@@ -54,9 +53,9 @@ def test_karts_and_tracks_that_only_these_frames_have_are_answers():
 def test_contradictions_and_repetitions_are_counted():
     records = [asked("count", COUNT, label) for label in ("1", "2", "2", "2")]
     contradictory, repeated = label_faults(records, FOLDER)
-    assert (contradictory.fault, contradictory.questions) == (CONTRADICTORY, 4)
-    assert contradictory.examples == (f"{VIEW.image_file}: {COUNT} 1 / 2",)
-    assert (repeated.fault, repeated.questions) == (REPEATED, 2)
+    assert (contradictory["what is wrong"], contradictory["questions"]) == (CONTRADICTORY, 4)
+    assert contradictory["such as"] == f"{VIEW.image_file}: {COUNT} 1 / 2"
+    assert (repeated["what is wrong"], repeated["questions"]) == (REPEATED, 2)
 
 
 def test_the_same_question_about_another_picture_is_another():

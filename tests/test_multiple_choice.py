@@ -7,7 +7,7 @@ import pytest
 from hand_made import scored_run
 from tiny import fresh, pictures
 
-from stkvlm_lib.analysis.multiple_choice import MultipleChoice
+from stkvlm_lib.analysis.further_sets import MultipleChoice
 from stkvlm_lib.config import ROOT, ScoreConfig
 from stkvlm_lib.evaluation.asking import Blind
 from stkvlm_lib.evaluation.multiple_choice import PROMPT, choose, items_to_ask, read_items

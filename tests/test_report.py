@@ -378,6 +378,9 @@ def test_page_fits_its_window(everything, page, width):
     page.goto((everything / "report.html").as_uri())
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
+    charts = "[...document.images].filter(image => /^(Dot plot|Bars|Accuracy by confidence)/.test(image.alt))"
+    assert page.evaluate(f"{charts}.length") >= 4
+    assert page.evaluate(f"{charts}.every(image => image.clientWidth < {width})"), "charts need no swiping"
 
 
 def test_a_family_that_gains_nothing_over_guessing_is_named(run_dir):

@@ -11,7 +11,7 @@ from tiny import prediction
 from stkvlm_lib.analysis.accuracy import Accuracy
 from stkvlm_lib.analysis.calibration import Calibration
 from stkvlm_lib.analysis.error_budget import ErrorBudget
-from stkvlm_lib.analysis.multiple_choice import MultipleChoice
+from stkvlm_lib.analysis.further_sets import MultipleChoice
 from stkvlm_lib.analysis.scored_run import ScoredRun, open_scored
 from stkvlm_lib.analysis.slices import Slices
 from stkvlm_lib.analysis.story import measure

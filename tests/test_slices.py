@@ -37,7 +37,7 @@ def test_a_slice_of_fewer_than_three_races_has_no_interval():
     races = {"mines": "abc", "abyss": "de"}
     pairs = [(row(race, track=track), Facts(0, 2)) for track, named in races.items() for race in named]
     tracks = slices(pairs).kinds["track"]
-    assert tracks["mines"].exact_ci95 == (1.0, 1.0) and tracks["abyss"].exact_ci95 is None
+    assert tracks["mines"].exact_ci95 == (0.438503, 1.0) and tracks["abyss"].exact_ci95 is None
 
 
 def test_expected_is_what_the_families_alone_would_give():
@@ -81,7 +81,15 @@ def test_the_section_has_a_panel_and_a_table_a_kind():
     assert sizes[0]["size of the kart asked for"] == "5 to 6 px" and sizes[0]["points"] == "-25.0"
 
 
-def test_tracks_stand_at_the_right_the_best_first():
+def test_a_slice_that_no_other_can_be_compared_with_has_no_table():
+    """That all line-ups are known is drawn; a table of one row says no more."""
+    pairs = [(row("a"), Facts(0, 2, known=True)), (row("b", prediction="2"), Facts(1, 2, known=True))]
+    figures = slices(pairs)
+    assert list(figures.kinds) == ["line_up", "view"]
+    assert [t.title for t in figures.section(scored_run([])).details] == [f"{KINDS['view'].title}, as text"]
+
+
+def test_tracks_stand_last_the_best_first():
     pairs = [(row("a", track="abyss", prediction="2"), Facts(0, 2)), (row("b", track="mines"), Facts(0, 2))]
     chart = slice_chart(slices(pairs))
     labels = [label.get_text() for label in chart.axes[-1].get_yticklabels()]

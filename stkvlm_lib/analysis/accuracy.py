@@ -1,21 +1,23 @@
 """How many questions are answered right: over all and by family, beside what guessing, blindness and the base score."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 from stkvlm_lib.analysis.intervals import Bootstrap, by_family, column, every, mean
 from stkvlm_lib.analysis.measured import ByFamily, Interval, Share
 from stkvlm_lib.analysis.scored_run import Analysis, ScoredRun
-from stkvlm_lib.analysis.sections import Section, Shown, Table, listed, table
+from stkvlm_lib.analysis.sections import Section, Shown, Table, listed, table_of
 from stkvlm_lib.evaluation.predictions import Prediction
 from stkvlm_lib.figures import style
 from stkvlm_lib.grammar.questions import FAMILIES, normalise
-from stkvlm_lib.number_text import count, interval, percent
+from stkvlm_lib.number_text import count, percent
+from stkvlm_lib.qa.blind import most_frequent
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,15 @@ class Score(Rates, ByFamily):
         """The same as of a family, which metrics.json has always called by another name."""
         return self.base_exact
 
+    def table(self) -> Table | None:
+        """Scores by family, all questions first."""
+        question = {"question": lambda name: FAMILIES[name].template if name in FAMILIES else ""}
+        return table_of("family", self.rows if self.families else [], question | _COLUMNS)
+
+    def alt(self) -> str:
+        """The numbers of their chart."""
+        return listed("Dot plot of the share answered exactly right", ((n, percent(row.exact)) for n, row in self.rows))
+
     @property
     def races(self) -> str:
         """` of 42 races`, empty where no race is known."""
@@ -79,41 +90,30 @@ class Accuracy(Score, Analysis):
 
     def section(self, run: ScoredRun) -> Section:
         caption = "Questions answered exactly right, by family, with 95% intervals and the three baselines."
-        chart = Shown("score_families", accuracy_chart(self), caption, score_alt(self))
-        shown = score_table(self)
+        chart = Shown("score_families", accuracy_chart(self), caption, self.alt())
+        shown = self.table()
         told = [f"{name}: {text}." for name, text in NOTES.items() if shown and name in shown.columns]
         return Section("Scores by question family", figures=[chart], table=shown, note=" ".join(told))
 
 
 def score(predictions: Sequence[Prediction], interval_of: Bootstrap) -> Score:
     """The figures that follow from a set of answers."""
-    correct, prefix, blind, base, closed = (
-        column(predictions, f"{name}correct") for name in ("", "prefix_", "blind_", "base_", "closed_")
-    )
-    majority = _majority_correct(predictions)
+    asked = {"exact": "", "prefix": "prefix_", "blind": "blind_", "base": "base_", "closed_exact": "closed_"}
+    right = {name: column(predictions, f"{start}correct") for name, start in asked.items()}
+    right["majority"] = _majority_correct(predictions)
 
     def family(member: np.ndarray) -> FamilyScore:
-        return FamilyScore(
-            n=int(member.sum()),
-            exact=mean(correct[member]),
-            exact_ci95=interval_of(correct, member),
-            prefix=mean(prefix[member]),
-            majority=mean(majority[member]),
-            blind=mean(blind[member]),
-            base=mean(base[member]),
-            closed_exact=mean(closed[member]),
-        )
+        return FamilyScore(**interval_of.means(member, "exact", **right))
 
     families = by_family(predictions, family)
     whole = dict(vars(family(every(predictions))))
+    gains = {name: right["exact"] - right[name] for name in ("base", "blind")}
     return Score(
         base_exact=whole.pop("base"),
         **whole,
         macro_exact=mean([row.exact for row in families.values()]),
-        gain_over_base=mean(correct - base),
-        gain_over_base_ci95=interval_of(correct - base),
-        gain_over_blind=mean(correct - blind),
-        gain_over_blind_ci95=interval_of(correct - blind),
+        **{f"gain_over_{name}": mean(gain) for name, gain in gains.items()},
+        **{f"gain_over_{name}_ci95": interval_of(gain, paired=True) for name, gain in gains.items()},
         clusters=interval_of.unit,
         n_clusters=interval_of.n,
         families=families,
@@ -122,11 +122,9 @@ def score(predictions: Sequence[Prediction], interval_of: Bootstrap) -> Score:
 
 def _majority_correct(predictions: Sequence[Prediction]) -> np.ndarray:
     """Whether each family's most frequent answer in the scored set would be right, per row."""
-    counts: dict[str, Counter] = defaultdict(Counter)
-    for p in predictions:
-        counts[p.family][normalise(p.answer)] += 1
-    best = {family: min(c, key=lambda answer, c=c: (-c[answer], answer)) for family, c in counts.items()}
-    return np.array([normalise(p.answer) == best[p.family] for p in predictions], float)
+    truths = pd.Series([normalise(p.answer) for p in predictions])
+    best = truths.groupby([p.family for p in predictions]).transform(lambda mine: most_frequent(Counter(mine)))
+    return (truths == best).to_numpy(float)
 
 
 NOTES = {
@@ -139,30 +137,8 @@ NOTES = {
 }
 
 
-def score_table(figures: Score) -> Table | None:
-    """Scores by family, all questions first."""
-    return table(
-        {
-            "family": name,
-            "question": FAMILIES[name].template if name in FAMILIES else "",
-            "n": count(row.n),
-            "exact": percent(row.exact),
-            "95% interval": interval(row.exact_ci95),
-            "prefix": percent(row.prefix),
-            "closed": percent(row.closed_exact),
-            "majority": percent(row.majority),
-            "blind": percent(row.blind),
-            "base": percent(row.base),
-        }
-        for name, row in (figures.rows if figures.families else [])
-    )
-
-
-def score_alt(figures: Score) -> str:
-    """The chart's numbers."""
-    return listed("Dot plot of the share answered exactly right", ((n, percent(row.exact)) for n, row in figures.rows))
-
-
+_COLUMNS = {"n": "n", "exact": "exact", "95% interval": "exact_ci95", "prefix": "prefix", "closed": "closed_exact"}
+_COLUMNS |= {"majority": "majority", "blind": "blind", "base": "base"}
 _ADAPTER = {"color": style.BLUE, "marker": "o", "label": "with the adapter, 95% interval"}
 _BASELINES = {
     "majority": {"marker": "|", "color": style.BLACK, "markersize": 12, "label": "most frequent answer"},
@@ -179,10 +155,10 @@ def accuracy_chart(figures: Score) -> Figure:
         style.hollow_marks(axes, y, row, _BASELINES)
         style.dot(axes, y, row.exact, row.exact_ci95, size=7 if y else 10)
         bold = "normal" if y else "bold"
-        axes.text(1.02, y, percent(row.exact), va="center", fontweight=bold, fontsize=9)
+        axes.text(1.04, y, percent(row.exact), va="center", fontweight=bold, fontsize=9)
     axes.set_xlim(0, 1)
-    clusters = f" (95% intervals over {figures.n_clusters} {figures.clusters}s)" if figures.n_clusters else ""
+    clusters = f"\n(95% intervals over {figures.n_clusters} {figures.clusters}s)" if figures.n_clusters else ""
     style.plain(axes, None, f"questions answered exactly right{clusters}", "")
     shown = [look for key, look in _BASELINES.items() if any(getattr(row, key) is not None for _, row in rows)]
-    style.legend_above(chart, [_ADAPTER, *(style.HOLLOW | look for look in shown)])
+    style.legend_above(chart, [_ADAPTER, *(style.HOLLOW | look for look in shown)], columns=2)
     return chart

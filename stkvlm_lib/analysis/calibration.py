@@ -4,7 +4,7 @@ The confidence threshold is fitted on valid races alone, which are not scored; t
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import numpy as np
@@ -15,11 +15,11 @@ from matplotlib.ticker import MaxNLocator
 from stkvlm_lib.analysis.intervals import Bootstrap, column, mean
 from stkvlm_lib.analysis.measured import Interval, Measured
 from stkvlm_lib.analysis.scored_run import Analysis, ScoredRun
-from stkvlm_lib.analysis.sections import Section, Shown, Table, listed, table
+from stkvlm_lib.analysis.sections import Section, Shown, Table, listed, table_of
 from stkvlm_lib.evaluation.predictions import Prediction
 from stkvlm_lib.evaluation.question_sets import FIT_SPLIT
-from stkvlm_lib.figures.style import BLACK, BLUE, GREY, ORANGE, VERMILLION, Chart, as_percent, plain
-from stkvlm_lib.number_text import count, interval, number, percent
+from stkvlm_lib.figures.style import BLACK, BLUE, GREY, ORANGE, VERMILLION, WIDTH, Chart, as_percent, plain
+from stkvlm_lib.number_text import number, percent
 
 BINS = 10
 """Bins of equal width, from 0 to 1, of the reliability curve."""
@@ -114,37 +114,19 @@ class Calibration(Analysis):
 
     def table(self) -> Table | None:
         """Share right by confidence."""
-        return table(
-            (
-                {
-                    "confidence": _span(row),
-                    "n": count(row.n),
-                    "mean confidence": percent(row.confidence),
-                    "exact": percent(row.exact),
-                    "95% interval": interval(row.exact_ci95),
-                }
-                for row in self.bins
-            ),
-            "Accuracy by confidence, as text",
-        )
+        columns = {"n": "n", "mean confidence": "confidence", "exact": "exact", "95% interval": "exact_ci95"}
+        rows = ((_span(row), row) for row in self.bins)
+        return table_of("confidence", rows, columns, "Accuracy by confidence, as text")
 
     def selective_table(self, split: str) -> Table | None:
         """What answering only above the threshold gives on the races where it was fitted, and on those scored."""
         chosen = self.selective
-        sets = (("valid, where the threshold is fitted", chosen.fit), (f"{split}, scored", chosen)) if chosen else ()
-        return table(
-            {
-                "answers": name,
-                "n": count(row.n),
-                "confidence from": number(chosen.threshold, 3),
-                "answered": percent(row.coverage),
-                "wrong": percent(row.error),
-                "95% interval": interval(row.error_ci95),
-                "aim": percent(chosen.error_rate),
-            }
-            for name, row in sets
-            if row
-        )
+        if not chosen:
+            return None
+        sets = [("valid, where the threshold is fitted", chosen.fit)] if chosen.fit else []
+        columns = {"n": "n", "confidence from": lambda _: number(chosen.threshold, 3), "answered": "coverage"}
+        columns |= {"wrong": "error", "95% interval": "error_ci95", "aim": lambda _: percent(chosen.error_rate)}
+        return table_of("answers", [*sets, (f"{split}, scored", chosen)], columns)
 
 
 def _span(row: Bin) -> str:
@@ -158,8 +140,8 @@ def reliability(predictions: Sequence[Prediction], interval_of: Bootstrap) -> Ca
     bins = []
     for low in np.unique(place).tolist():
         member = place == low
-        exact, ends = mean(right[member]), interval_of(right, member)
-        bins.append(Bin(low / BINS, (low + 1) / BINS, int(member.sum()), mean(sure[member]), exact, ends))
+        found = interval_of.means(member, "exact", exact=right, confidence=sure)
+        bins.append(Bin(low=low / BINS, high=(low + 1) / BINS, **found))
     ece = sum(row.n * abs(row.exact - row.confidence) for row in bins) / len(predictions)
     return Calibration(len(predictions), mean(sure), mean(right), round(ece, 6), bins)
 
@@ -198,11 +180,8 @@ def _coverage(
     """Those of at least the threshold's confidence are answered; none where there is no threshold."""
     sure, right = _columns(predictions)
     answered = sure >= (np.inf if threshold is None else threshold)
-    found = Coverage(len(predictions), mean(answered), mean(1 - right[answered]))
-    if not interval_of:
-        return found
-    ends = {"coverage_ci95": interval_of(answered.astype(float)), "error_ci95": interval_of(1 - right, answered)}
-    return replace(found, **ends)
+    ends = (interval_of(answered.astype(float)), interval_of(1 - right, answered)) if interval_of else ()
+    return Coverage(len(predictions), mean(answered), mean(1 - right[answered]), *ends)
 
 
 def _by_confidence(predictions: Sequence[Prediction]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -220,12 +199,12 @@ def _columns(predictions: Sequence[Prediction]) -> tuple[np.ndarray, np.ndarray]
 
 
 def calibration_chart(figures: Calibration) -> Figure:
-    """Left: share right against confidence. Right: errors against coverage, with the point fitted on valid races."""
-    chart = Chart(figsize=(9.6, 3.9), layout="constrained")
-    left, right = chart.subplots(1, 2)
-    _draw_reliability(left, figures)
-    _draw_coverage(right, figures)
-    for axis in (left.xaxis, left.yaxis, right.xaxis, right.yaxis):
+    """Above: share right against confidence. Below: errors against coverage, with the point fitted on valid races."""
+    chart = Chart(figsize=(WIDTH, 7.6), layout="constrained")
+    above, below = chart.subplots(2, 1)
+    _draw_reliability(above, figures)
+    _draw_coverage(below, figures)
+    for axis in (above.xaxis, above.yaxis, below.xaxis, below.yaxis):
         axis.set_major_formatter(as_percent)
     return chart
 
@@ -255,7 +234,8 @@ def _draw_coverage(axes: Axes, figures: Calibration) -> None:
     told = "(no threshold: no valid races beside those scored)"
     if chosen:
         axes.axhline(chosen.error_rate, color=BLACK, linewidth=1, linestyle=":")
-        axes.text(1, chosen.error_rate, f"chosen: {chosen.error_rate:.0%} ", ha="right", va="bottom", fontsize=8)
+        beside = {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": 8}  # where no curve is
+        axes.text(1.01, chosen.error_rate, f"chosen: {chosen.error_rate:.0%}", **beside)
         errors += [chosen.error_rate, *(chosen.error_ci95 or ())]
         told = _chosen_points(axes, chosen)
     axes.set(xlim=(0, 1.0), ylim=(0, 1.12 * max(errors) or 0.1))

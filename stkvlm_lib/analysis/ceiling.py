@@ -12,6 +12,7 @@ measures of what that costs, none of them assumed:
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import ClassVar, Self
 
 import numpy as np
@@ -21,7 +22,7 @@ from stkvlm_lib.analysis.intervals import by_family, column, mean
 from stkvlm_lib.analysis.measured import ByFamily, Measured
 from stkvlm_lib.analysis.question_facts import PIXEL
 from stkvlm_lib.analysis.scored_run import Analysis, ScoredRun
-from stkvlm_lib.analysis.sections import Section, Shown, Table, listed, table
+from stkvlm_lib.analysis.sections import Section, Shown, Table, listed, table, table_of
 from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.data.frames import BOX_FRAME, View
 from stkvlm_lib.evaluation.predictions import Prediction
@@ -114,21 +115,11 @@ class Ceiling(Reach, ByFamily, Analysis):
 
     def table(self) -> Table | None:
         """Doubtful truths and what they cost, by family."""
-        return table(
-            {
-                "family": name,
-                "n": count(row.n),
-                "exact": percent(row.exact),
-                "pixel": percent(row.pixel.doubtful),
-                "right": percent(row.pixel.exact_doubtful),
-                "clear right": percent(row.pixel.exact_clear),
-                "declined": percent(row.strict.doubtful),
-                "declined right": percent(row.strict.exact_doubtful),
-                "asked right": percent(row.strict.exact_clear),
-                "oracle": percent(row.oracle),
-            }
-            for name, row in self.rows
-        )
+        columns = {"n": "n", "exact": "exact"}
+        columns |= {"pixel": "pixel.doubtful", "right": "pixel.exact_doubtful", "clear right": "pixel.exact_clear"}
+        columns |= {"declined": "strict.doubtful", "declined right": "strict.exact_doubtful"}
+        columns |= {"asked right": "strict.exact_clear", "oracle": "oracle"}
+        return table_of("family", self.rows, columns)
 
 
 def _doubt(doubt: np.ndarray, right: np.ndarray, reasons: dict[str, int] | None = None) -> Doubt:
@@ -139,17 +130,12 @@ def _doubt(doubt: np.ndarray, right: np.ndarray, reasons: dict[str, int] | None 
 
 def oracle_rates(predictions: Sequence[Prediction], folder: FrameSet, seed: int) -> np.ndarray:
     """(N,) how often, of DRAWS, each truth stays under moved boxes; NaN for questions of no family."""
-    draws: dict[str, list[Scene]] = {}
+    scenes = cache(lambda image_file: _moved_scenes(folder.by_image_file[image_file], seed))
     rates = []
     for p in predictions:
         family, _, names = read_question(p.question)
-        if family == OTHER:
-            rates.append(np.nan)
-            continue
-        if p.image_file not in draws:
-            draws[p.image_file] = _moved_scenes(folder.by_image_file[p.image_file], seed)
-        stays = [_stays(p, scene, names) for scene in draws[p.image_file]]
-        rates.append(sum(stays) / DRAWS)
+        known = family != OTHER
+        rates.append(mean([_stays(p, scene, names) for scene in scenes(p.image_file)]) if known else np.nan)
     return np.array(rates)
 
 
@@ -177,10 +163,10 @@ def ceiling_chart(ceiling: Ceiling) -> Figure:
         axes.plot([row.oracle] * 2, [y - 0.33, y + 0.33], color=style.BLACK, linewidth=2, zorder=3)
         style.hollow_marks(axes, y, row.pixel, _DOUBT)
         style.dot(axes, y, row.exact, None, size=6.5 if y else 8.5)
-        axes.text(1.02, y, f"{row.pixel.doubtful:.0%} in doubt", va="center", fontsize=8.5)
+        axes.text(1.04, y, f"{row.pixel.doubtful:.0%} in doubt", va="center", fontsize=8.5)
     axes.set_xlim(0, 1)
     style.plain(axes, None, "questions answered exactly right", "")
-    style.legend_above(chart, [_NOW, *(style.HOLLOW | look for look in _DOUBT.values()), _ORACLE])
+    style.legend_above(chart, [_NOW, *(style.HOLLOW | look for look in _DOUBT.values()), _ORACLE], columns=2)
     return chart
 
 

@@ -1,10 +1,9 @@
 """Two runs on the questions that both answered: the paired difference, and which questions one won and lost."""
 
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import zip_longest
 from typing import ClassVar, Self
 
 import numpy as np
@@ -14,13 +13,14 @@ from matplotlib.ticker import FuncFormatter
 from stkvlm_lib.analysis.intervals import Bootstrap, by_family, every, mean
 from stkvlm_lib.analysis.measured import ByFamily, Interval, Measured
 from stkvlm_lib.analysis.scored_run import Analysis, ScoredRun
-from stkvlm_lib.analysis.sections import Section, Shown, Table, listed, table
+from stkvlm_lib.analysis.sections import Section, Shown, Table, listed, table_of
 from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.evaluation.predictions import HEADLINE, Prediction, read_answers
 from stkvlm_lib.figures.style import BLACK, BLUE, GREY, VERMILLION, dot, family_rows, message, plain
 from stkvlm_lib.figures.tiles import question_tiles, wrapped
 from stkvlm_lib.grammar.questions import is_exact
 from stkvlm_lib.number_text import count, interval, percent, points
+from stkvlm_lib.qa.qa_sets import by_turns
 from stkvlm_lib.runs import compared_run
 
 GALLERY, LISTED = 6, 12
@@ -140,24 +140,15 @@ class Comparison(Difference, ByFamily, Analysis):
         for change, gain, words in (("won", 1, WON), ("lost", -1, LOST)):
             alt, found = f"{words} The tables below list them as text.", changed(pairs, gain)
             figures += run.gallery(f"score_{change}", words, partial(changed_gallery, found), alt)
-            details.append(table(map(_row, found[:LISTED]), f"Questions {change}, as text"))
+            rows = ((pair.ours.question, pair) for pair in found[:LISTED])
+            details.append(table_of("question", rows, _CHANGED, f"Questions {change}, as text"))
         text = self.words("this run", self.run)
         return Section(f"Against {self.run}", text, figures, self.table(), details)
 
     def table(self, ours: str = "this run", other: str = "other run") -> Table | None:
-        return table(
-            {
-                "family": name,
-                "n": count(row.n),
-                ours: percent(row.exact),
-                other: percent(row.other_exact),
-                "difference, points": points(row.difference),
-                "95% interval": interval(row.difference_ci95, points),
-                "won": count(row.won),
-                "lost": count(row.lost),
-            }
-            for name, row in self.rows
-        )
+        difference = {"difference, points": ("difference", points), "95% interval": ("difference_ci95", points)}
+        columns = {"n": "n", ours: "exact", other: "other_exact"} | difference | {"won": "won", "lost": "lost"}
+        return table_of("family", self.rows, columns)
 
     def words(self, ours: str = "this run", other: str = "the other run") -> str:
         """The same in sentences, with what was left out."""
@@ -181,6 +172,8 @@ def _shared(run: ScoredRun) -> Shared:
     return share(run.predictions, read_answers(compared_run(run.compare_run) / HEADLINE))
 
 
+_CHANGED = {"truth": "ours.answer", "this run": "ours.prediction", "other run": "other.prediction"}
+_CHANGED |= {"picture": "ours.image_file"}
 WON = "Questions that the other run answered wrong and this one right; the ego kart is yellow."
 LOST = "Questions that the other run answered right and this one wrong; the ego kart is yellow."
 
@@ -197,7 +190,7 @@ def compare(shared: Shared, interval_of: Bootstrap, other: str = "another run") 
             exact=mean(right[member]),
             other_exact=mean(other_right[member]),
             difference=mean(gain[member]),
-            difference_ci95=interval_of(gain, member),
+            difference_ci95=interval_of(gain, member, paired=True),
             won=int((gain[member] > 0).sum()),
             lost=int((gain[member] < 0).sum()),
         )
@@ -215,18 +208,16 @@ def compare(shared: Shared, interval_of: Bootstrap, other: str = "another run") 
 
 
 def changed(pairs: Sequence[Pair], gain: int) -> list[Pair]:
-    """The questions won (gain 1) or lost (-1): each family in turn, the surest of the right answers first."""
-    piles: dict[str, list[Pair]] = defaultdict(list)
-    for pair in sorted((p for p in pairs if p.gain == gain), key=_sureness):
-        piles[pair.ours.family].append(pair)
-    turns = zip_longest(*sorted(piles.values(), key=len, reverse=True))
-    return [pair for turn in turns for pair in turn if pair]
+    """The questions won (gain 1) or lost (-1): each family in turn, that of most first, and of a family the surest of
+    the right answers first."""
+    found = [pair for pair in pairs if pair.gain == gain]
+    sizes = Counter(pair.ours.family for pair in found)
 
+    def place(pair: Pair) -> tuple:
+        right = pair.ours if pair.ours.correct else pair.other
+        return -sizes[right.family], -right.confidence, right.image_file, right.question
 
-def _sureness(pair: Pair) -> tuple:
-    """Sorts by the confidence of the run that is right, the highest first."""
-    right = pair.ours if pair.ours.correct else pair.other
-    return -right.confidence, right.image_file, right.question
+    return by_turns(sorted(found, key=place), lambda pair: pair.ours.family)
 
 
 def changed_gallery(pairs: Sequence[Pair], folder: FrameSet) -> Figure:
@@ -240,16 +231,6 @@ def changed_gallery(pairs: Sequence[Pair], folder: FrameSet) -> Figure:
         told = f"truth: {pair.ours.answer}\nthis run: {ours}\nother run: {other}"
         captioned.append((pair.ours, f"{wrapped(pair.ours.question)}\n{told}"))
     return question_tiles(folder, captioned) if captioned else message("No question of this kind.")
-
-
-def _row(pair: Pair) -> dict[str, str]:
-    return {
-        "question": pair.ours.question,
-        "truth": pair.ours.answer,
-        "this run": pair.ours.prediction,
-        "other run": pair.other.prediction,
-        "picture": pair.ours.image_file,
-    }
 
 
 def difference_chart(figures: Comparison) -> Figure:
@@ -270,7 +251,7 @@ def difference_chart(figures: Comparison) -> Figure:
     axes.axvline(0, color=BLACK, linewidth=0.9, zorder=1)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:+.3g}" if value else "0"))
     clusters = f"95% intervals over {figures.n_clusters} {figures.clusters}s"
-    plain(axes, None, f"difference in questions answered exactly right, percentage points ({clusters})", "")
+    plain(axes, None, f"difference in questions answered exactly right, percentage points\n({clusters})", "")
     sides = ((0, "◀ other run better", "left"), (1, "this run better ▶", "right"), (1.02, "won / lost", "left"))
     for x, text, side in sides:
         axes.text(x, 1.01, text, transform=axes.transAxes, ha=side, va="bottom", fontsize=8.5)

@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Self
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -26,7 +25,8 @@ NAMES = ("ego", "track")
 leaves out those that were always right."""
 FEWEST_CONFUSED = 3
 """Answers taken for others are told in words where they are fewer; a matrix of them has no room for its legend."""
-MATRIX = "{}: what was answered (columns) where each answer was true (rows); framed cells are right."
+MATRIX = "{}: what was answered (columns) where each answer was true (rows); framed cells are right.{}"
+LEFT_OUT = " Truths that were never taken for another are left out."
 ALIKE = "{}: the most frequent confusions; beside each picture one of which the given answer is true. Are they alike?"
 
 
@@ -47,10 +47,6 @@ class Confusion:
 class Confusions(Analysis):
     """The answers themselves; no figures of their own."""
 
-    @classmethod
-    def measure(cls, run: ScoredRun) -> Self:
-        return cls()
-
     def section(self, run: ScoredRun) -> Section | None:
         text, figures = [], []
         for name in FAMILIES_SHOWN:
@@ -61,7 +57,8 @@ class Confusions(Analysis):
             if len({c.truth for c in found}) < FEWEST_CONFUSED:
                 text.append(in_words(name, mine, found))
             else:
-                matrix, told = MATRIX.format(title), ((f"{c.truth} taken for {c.said}", c.n) for c in found[:3])
+                matrix = MATRIX.format(title, LEFT_OUT if name in NAMES else "")
+                told = ((f"{c.truth} taken for {c.said}", c.n) for c in found[:3])
                 alt = listed(f"Matrix of counts for the family {name}; most frequent mistakes", told)
                 figures.append(Shown(f"score_confusion_{name}", confusion_matrix(name, mine), matrix, alt))
             if name in NAMES and found:
@@ -90,11 +87,9 @@ def in_words(family: str, mine: Sequence[Prediction], confused: Sequence[Confusi
 def confusion_matrix(family: str, mine: Sequence[Prediction]) -> Figure:
     """Truth against prediction: counts, coloured by their share of the row; right answers are framed."""
     pairs = Counter((normalise(p.answer), normalise(p.prediction)) for p in mine)
-    title = f"{family}: {percent(sum(p.correct for p in mine) / len(mine))} right, n = {len(mine):,}"
     if family in NAMES:
         confused = {truth for truth, answer in pairs if truth != answer}
         pairs = Counter({pair: n for pair, n in pairs.items() if pair[0] in confused})
-        title += ", without truths never confused"
     truths = _in_order(family, {truth for truth, _ in pairs})
     given = _in_order(family, {answer for pair in pairs for answer in pair})
     table = np.array([[pairs[truth, answer] for answer in given] for truth in truths])
@@ -113,7 +108,7 @@ def confusion_matrix(family: str, mine: Sequence[Prediction]) -> Figure:
     axes.set_xticks(range(len(given)), names, fontsize=8, **tilt)
     rows = [f"{truth}  (n = {n})" for truth, n in zip(truths, table.sum(1), strict=True)]
     axes.set_yticks(range(len(truths)), rows, fontsize=8)
-    plain(axes, title, "prediction", "truth")
+    plain(axes, f"{family}: {percent(sum(p.correct for p in mine) / len(mine))} right", "prediction", "truth")
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0, labelsize=8)
     bar = chart.colorbar(mesh, ax=axes, shrink=0.7, aspect=20, format=as_percent)
@@ -131,7 +126,7 @@ def _in_order(family: str, answers: set[str]) -> list[str]:
 def alike_gallery(mine: Sequence[Prediction], confused: Sequence[Confusion], folder: FrameSet) -> Figure:
     """Of each confusion a picture that was answered wrong, and beside it one of which that answer is true, so that one
     sees whether the two look alike: the most confident ones that are not shown yet."""
-    chart, tiles = tile_figure(2 * len(confused), 4, lines=4, width=2.3)
+    chart, tiles = tile_figure(2 * len(confused), 2, lines=4, width=2.3)
     surest = sorted(mine, key=lambda p: (-p.confidence, p.image_file))
     shown: set[str] = set()
     for number, c in enumerate(confused):

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import numpy as np
+import pandas as pd
 
-from stkvlm_lib.analysis.intervals import Bootstrap, by_family, mean
+from stkvlm_lib.analysis.intervals import Bootstrap, by_family
 from stkvlm_lib.analysis.measured import ByFamily, Interval, Measured
 from stkvlm_lib.analysis.scored_run import Analysis, ScoredRun
-from stkvlm_lib.analysis.sections import Section, Table, table
+from stkvlm_lib.analysis.sections import Section, Table, table_of
 from stkvlm_lib.evaluation.predictions import PairPrediction
-from stkvlm_lib.number_text import count, interval, percent
 from stkvlm_lib.qa.contrast import KINDS
 
 TEXT = (
@@ -68,51 +68,28 @@ class Consistency(Analysis):
         """Pairs of each kind and their controls."""
         rows: list[tuple[str, PairScore]] = [(kind.replace("_", " "), row) for kind, row in self.kinds.items()]
         rows += [(f"{name}, same answer", row.same) for name, row in rows if row.same]
-        return table(_row("pairs", name, row) for name, row in rows)
+        return table_of("pairs", rows, _COLUMNS)
 
     def family_table(self, kind: str) -> Table | None:
-        rows = (_row("family", name, row) for name, row in self.kinds[kind].rows[1:])
-        return table(rows, f"By family: {kind.replace('_', ' ')}")
+        return table_of("family", self.kinds[kind].rows[1:], _COLUMNS, f"By family: {kind.replace('_', ' ')}")
 
 
-def _row(what: str, name: str, row: PairScore) -> dict[str, str]:
-    return {
-        what: name,
-        "n": count(row.n),
-        "both right": percent(row.both),
-        "95% interval": interval(row.both_ci95),
-        "first right": percent(row.first),
-        "second right": percent(row.second),
-        "both, if independent": percent(row.independent),
-    }
+_COLUMNS = {"n": "n", "both right": "both", "95% interval": "both_ci95"}
+_COLUMNS |= {"first right": "first", "second right": "second", "both, if independent": "independent"}
 
 
 def score_pairs(rows: Sequence[PairPrediction], interval_of: Bootstrap) -> KindScore:
     """Pairs of one kind, of which at least one has answers that differ."""
     right = np.array([row.correct for row in rows], float)
     both, differ = right.all(1).astype(float), np.array([row.differ for row in rows])
-    independent = _independent(rows, right)
+    groups = [[row.family for row in rows], differ]
+    independent = pd.DataFrame(right).groupby(groups).transform("mean").prod(axis=1).to_numpy()
 
     def figures(member: np.ndarray) -> PairScore:
-        return PairScore(
-            n=int(member.sum()),
-            both=mean(both[member]),
-            both_ci95=interval_of(both, member),
-            first=mean(right[member, 0]),
-            second=mean(right[member, 1]),
-            independent=mean(independent[member]),
-        )
+        first, second = right.T
+        told = interval_of.means(member, "both", both=both, first=first, second=second, independent=independent)
+        return PairScore(**told)
 
     families = by_family(rows, lambda member: figures(member & differ), others=False)
     same = None if differ.all() else figures(~differ)
     return KindScore(**vars(figures(differ)), same=same, families={n: row for n, row in families.items() if row.n})
-
-
-def _independent(rows: Sequence[PairPrediction], right: np.ndarray) -> np.ndarray:
-    """(N,) the product of the shares right of both pictures, over the pairs of the same family that differ, or do not.
-
-    right: (N, 2).
-    """
-    groups = [(row.family, row.differ) for row in rows]
-    shares = {group: right[[found == group for found in groups]].mean(0).prod() for group in set(groups)}
-    return np.array([shares[group] for group in groups])

@@ -10,14 +10,13 @@ from typing import Any, Self
 
 import numpy as np
 
-from stkvlm_lib.analysis.intervals import by_family, column, mean
+from stkvlm_lib.analysis.intervals import by_family, column, every, mean
 from stkvlm_lib.analysis.measured import ByFamily, Interval, Measured
 from stkvlm_lib.analysis.question_facts import COUNTED
 from stkvlm_lib.analysis.scored_run import Analysis, ScoredRun
-from stkvlm_lib.analysis.sections import Section, Table, table
+from stkvlm_lib.analysis.sections import Section, Table, table_of
 from stkvlm_lib.evaluation.predictions import Prediction
 from stkvlm_lib.grammar.questions import FAMILIES, normalise, read_question
-from stkvlm_lib.number_text import count, interval, percent
 
 Key = tuple[str, str]
 """What is asked of a picture: family, and the kart asked about or ``."""
@@ -83,8 +82,8 @@ class Entailed(Analysis):
         checks, kinds = list(make_checks(run.predictions)), {}
         for kind in SAYS:
             if mine := [check for check in checks if check.kind == kind]:
-                agrees, correct = column(mine, "agrees"), column(mine, "correct")
-                kinds[kind] = Agreement(len(mine), mean(agrees), run.interval_of(mine)(agrees), mean(correct))
+                shares = {"agree": column(mine, "agrees"), "correct": column(mine, "correct")}
+                kinds[kind] = Agreement(**run.interval_of(mine).means(every(mine), "agree", **shares))
         return cls(kinds, measure_validity(run.predictions))
 
     @classmethod
@@ -99,9 +98,8 @@ class Entailed(Analysis):
         return kinds | ({"validity": written["validity"]} if self.validity else {})
 
     def section(self, run: ScoredRun) -> Section | None:
-        by_family = self.validity.rows if self.validity else []
-        valid = ({"family": name, "n": count(row.n), "valid": percent(row.valid)} for name, row in by_family)
-        details = [table(valid, "Answers of the family's set, by family")]
+        title, valid = "Answers of the family's set, by family", {"n": "n", "valid": "valid"}
+        details = [table_of("family", self.validity.rows if self.validity else [], valid, title)]
         shown = self.table()
         return Section("Answers that must agree", TEXT, table=shown, details=details) if shown else None
 
@@ -110,16 +108,8 @@ class Entailed(Analysis):
         rows = [(SAYS.get(kind, kind), row) for kind, row in self.kinds.items()]
         if self.validity:
             rows.append(("the answer is one of the family's", Agreement(self.validity.n, self.validity.valid)))
-        return table(
-            {
-                "must hold of the answers": name,
-                "n": count(row.n),
-                "holds": percent(row.agree),
-                "95% interval": interval(row.agree_ci95),
-                "all right": percent(row.correct),
-            }
-            for name, row in rows
-        )
+        columns = {"n": "n", "holds": "agree", "95% interval": "agree_ci95", "all right": "correct"}
+        return table_of("must hold of the answers", rows, columns)
 
 
 def measure_validity(predictions: Sequence[Prediction]) -> Validity | None:

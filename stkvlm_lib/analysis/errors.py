@@ -1,21 +1,23 @@
-"""Wrong answers on their pictures: some of each main cause, those the model was surest of, and near misses."""
+"""Labels that no answer can match; wrong answers on their pictures: of each main cause, the surest, near misses."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Self
+from typing import Any, ClassVar
 
 from matplotlib.figure import Figure
 
-from stkvlm_lib.analysis.causes import CAUSES, error_causes
+from stkvlm_lib.analysis.error_budget import CAUSES, error_causes
 from stkvlm_lib.analysis.scored_run import Analysis, ScoredRun
-from stkvlm_lib.analysis.sections import Section, Shown, Table, table
+from stkvlm_lib.analysis.sections import Section, Shown, Table, table, table_of
 from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.evaluation.predictions import Prediction
 from stkvlm_lib.figures.style import message
 from stkvlm_lib.figures.tiles import question_tiles, wrapped
 from stkvlm_lib.grammar.questions import normalise
 from stkvlm_lib.number_text import percent
+from stkvlm_lib.qa.qa_sets import grouped
 
 Noted = tuple[Prediction, str]
 """A wrong answer, and what is said of it."""
@@ -23,18 +25,36 @@ TEXT = "A name of a picture in the tables opens it in the explorer, while the ex
 BY_CAUSE = "Of the main causes: the most confident error, a typical one, and a near miss."
 WORST = "Wrong answers of which the model was most sure; the ego kart is yellow."
 NEAR = "Wrong answers whose truth was the second likeliest answer, and by how much it was behind."
+FAULTS = (
+    "Faults in the labels of the questions scored: no answer of a model can match them, or they count more than once. "
+    "The scores above count these questions as they stand."
+)
 GALLERY, LISTED = 9, 12
 """Pictures in a gallery, rows in a table."""
 CAUSES_SHOWN = 6
 """Of the causes of most errors, three pictures each."""
 
 
-class Errors(Analysis):
-    """The answers themselves; no figures of their own. Galleries repeat no picture as long as there are others."""
+@dataclass(frozen=True)
+class LabelFaults(Analysis):
+    """rows: of the table that `qa.label_faults` makes, which needs the questions' files."""
+
+    KEY: ClassVar[str] = "label_faults"
+    WHOLE: ClassVar[str] = "rows"
+
+    rows: list[dict[str, Any]]
 
     @classmethod
-    def measure(cls, run: ScoredRun) -> Self:
-        return cls()
+    def measure(cls, run: ScoredRun) -> None:
+        return None
+
+    def section(self, run: ScoredRun) -> Section | None:
+        shown = table({name: str(value) for name, value in row.items()} for row in self.rows)
+        return Section("Labels that cannot be scored", FAULTS, table=shown) if shown else None
+
+
+class Errors(Analysis):
+    """The answers themselves; no figures of their own. Galleries repeat no picture as long as there are others."""
 
     def section(self, run: ScoredRun) -> Section | None:
         wrong = [p for p in run.predictions if not p.correct]
@@ -59,9 +79,7 @@ def surest(errors: Iterable[Prediction]) -> list[Prediction]:
 def frequent(errors: Iterable[Prediction], n: int, shown: Iterable[str] = ()) -> list[tuple[Prediction, int]]:
     """The n most frequent confusions (family, truth, prediction): an example about a picture not yet shown, and how
     often."""
-    groups = defaultdict(list)
-    for p in surest(errors):
-        groups[p.family, normalise(p.answer), normalise(p.prediction)].append(p)
+    groups = grouped(surest(errors), lambda p: (p.family, normalise(p.answer), normalise(p.prediction)))
     examples, shown = [], set(shown)
     for _, group in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))[:n]:
         example = next((p for p in group if p.image_file not in shown), group[0])
@@ -137,24 +155,11 @@ def _times(n: int) -> str:
 
 def error_tables(wrong: Sequence[Prediction]) -> list[Table | None]:
     """The surest errors and the most frequent ones as text."""
-    sure = (
-        {
-            "question": p.question,
-            "truth": p.answer,
-            "answered": p.prediction,
-            "confidence": percent(p.confidence),
-            "picture": p.image_file,
-        }
-        for p in surest(wrong)[:LISTED]
-    )
-    often = (
-        {
-            "how often": _times(n),
-            "family": p.family,
-            "truth": p.answer,
-            "answered": p.prediction,
-            "example": p.image_file,
-        }
-        for p, n in frequent(wrong, LISTED)
-    )
-    return [table(sure, "Most confident wrong answers as text"), table(often, "Most frequent confusions as text")]
+    said = {"truth": "answer", "answered": "prediction"}
+    sure = ((p.question, p) for p in surest(wrong)[:LISTED])
+    often = ((_times(n), p) for p, n in frequent(wrong, LISTED))
+    known, seen = {"confidence": "confidence", "picture": "image_file"}, {"example": "image_file"}
+    return [
+        table_of("question", sure, said | known, "Most confident wrong answers as text"),
+        table_of("how often", often, {"family": "family"} | said | seen, "Most frequent confusions as text"),
+    ]

@@ -1,12 +1,18 @@
-"""Sets of questions that are scored by themselves: the families beside the course's ten, and line-ups never seen."""
+"""Sets of questions that are scored by themselves: families beside the ten, line-ups never seen, multiple choice."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
-from stkvlm_lib.analysis.accuracy import Accuracy, Score, accuracy_chart, score, score_alt, score_table
+import numpy as np
+
+from stkvlm_lib.analysis.accuracy import Accuracy, Score, accuracy_chart, score
+from stkvlm_lib.analysis.intervals import by_family, column, every
+from stkvlm_lib.analysis.measured import ByFamily, Share
 from stkvlm_lib.analysis.scored_run import Analysis, ScoredRun
-from stkvlm_lib.analysis.sections import Section, Shown, Table, table
+from stkvlm_lib.analysis.sections import Section, Shown, Table, table_of
+from stkvlm_lib.evaluation.predictions import ChoicePrediction
 from stkvlm_lib.evaluation.question_sets import FURTHER_SPLITS
+from stkvlm_lib.grammar.captions import CANDIDATES
 from stkvlm_lib.grammar.families import EXTENDED as EXTENDED_GROUP
 from stkvlm_lib.grammar.questions import FAMILIES
 from stkvlm_lib.number_text import count, interval, percent
@@ -30,8 +36,8 @@ class Extended(Score, Analysis):
             f"{interval(self.exact_ci95)}), {percent(self.macro_exact)} in the mean over the families."
         )
         caption = "Extended questions answered exactly right, by family, with 95% intervals and two baselines."
-        chart = Shown("score_extended", accuracy_chart(self), caption, score_alt(self))
-        return Section("Extended questions", text, [chart], score_table(self))
+        chart = Shown("score_extended", accuracy_chart(self), caption, self.alt())
+        return Section("Extended questions", text, [chart], self.table())
 
 
 @dataclass(frozen=True)
@@ -65,15 +71,58 @@ class UnseenLineUps(Analysis):
         """By family, beside the split of the headline."""
         headline = run.figures(Accuracy)
         usual = dict(headline.rows) if headline else {}
-        return table(
-            {
-                "family": name,
-                "n": count(row.n),
-                "exact": percent(row.exact),
-                "95% interval": interval(row.exact_ci95),
-                run.split: percent(usual[name].exact if name in usual else None),
-                "majority": percent(row.majority),
-                "blind": percent(row.blind),
-            }
-            for name, row in self.splits[split].rows
+        beside = {run.split: lambda name: percent(usual[name].exact if name in usual else None)}
+        return table_of("family", self.splits[split].rows, _RIGHT | beside | {"majority": "majority", "blind": "blind"})
+
+
+_RIGHT = {"n": "n", "exact": "exact", "95% interval": "exact_ci95"}
+_STATES = {"ego": "the ego kart", "count": "how many karts", "track": "the track", "left_right": "left or right"}
+_STATES |= {"front_back": "in front or behind", "other": "something else"}
+
+
+@dataclass(frozen=True)
+class ChoiceScore(Share):
+    """Items right beside chance and the blind model."""
+
+    chance: float | None = None
+    blind: float | None = None
+
+
+@dataclass(frozen=True)
+class MultipleChoice(ChoiceScore, ByFamily, Analysis):
+    """The course's multiple choice, over all items and by what the true sentence states."""
+
+    KEY: ClassVar[str] = "mc"
+
+    clusters: str | None = None
+    n_clusters: int | None = None
+    families: dict[str, ChoiceScore] | None = None
+
+    @classmethod
+    def measure(cls, run: ScoredRun) -> Self | None:
+        rows = run.answers("mc", ChoicePrediction)
+        if not rows:
+            return None
+        right, blind, interval_of = column(rows, "correct"), column(rows, "blind_correct"), run.interval_of(rows)
+
+        def figures(member: np.ndarray) -> ChoiceScore:
+            return ChoiceScore(**interval_of.means(member, "exact", exact=right, blind=blind), chance=1 / CANDIDATES)
+
+        whole, families = figures(every(rows)), by_family(rows, figures)
+        return cls(**vars(whole), clusters=interval_of.unit, n_clusters=interval_of.n, families=families)
+
+    def into_metrics(self) -> dict[str, Any]:
+        return {"mc_exact": self.exact, self.KEY: self.as_json()}
+
+    def section(self, run: ScoredRun) -> Section:
+        text = (
+            "Which of five sentences about a picture is true, each weighed by the likelihood of the answer that it "
+            f"states: {percent(self.exact)} of {count(self.n)} items are right (95% interval "
+            f"{interval(self.exact_ci95)}). Chance is {percent(self.chance)}, the same adapter without seeing the "
+            f"picture {percent(self.blind)}."
         )
+        return Section("Multiple choice", text, table=self.table())
+
+    def table(self) -> Table | None:
+        rows = ((_STATES.get(name, name), row) for name, row in self.rows)
+        return table_of("true sentence states", rows, _RIGHT | {"chance": "chance", "blind": "blind"})

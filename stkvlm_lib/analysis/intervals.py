@@ -1,18 +1,24 @@
-"""Means and their 95 % intervals, clustered by race: questions about one race are not independent."""
+"""Means and their 95 % intervals, clustered by race: questions about one race are not independent.
+
+Resampling cannot show what did not occur: where all races have the same mean, as where every answer is right, each draw
+is like the last. There the interval of a share is Wilson's over so many races, each counted as one observation. It is
+wide, as it allows for a race in which everything is otherwise.
+"""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from stkvlm_lib.analysis.measured import Interval
 from stkvlm_lib.grammar.questions import FAMILIES, OTHER
+from stkvlm_lib.qa.label_check import wilson
 
 T = TypeVar("T")
 
 
 class Bootstrap:
-    """95 % percentile intervals of means, resampling whole races.
+    """95 % percentile intervals of means, resampling whole races; Wilson's where all races have the same mean.
 
     rows: anything with `race` and `image_file`. With a single race the pictures are resampled instead, and `unit` says
     so.
@@ -27,10 +33,17 @@ class Bootstrap:
         chances = np.full(self.n, 1 / self.n)
         self._weights = np.random.default_rng(seed).multinomial(self.n, chances, resamples).astype(float)
 
-    def __call__(self, values: np.ndarray, member: np.ndarray | None = None) -> Interval | None:
-        """Interval of the mean of `values` over the rows in `member` (all by default); None where `mean` is None."""
+    def __call__(
+        self, values: np.ndarray, member: np.ndarray | None = None, *, paired: bool = False
+    ) -> Interval | None:
+        """Interval of the mean of `values` over the rows in `member` (all by default); None where `mean` is None.
+
+        paired: the values are differences and no shares, and are resampled alone: of two runs that answer all alike the
+        difference is nothing.
+        """
         member = np.ones(len(values), bool) if member is None else member
-        if mean(values[member]) is None:
+        middle = mean(values[member])
+        if middle is None:
             return None
         sums = np.bincount(self._cluster[member], values[member], self.n)
         sizes = np.bincount(self._cluster[member], minlength=self.n)
@@ -38,7 +51,15 @@ class Bootstrap:
         # a draw may hold none of these rows' races: it says nothing of their mean, and zero would be wrong
         means = (self._weights @ sums)[drawn > 0] / drawn[drawn > 0]
         low, high = np.percentile(means, [2.5, 97.5])
+        if low == high and not paired:
+            n = self.clusters(member)
+            low, high = wilson(middle * n, n)
         return round(float(low), 6), round(float(high), 6)
+
+    def means(self, member: np.ndarray, of: str, **values: np.ndarray) -> dict[str, Any]:
+        """Fields of figures over the rows in `member`: n, the mean of each of the values, and the interval of `of`."""
+        found = {name: mean(each[member]) for name, each in values.items()}
+        return {"n": int(member.sum()), **found, f"{of}_ci95": self(values[of], member)}
 
     def clusters(self, member: np.ndarray) -> int:
         """Over how many races (or pictures) the rows in `member` spread."""

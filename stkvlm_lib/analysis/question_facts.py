@@ -5,6 +5,7 @@ Errors are understood by it: slices, error budget and ceiling read these facts a
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from math import sqrt
 
 from stkvlm_lib.data.frame_sets import FrameSet
@@ -64,17 +65,16 @@ class Facts:
 def read_facts(predictions: Sequence[Prediction], folder: FrameSet) -> list[Facts]:
     """The facts of every question, in their order. Raises FramesError for a picture that is not in the folder."""
     train = track_kart_pairs(folder.frames(TRAIN)) if folder.splits.get(TRAIN) else None
-    pictures: dict[str, _Picture] = {}
-    found = []
-    for p in predictions:
-        if p.image_file not in folder.by_image_file:
+
+    @cache
+    def picture(image_file: str) -> _Picture:
+        if image_file not in folder.by_image_file:
             raise FramesError(
-                f"{folder.root}: no picture {p.image_file}; give the data folder the questions were made of"
+                f"{folder.root}: no picture {image_file}; give the data folder the questions were made of"
             )
-        if p.image_file not in pictures:
-            pictures[p.image_file] = _Picture(folder.by_image_file[p.image_file], train)
-        found.append(pictures[p.image_file].facts(p.question))
-    return found
+        return _Picture(folder.by_image_file[image_file], train)
+
+    return [picture(p.image_file).facts(p.question) for p in predictions]
 
 
 class _Picture:

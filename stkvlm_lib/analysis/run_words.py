@@ -12,6 +12,7 @@ from stkvlm_lib.analysis.scored_run import ScoredRun, as_object
 from stkvlm_lib.config import PROFILES, STEPS
 from stkvlm_lib.grammar.questions import FAMILIES
 from stkvlm_lib.grammar.scene import MIN_SIDE
+from stkvlm_lib.markdown import cell
 from stkvlm_lib.number_text import count, interval, is_number, number, percent, points
 
 
@@ -50,6 +51,11 @@ def facts(run: ScoredRun) -> dict[str, Facts]:
     }
     known = {title: [(name, str(value)) for name, value in rows if value] for title, rows in groups.items()}
     return {title: rows for title, rows in known.items() if rows}
+
+
+def as_list(rows: Facts) -> str:
+    """Rows as a list in Markdown."""
+    return "\n".join(f"- {cell(name)}: {cell(value)}" for name, value in rows)
 
 
 def asked(run: ScoredRun) -> list[tuple[str, Any]]:
@@ -182,7 +188,8 @@ def limits(run: ScoredRun) -> list[str]:
     races = len({p.race for p in run.predictions})
     told = [
         f"The scored questions come from {races or 'few'} races. Questions about one race share its track, karts and "
-        "light, so the intervals resample whole races; other races may score outside them.",
+        "light, so the intervals resample whole races; other races may score outside them. Where all races agree, as "
+        "where every answer is right, there is nothing to resample, and the interval is Wilson's over so many races.",
         f"Labels follow the course's rule: a kart counts as visible if its box is at least {MIN_SIDE} px wide and high "
         "in the 150x100 picture, even if something hides it; the ego kart is the one nearest the middle; left, right, "
         "front and back are read off the picture, not off the track.",

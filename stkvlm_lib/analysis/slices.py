@@ -6,7 +6,7 @@ the families that it holds mattered; what the slice itself does is the differenc
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import floor
 from typing import ClassVar, Self
 
@@ -16,30 +16,28 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 
-from stkvlm_lib.analysis.intervals import column, mean
+from stkvlm_lib.analysis.intervals import column
 from stkvlm_lib.analysis.measured import Share
 from stkvlm_lib.analysis.question_facts import Facts
 from stkvlm_lib.analysis.scored_run import Analysis, ScoredRun
-from stkvlm_lib.analysis.sections import Section, Shown, Table, table
+from stkvlm_lib.analysis.sections import Section, Shown, Table, table_of
 from stkvlm_lib.evaluation.predictions import Prediction
-from stkvlm_lib.figures.style import BLACK, BLUE, Chart, dot, hollow_marks, legend_above, plain, set_rows
-from stkvlm_lib.number_text import count, interval, percent, points
+from stkvlm_lib.figures.style import BLACK, BLUE, HOLLOW, WIDTH, Chart, dot, hollow_marks, legend_above, plain, set_rows
+from stkvlm_lib.number_text import points
 
-SIZES = (0, 5, 7, 10, 15, 25)
-"""Lower ends of the slices by size, px of 150x100; 5 and 7 are the limits of the course's and of the strict rule."""
-SHARES = (0.0, 0.4, 0.7, 0.95)
-"""Lower ends of the slices by visible share; under 0.4 the strict rule declines."""
-SIZE_NAMES = ("under 5 px", "5 to 6 px", "7 to 9 px", "10 to 14 px", "15 to 24 px", "25 px or more")
-SHARE_NAMES = ("under 40%", "40% to 70%", "70% to 95%", "95% to 100%")
+SIZES = {"under 5 px": 0, "5 to 6 px": 5, "7 to 9 px": 7, "10 to 14 px": 10, "15 to 24 px": 15, "25 px or more": 25}
+"""Slices by size with their lower ends, px of 150x100; 5 and 7 are the limits of the course's and the strict rule."""
+SHARES = {"under 40%": 0.0, "40% to 70%": 0.4, "70% to 95%": 0.7, "95% to 100%": 0.95}
+"""Slices by visible share with their lower ends; under 0.4 the strict rule declines."""
 KARTS = ("0", "1", "2", "3", "4", "5", "6 or more")
 SEEN, UNSEEN = "seen in train", "unseen in train"
 FEWEST_RACES = 3
 """With fewer races (or pictures) behind it a slice gets no interval: what is resampled of two has three outcomes."""
 
 
-def _place(value: float | None, ends: Sequence[float], names: Sequence[str]) -> str | None:
-    """The slice that a value falls into; ends: the lower ends of the slices."""
-    return None if value is None else names[bisect_right(ends, value) - 1]
+def _place(value: float | None, ends: dict[str, float]) -> str | None:
+    """The slice that a value falls into, of those with these lower ends."""
+    return None if value is None else list(ends)[bisect_right([*ends.values()], value) - 1]
 
 
 @dataclass(frozen=True)
@@ -53,8 +51,8 @@ class Kind:
 
 
 KINDS = {
-    "size": Kind("Size of the kart asked for", lambda _, f: _place(f.size, SIZES, SIZE_NAMES), SIZE_NAMES),
-    "visible": Kind("Visible share of that kart", lambda _, f: _place(f.visible, SHARES, SHARE_NAMES), SHARE_NAMES),
+    "size": Kind("Size of the kart asked for", lambda _, f: _place(f.size, SIZES), [*SIZES]),
+    "visible": Kind("Visible share of that kart", lambda _, f: _place(f.visible, SHARES), [*SHARES]),
     "karts": Kind("Karts in view", lambda _, f: KARTS[min(f.karts, len(KARTS) - 1)], KARTS),
     "line_up": Kind(
         "That kart on this track",
@@ -77,6 +75,10 @@ class Slice(Share):
 
     expected: float | None = None
 
+    @property
+    def difference(self) -> float | None:
+        return None if self.expected is None else self.exact - self.expected
+
 
 @dataclass(frozen=True)
 class Slices(Analysis):
@@ -94,9 +96,9 @@ class Slices(Analysis):
         right, expected = column(run.predictions, "correct"), family_rates(run.predictions)
 
         def figures(member: np.ndarray) -> Slice:
+            found = Slice(**run.interval.means(member, "exact", exact=right, expected=expected))
             few = run.interval.clusters(member) < FEWEST_RACES
-            ends = None if few else run.interval(right, member)
-            return Slice(int(member.sum()), mean(right[member]), ends, mean(expected[member]))
+            return replace(found, exact_ci95=None) if few else found
 
         found = {}
         for name, kind in KINDS.items():
@@ -113,21 +115,13 @@ class Slices(Analysis):
         return Section("Where answers are wrong", TEXT, [chart], details=map(self.table, KINDS))
 
     def table(self, kind: str) -> Table | None:
-        """The slices of one kind."""
-        return table(
-            (
-                {
-                    KINDS[kind].title.lower(): name,
-                    "n": count(row.n),
-                    "exact": percent(row.exact),
-                    "95% interval": interval(row.exact_ci95),
-                    "expected": percent(row.expected),
-                    "points": points(None if row.expected is None else row.exact - row.expected),
-                }
-                for name, row in self.kinds.get(kind, {}).items()
-            ),
-            f"{KINDS[kind].title}, as text",
-        )
+        """The slices of one kind; None where there is no other to compare one with."""
+        rows = self.kinds.get(kind, {})
+        if len(rows) < 2:
+            return None
+        columns = {"n": "n", "exact": "exact", "95% interval": "exact_ci95", "expected": "expected"}
+        columns |= {"points": ("difference", points)}
+        return table_of(KINDS[kind].title.lower(), rows.items(), columns, f"{KINDS[kind].title}, as text")
 
 
 def family_rates(predictions: Sequence[Prediction], among: np.ndarray | None = None) -> np.ndarray:
@@ -138,28 +132,22 @@ def family_rates(predictions: Sequence[Prediction], among: np.ndarray | None = N
 
 
 def slice_chart(slices: Slices) -> Figure:
-    """Accuracy in every slice with its interval, and what the mix of families alone would give; tracks at the right."""
+    """A panel a kind: accuracy in every slice with its interval, and what the mix of families alone would give."""
     kinds = [kind for kind in KINDS if slices.kinds.get(kind)]
-    small = [kind for kind in kinds if kind != "track"]
-    heights = {kind: len(slices.kinds[kind]) + 2.2 for kind in kinds}
-    height = max(sum(heights[kind] for kind in small), heights.get("track", 0), 6)
-    chart = Chart(figsize=(9.6, 0.205 * height + 0.6), layout="constrained")
-    columns = [small] * bool(small) + [["track"]] * ("track" in kinds)
+    rows = [len(slices.kinds[kind]) for kind in kinds]
+    chart = Chart(figsize=(WIDTH, 0.205 * (sum(rows) + 2.2 * len(rows)) + 0.6), layout="constrained")
     low = _lower_end(row for kind in kinds for row in slices.kinds[kind].values())
-    for column_, grid in zip(columns, chart.add_gridspec(1, len(columns), wspace=0.04), strict=True):
-        places = grid.subgridspec(len(column_), 1, height_ratios=[heights[kind] - 1.6 for kind in column_])
-        for kind, place in zip(column_, places, strict=True):
-            axes = chart.add_subplot(place)
-            axes.set_xlim(low, 1)
-            axes.xaxis.set_major_locator(MultipleLocator(0.1 if low >= 0.4 else 0.2))
-            _slice_panel(axes, kind, slices.kinds[kind], last=kind == column_[-1])
-    legend_above(chart, (_EXACT, _EXPECTED))
+    panels = chart.subplots(len(kinds), 1, squeeze=False, height_ratios=[n + 0.6 for n in rows])
+    for kind, axes in zip(kinds, panels.flat, strict=True):
+        axes.set_xlim(low, 1)
+        axes.xaxis.set_major_locator(MultipleLocator(0.1 if low >= 0.4 else 0.2))
+        _slice_panel(axes, kind, slices.kinds[kind], last=kind == kinds[-1])
+    legend_above(chart, (_EXACT, HOLLOW | _EXPECTED))
     return chart
 
 
 _EXACT = {"color": BLUE, "marker": "o", "label": "answered exactly right, 95% interval"}
-_EXPECTED = {"color": BLACK, "marker": "|", "markersize": 11, "linestyle": "", "markeredgewidth": 1.6}
-_EXPECTED |= {"label": "expected of its mix of families"}
+_EXPECTED = {"color": BLACK, "marker": "|", "markersize": 10, "label": "expected of its mix of families"}
 
 
 def _lower_end(rows: Iterable[Slice]) -> float:
@@ -172,7 +160,7 @@ def _slice_panel(axes: Axes, kind: str, rows: dict[str, Slice], last: bool) -> N
     names = sorted(rows, key=lambda name: -rows[name].exact) if kind == "track" else list(rows)
     set_rows(axes, [f"{name}  (n = {rows[name].n:,})" for name in names])
     for y, row in enumerate(rows[name] for name in names):
-        hollow_marks(axes, y, row, {"expected": {"marker": "|", "color": BLACK, "markersize": 10}})
+        hollow_marks(axes, y, row, {"expected": _EXPECTED})
         dot(axes, y, row.exact, row.exact_ci95, size=5.5)
         axes.text(1.04, y, f"{row.exact:.0%}", va="center", fontsize=8, transform=axes.get_yaxis_transform())
     plain(axes, KINDS[kind].title, "questions answered exactly right" if last else "", "")

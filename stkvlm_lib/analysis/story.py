@@ -13,10 +13,8 @@ from stkvlm_lib.analysis.confusion import Confusions
 from stkvlm_lib.analysis.consistency import Consistency
 from stkvlm_lib.analysis.entailed import Entailed
 from stkvlm_lib.analysis.error_budget import ErrorBudget
-from stkvlm_lib.analysis.errors import Errors
-from stkvlm_lib.analysis.further_sets import Extended, UnseenLineUps
-from stkvlm_lib.analysis.label_faults import LabelFaults
-from stkvlm_lib.analysis.multiple_choice import MultipleChoice
+from stkvlm_lib.analysis.errors import Errors, LabelFaults
+from stkvlm_lib.analysis.further_sets import Extended, MultipleChoice, UnseenLineUps
 from stkvlm_lib.analysis.scored_run import Analysis, ScoredRun
 from stkvlm_lib.analysis.sections import Section
 from stkvlm_lib.analysis.slices import Slices

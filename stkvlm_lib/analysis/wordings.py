@@ -13,11 +13,11 @@ from stkvlm_lib.analysis.calibration import reliability
 from stkvlm_lib.analysis.intervals import Bootstrap, by_family, column, every, mean
 from stkvlm_lib.analysis.measured import ByFamily, Interval, Measured, Share
 from stkvlm_lib.analysis.scored_run import Analysis, ScoredRun
-from stkvlm_lib.analysis.sections import Section, Table, table
+from stkvlm_lib.analysis.sections import Section, Table, table_of
 from stkvlm_lib.evaluation.predictions import Prediction
 from stkvlm_lib.grammar.questions import FAMILIES, is_exact, normalise
 from stkvlm_lib.grammar.wordings import UNKNOWN
-from stkvlm_lib.number_text import NOTHING, count, interval, percent, points
+from stkvlm_lib.number_text import count, interval, percent, points
 
 
 @dataclass(frozen=True)
@@ -56,19 +56,16 @@ class HeldOutWordings(WordingPair, ByFamily, Analysis):
         return Section("Wordings that training never saw", text, table=self.table())
 
     def table(self) -> Table | None:
-        return table(
-            {
-                "family": name,
-                "held-out wording": FAMILIES[name].wordings[-1] if name in FAMILIES else "",
-                "n": count(row.n),
-                "trained": percent(row.trained_exact),
-                "held out": percent(row.exact),
-                "difference, points": points(row.difference),
-                "95% interval": interval(row.difference_ci95, points),
-                "same answer": percent(row.same_answer),
-            }
-            for name, row in (self.rows if self.families else [])
-        )
+        wording = {"held-out wording": lambda name: FAMILIES[name].wordings[-1] if name in FAMILIES else ""}
+        shares = {"n": "n", "trained": "trained_exact", "held out": "exact"}
+        return table_of("family", self.rows if self.families else [], wording | shares | _DIFFERENCE)
+
+
+_DIFFERENCE = {
+    "difference, points": ("difference", points),
+    "95% interval": ("difference_ci95", points),
+    "same answer": "same_answer",
+}
 
 
 @dataclass(frozen=True)
@@ -137,24 +134,10 @@ class OwnWords(WordingPair, ByFamily, Analysis):
 
     def table(self) -> Table | None:
         """By family; last, what no picture answers."""
-        shown = [
-            {
-                "family": name,
-                "n": count(row.n),
-                "own words": percent(row.exact),
-                "95% interval": interval(row.exact_ci95),
-                "template": percent(row.trained_exact),
-                "difference, points": points(row.difference),
-                "its interval": interval(row.difference_ci95, points),
-                "same answer": percent(row.same_answer),
-                "answered unknown": percent(self.unknown) if row is self else NOTHING,
-            }
-            for name, row in self.rows
-        ]
-        if nothing := self.unanswerable:
-            told = {"family": "unanswerable", "n": count(nothing.n), "answered unknown": percent(nothing.unknown)}
-            shown.append(dict.fromkeys(shown[0], NOTHING) | told)
-        return table(shown)
+        rows = [*self.rows, *([("unanswerable", self.unanswerable)] if self.unanswerable else [])]
+        shares = {"n": "n", "own words": "exact", "95% interval": "exact_ci95", "template": "trained_exact"}
+        difference = {name.replace("95%", "its"): column for name, column in _DIFFERENCE.items()}
+        return table_of("family", rows, shares | difference | {"answered unknown": "unknown"})
 
 
 def compare_wordings(known: Sequence[Prediction], new: Sequence[Prediction], interval_of: Bootstrap) -> dict[str, Any]:
@@ -167,13 +150,9 @@ def compare_wordings(known: Sequence[Prediction], new: Sequence[Prediction], int
 
     def figures(member: np.ndarray) -> WordingPair:
         return WordingPair(
-            n=int(member.sum()),
-            exact=mean(now[member]),
-            exact_ci95=interval_of(now, member),
-            trained_exact=mean(before[member]),
+            **interval_of.means(member, "exact", exact=now, trained_exact=before, same_answer=same),
             difference=mean((now - before)[member]),
-            difference_ci95=interval_of(now - before, member),
-            same_answer=mean(same[member]),
+            difference_ci95=interval_of(now - before, member, paired=True),
         )
 
     return vars(figures(every(new))) | {"families": by_family(new, figures, others=False)}

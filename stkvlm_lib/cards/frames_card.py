@@ -12,7 +12,7 @@ from typing import Any
 from huggingface_hub import DatasetCardData
 
 from stkvlm_lib.cards.frame_sources import KEYS, MANIFEST, Kind, Source, find_sources
-from stkvlm_lib.cards.game_licences import CC_BY_SA, GPL, HUB_LICENCES, UNKNOWN, game_licences
+from stkvlm_lib.cards.game_licences import CC_BY_SA, GPL, HUB_LICENCES, UNKNOWN, game_licences, has_gpl, licence_of
 from stkvlm_lib.config import ROOT
 from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.data.frame_statistics import track_kart_pairs
@@ -56,9 +56,7 @@ def make_card(frame_set: FrameSet, title: str = "") -> str:
     """The card of a set as Markdown, the same for the same files."""
     sources = find_sources(frame_set)
     rendered = [frame for source in sources if source.is_game for frame in source.frames]
-    offered = Counter()
-    for frame in rendered:
-        offered[game_licences().of_picture(frame.track, frame.karts)] += frame.view_count
+    offered = Counter(licence_of(frame.track, frame.karts) for frame in rendered for _ in range(frame.view_count))
     title = title or f"Frames of SuperTuxKart ({', '.join(source.root.resolve().name for source in sources)})"
     kinds, kept = {source.kind for source in sources}, _kept(frame_set)
     keys = dict.fromkeys(key for source in sources for key in source.keys)
@@ -80,6 +78,7 @@ def make_card(frame_set: FrameSet, title: str = "") -> str:
         most_races=MAX_RACES,
         cell=cell,
         licences=game_licences(),
+        has_gpl=has_gpl,
         offered={"CC_BY_SA": offered[CC_BY_SA], "GPL": offered[GPL], "UNKNOWN": offered[UNKNOWN]},
         tracks=sorted(_tracks(rendered)),
         karts=sorted(_karts(rendered)),

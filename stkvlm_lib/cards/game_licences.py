@@ -5,9 +5,9 @@ legal advice, and nobody of SuperTuxKart has checked it.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from stkvlm_lib.files import read_json
 
@@ -16,43 +16,26 @@ HUB_LICENCES = {CC_BY_SA: "cc-by-sa-4.0", GPL: "gpl-3.0", UNKNOWN: "unknown"}
 """What a dataset card's front matter calls them; it has no name for "or later"."""
 
 
-@dataclass(frozen=True)
-class Artwork:
-    """What a track or kart has of its own. licences: {licence as the copyright file writes it: number of files}."""
-
-    name: str
-    licences: dict[str, int]
-    credits: list[str]
-    note: str = ""
-
-    @property
-    def has_gpl(self) -> bool:
-        return any("GPL" in licence for licence in self.licences)
-
-
-@dataclass(frozen=True)
-class GameLicences:
-    """package: the one that was read. shared_credits, general_credits: of shared artwork, of the general entry."""
-
-    package: str
-    tracks: dict[str, Artwork]
-    karts: dict[str, Artwork]
-    shared_credits: list[str]
-    general_credits: list[str]
-
-    def of_picture(self, track: str, karts: Iterable[str]) -> str:
-        """The licence under which a picture is offered, from its track and all karts of its race.
-
-        The GPL where own artwork of one of them stands under it, by name or by the package's general entry.
-        """
-        shown = [self.tracks.get(track), *(self.karts.get(kart) for kart in karts)]
-        if None in shown:
-            return UNKNOWN
-        return GPL if any(artwork.has_gpl for artwork in shown) else CC_BY_SA
-
-
 @cache
-def game_licences() -> GameLicences:
-    data = read_json(Path(__file__).with_suffix(".json"))
-    tracks, karts = ({name: Artwork(**own) for name, own in data[kind].items()} for kind in ("tracks", "karts"))
-    return GameLicences(data["package"], tracks, karts, data["shared_credits"], data["general_credits"])
+def game_licences() -> dict[str, Any]:
+    """package: the one that was read. tracks, karts: by name, what each has of its own: its name in the game, licences
+    as the copyright file writes them with their numbers of files, credits, and a note on some. shared_credits,
+    general_credits: of shared artwork, of the general entry."""
+    return read_json(Path(__file__).with_suffix(".json"))
+
+
+def has_gpl(artwork: dict[str, Any]) -> bool:
+    """Whether own artwork of a track or kart stands under the GPL."""
+    return any("GPL" in licence for licence in artwork["licences"])
+
+
+def licence_of(track: str, karts: Iterable[str]) -> str:
+    """The licence under which a picture is offered, from its track and all karts of its race.
+
+    The GPL where own artwork of one of them stands under it, by name or by the package's general entry.
+    """
+    known = game_licences()
+    shown = [known["tracks"].get(track), *map(known["karts"].get, karts)]
+    if None in shown:
+        return UNKNOWN
+    return GPL if any(map(has_gpl, shown)) else CC_BY_SA

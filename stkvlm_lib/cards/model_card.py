@@ -6,18 +6,15 @@ from pathlib import Path
 from huggingface_hub import EvalResult, ModelCardData
 
 from stkvlm_lib import markdown
-from stkvlm_lib.analysis.accuracy import Accuracy, score_table
-from stkvlm_lib.analysis.further_sets import Extended, UnseenLineUps
-from stkvlm_lib.analysis.multiple_choice import MultipleChoice
+from stkvlm_lib.analysis.accuracy import Accuracy
+from stkvlm_lib.analysis.further_sets import Extended, MultipleChoice, UnseenLineUps
 from stkvlm_lib.analysis.run_words import (
-    Facts,
+    as_list,
     command,
-    data,
     facts,
     frames_name,
     headline,
     limits,
-    model,
     origin,
     public,
     settings_of,
@@ -53,6 +50,7 @@ def write_model_card(folder: Path, adapter: Path) -> Path:
 def model_card(run: ScoredRun) -> str:
     """Front matter and Markdown, without any path of the machine."""
     base, on_hub = _base(run), bool(_base(run).get("revision"))
+    told = facts(run)
     trained = run.manifest.get("steps", {}).get("03", {}).get("inputs") or {}
     return render(
         Path(__file__).with_name("model_card_template.md"),
@@ -61,18 +59,17 @@ def model_card(run: ScoredRun) -> str:
         base=base["name"],
         on_hub=on_hub,
         plain_lines=lines_of_adapter(base["name"] if on_hub else "BASE_DIR", "ADAPTER_DIR"),
-        rows=_rows,
-        model=model(run),
-        data=data(run),
+        model=as_list(told.get("By which model", [])),
+        data=as_list(told.get("Of what data", [])),
         hashes=[f"`{public(name)}` has the SHA-256 `{value}`" for name, value in trained.items()],
         settings=_settings(run),
         training=list(_training(run)),
-        scored_on=dict(facts(run).get("Of what data", [])).get("scored on", ""),
+        scored_on=dict(told.get("Of what data", [])).get("scored on", ""),
         figures=_figures(run),
         further=list(_further(run)),
         limits=limits(run),
         command=command(run, public),
-        origin=origin(run),
+        origin=as_list(origin(run)),
     )
 
 
@@ -119,10 +116,6 @@ def _base(run: ScoredRun) -> dict:
     return base if isinstance(base, dict) else {"name": run.metrics.get("base_model", "")}
 
 
-def _rows(rows: Facts) -> str:
-    return "\n".join(f"- {name}: {markdown.cell(str(value))}" for name, value in rows if value)
-
-
 def _settings(run: ScoredRun) -> str:
     """A table of the settings that made the adapter."""
     told = {name: value for name, value in sorted(settings_of(run).items()) if value != "" and name not in NO_SETTING}
@@ -145,9 +138,8 @@ def _training(run: ScoredRun) -> Iterator[str]:
 def _figures(run: ScoredRun) -> str:
     """A table of the scores of each family."""
     found = run.figures(Accuracy)
-    shown = score_table(found) if found else None
-    rows = shown.rows if shown else []
-    return markdown.table(({name: row[name] for name in row if name != "question"} for row in rows), right=True)
+    shown = found.table() if found else None
+    return shown.markdown(without=("question",)) if shown else ""
 
 
 def _further(run: ScoredRun) -> Iterator[str]:

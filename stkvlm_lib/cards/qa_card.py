@@ -14,7 +14,7 @@ from stkvlm_lib.qa.blind import Guess
 from stkvlm_lib.qa.generate import Plan, Tally
 from stkvlm_lib.qa.label_check import MarksByOrigin, label_error, label_errors
 from stkvlm_lib.qa.leaks import Comparison
-from stkvlm_lib.qa.qa_sets import Composition
+from stkvlm_lib.qa.qa_sets import total
 from stkvlm_lib.templates import render
 
 
@@ -35,7 +35,7 @@ def make_card(facts: Facts, title: str, command: str) -> str:
     """The card as Markdown. command: what makes these files."""
     tallies, tally = facts.tallies.values(), facts.tallies[facts.shown]
     declined = decline_rows(facts.tallies)
-    considered = sum(_total(t.candidates) + _total(t.declined) for t in tallies)
+    considered = sum(total(t.candidates) + total(t.declined) for t in tallies)
     return render(
         Path(__file__).with_name("qa_card_template.md"),
         title=title,
@@ -50,7 +50,7 @@ def make_card(facts: Facts, title: str, command: str) -> str:
         course=COURSE_RULES,
         strict=STRICT_RULES,
         considered=f"{considered:,}",
-        declined_share=f"{sum(_total(t.declined) for t in tallies) / max(1, considered):.0%}",
+        declined_share=f"{sum(total(t.declined) for t in tallies) / max(1, considered):.0%}",
         declined=table(declined, right=True),
         ratio=facts.plan.ratio,
         shown=facts.shown,
@@ -77,7 +77,7 @@ def notebook_command(config: QaConfig) -> str:
 def count_rows(tallies: dict[str, Tally]) -> list[dict]:
     """Written questions of each family: those of the ten forms and the extended ones of each split."""
     sets = {
-        f"{split}, {kind}": {**{name: sum(answers.values()) for name, answers in counts.items()}, "all": _total(counts)}
+        f"{split}, {kind}": {**{name: sum(answers.values()) for name, answers in counts.items()}, "all": total(counts)}
         for split, tally in tallies.items()
         for kind, counts in (("course", tally.course), ("extended", tally.extended))
     }
@@ -114,22 +114,19 @@ def wording_rows() -> list[dict]:
 
 def balance_rows(tally: Tally) -> list[dict]:
     """Number of questions and share of the most frequent answer of each family before and after balancing."""
-    rows = []
-    for name in FAMILIES:
-        if before := tally.candidates.get(name):
-            after = tally.extended[name]
-            rows.append(
-                {
-                    "family": name,
-                    "answers": len(before),
-                    "questions before": sum(before.values()),
-                    "after": sum(after.values()),
-                    "most frequent answer": next(iter(before)),
-                    "its share before": f"{_top(before):.0%}",
-                    "highest share after": f"{_top(after):.0%}",
-                }
-            )
-    return rows
+    return [
+        {
+            "family": name,
+            "answers": len(before),
+            "questions before": sum(before.values()),
+            "after": sum(tally.extended[name].values()),
+            "most frequent answer": next(iter(before)),
+            "its share before": f"{_top(before):.0%}",
+            "highest share after": f"{_top(tally.extended[name]):.0%}",
+        }
+        for name in FAMILIES
+        if (before := tally.candidates.get(name))
+    ]
 
 
 def decline_rows(tallies: dict[str, Tally]) -> list[dict]:
@@ -152,7 +149,3 @@ def decline_rows(tallies: dict[str, Tally]) -> list[dict]:
 
 def _top(counts: dict[str, int]) -> float:
     return max(counts.values()) / sum(counts.values())
-
-
-def _total(counts: Composition) -> int:
-    return sum(sum(answers.values()) for answers in counts.values())

@@ -52,7 +52,7 @@ class Evaluation:
     @cached_property
     def label_faults(self) -> list[dict[str, Any]]:
         """Labels that no answer can match, a row each."""
-        return [fault.row() for fault in label_faults(self.records, self.frames)]
+        return label_faults(self.records, self.frames)
 
     def answer_headline(self) -> None:
         """The scored questions: with the adapter, by the base alone, blind and from each family's closed set."""

@@ -17,11 +17,12 @@ from stkvlm_lib.qa.qa_sets import (
     EXTENDED,
     QaError,
     Record,
+    by_turns,
     make_records,
     read_course_qa,
     read_records,
 )
-from stkvlm_lib.qa.training_draw import by_turns, draw_pictures
+from stkvlm_lib.qa.training_draw import draw_pictures
 
 T = TypeVar("T")
 

@@ -11,6 +11,7 @@ from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.explore.pictures import png
 from stkvlm_lib.figures.drawing import draw_overlay, enlarged
 from stkvlm_lib.figures.style import GREEN, VERMILLION
+from stkvlm_lib.number_text import interval, percent
 from stkvlm_lib.qa.label_check import RIGHT, Key, Mark, add_mark, key_of, label_error, mark, marks_on, read_marks
 from stkvlm_lib.qa.qa_sets import Record
 from stkvlm_lib.templates import render
@@ -82,8 +83,8 @@ def summary(sample: Sequence[Record], marks: Iterable[Mark]) -> str:
     found = label_error(marks_on(sample, marks))
     if not found.n:
         return f"none of {len(sample)} marked yet"
-    interval = f"{found.low:.1%} to {found.high:.1%}"
-    return f"{found.n} of {len(sample)} marked, {found.wrong} wrong: {found.rate:.1%} (95% interval {interval})"
+    ends = interval(found.interval)
+    return f"{found.n} of {len(sample)} marked, {found.wrong} wrong: {percent(found.rate)} (95% interval {ends})"
 
 
 def gallery(sample: Sequence[Record], folder: FrameSet, marks: Sequence[Mark]) -> str:

@@ -19,9 +19,12 @@ def table(rows: Iterable[dict[str, Any]]) -> Any:
     frame = pd.DataFrame(list(rows))
     if frame.empty:
         frame = pd.DataFrame({"": ["nothing to show"]})
-    left = [{"selector": "th, td", "props": "text-align: left; vertical-align: top"}]
+    look = [{"selector": "th, td", "props": "text-align: left; vertical-align: top"}]
+    look.append({"selector": "td", "props": "white-space: nowrap"})  # a narrow page scrolls sideways
     shown = frame.style.hide(axis="index").format(thousands=",", precision=3, escape="html")
-    return shown.format_index(axis="columns", escape="html").set_table_styles(left)
+    words = [name for name in frame if frame[name].astype(str).str.len().max() > 24]
+    shown.set_properties(subset=words, **{"white-space": "normal", "min-width": "12em"})
+    return shown.format_index(axis="columns", escape="html").set_table_styles(look)
 
 
 def section(found: Any) -> None:

@@ -23,6 +23,8 @@ YELLOW, BLUE, VERMILLION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
 """The Okabe-Ito palette, told apart by colour-blind readers and in print."""
 GREY = "#8C8C8C"
 PALE_LINE = "#E4E4E4"
+WIDTH = 6.4
+"""Inches of a chart whose texts can still be read where it is shrunk to the width of a phone."""
 HOLLOW = {"linestyle": "", "markerfacecolor": "none", "markeredgewidth": 1.6}
 """How marks beside a dot are drawn, so that they hide neither it nor each other."""
 
@@ -84,7 +86,7 @@ def family_rows(named: Sequence[tuple[str, int]], height: float = 0.36) -> tuple
 
     named: (name, n) of each row, in their order; height: inches a row.
     """
-    chart = Chart(figsize=(9.6, 1.5 + height * len(named)), layout="constrained")
+    chart = Chart(figsize=(WIDTH, 1.5 + height * len(named)), layout="constrained")
     axes = chart.subplots()
     set_rows(axes, [f"{name if y else 'all questions'}  (n = {n:,})" for y, (name, n) in enumerate(named)])
     axes.axhline(0.5, color=BLACK, linewidth=0.8)

@@ -9,6 +9,7 @@ what is level, or cannot be told from one of the two pictures, is no pair.
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from operator import attrgetter
 from pathlib import Path
 
 from stkvlm_lib.data.frames import Frame, View
@@ -17,6 +18,7 @@ from stkvlm_lib.grammar.families import Asked, pick
 from stkvlm_lib.grammar.questions import FAMILIES, answer, ask_extended
 from stkvlm_lib.grammar.scene import STRICT_RULES, Reason, Scene, mirror_box, read_scene
 from stkvlm_lib.grammar.spelling import plain
+from stkvlm_lib.qa.qa_sets import grouped
 
 MIRROR, OTHER_VIEW = "mirror", "other_view"
 KINDS = (MIRROR, OTHER_VIEW)
@@ -62,10 +64,7 @@ def contrast_items(frames: Sequence[Frame], split: str, seed: int, pictures: int
 
 def pairs_of(items: Iterable[ContrastItem]) -> list[Pair]:
     """Items put together by their pair."""
-    pairs: dict[str, list[ContrastItem]] = {}
-    for item in items:
-        pairs.setdefault(item.pair, []).append(item)
-    return [(first, second) for first, second in pairs.values()]
+    return [(first, second) for first, second in grouped(items, attrgetter("pair")).values()]
 
 
 def read_contrast(path: Path) -> list[ContrastItem]:
@@ -120,22 +119,11 @@ def _pairs(kind: str, views: tuple[View, View], scenes: tuple[Scene, Scene], spl
         other = answer(question, scenes[1])
         if isinstance(other, Reason):
             continue
-        first, second = (
-            ContrastItem(
-                pair=f"{kind}:{views[0].image_file}:{question}",
-                kind=kind,
-                image_file=view.image_file,
-                mirrored=mirrored,
-                question=question,
-                answer=told,
-                family=family.name,
-                split=split,
-                race=view.frame.race,
-                track=view.frame.track,
-                rules=STRICT_RULES.name,
-            )
-            for view, told, mirrored in ((views[0], found.answer, False), (views[1], other, kind == MIRROR))
-        )
+        asked = {"pair": f"{kind}:{views[0].image_file}:{question}", "kind": kind, "question": question}
+        asked |= {"family": family.name, "split": split, "rules": STRICT_RULES.name}
+        asked |= {"race": views[0].frame.race, "track": views[0].frame.track}
+        first = ContrastItem(image_file=views[0].image_file, mirrored=False, answer=found.answer, **asked)
+        second = ContrastItem(image_file=views[1].image_file, mirrored=kind == MIRROR, answer=other, **asked)
         (same if found.answer == other else differ).append((first, second))
     drawn = pick(len(same), "same", seed, views[0].image_file) if same else 0
     return differ + same[drawn : drawn + 1] if differ else []

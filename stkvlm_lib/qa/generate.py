@@ -37,6 +37,7 @@ from stkvlm_lib.qa.qa_sets import (
     course_records,
     make_record,
     ordered,
+    total,
 )
 
 FRAMES_A_CHUNK = 20
@@ -85,7 +86,7 @@ class Tally:
     @property
     def questions(self) -> int:
         """Written questions: the ten forms and the extended ones."""
-        return sum(sum(answers.values()) for counts in (self.course, self.extended) for answers in counts.values())
+        return total(self.course) + total(self.extended)
 
 
 def frames_by_split(folder: FrameSet, seed: int) -> dict[str, Sequence[Frame]]:

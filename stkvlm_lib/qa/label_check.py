@@ -10,14 +10,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from heapq import nsmallest
-from itertools import zip_longest
 from math import sqrt
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from pathlib import Path
 
 from stkvlm_lib.files import read_rows
 from stkvlm_lib.grammar.families import pick
-from stkvlm_lib.qa.qa_sets import Record, question_files, stream_records
+from stkvlm_lib.number_text import interval, percent
+from stkvlm_lib.qa.qa_sets import Record, by_turns, grouped, question_files, stream_records
 
 MARKS_FILE = "label_marks.jsonl"
 """The name of the file with the marks: in `qa/` of a run, and beside the bundled frames those made on them."""
@@ -96,20 +96,25 @@ def by_origin(marks: Sequence[Mark], sample: Sequence[Record], qa_folder: Path) 
 
 @dataclass(frozen=True)
 class LabelError:
-    """The share of wrong labels among the marked ones, with its 95 % Wilson interval (all 0..1)."""
+    """How many of the marked labels are wrong. rate: their share, with its 95 % Wilson interval (all 0..1); None where
+    nothing is marked."""
 
     what: str
     n: int
     wrong: int
-    rate: float
-    low: float
-    high: float
+
+    @property
+    def rate(self) -> float | None:
+        return self.wrong / self.n if self.n else None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        return wilson(self.wrong, self.n) if self.n else None
 
     def row(self) -> dict:
         """A line of a table."""
-        interval = f"{self.low:.1%} to {self.high:.1%}" if self.n else "–"
-        rate = f"{self.rate:.1%}" if self.n else "–"
-        return {"labels": self.what, "marked": self.n, "wrong": self.wrong, "error": rate, "95 % interval": interval}
+        told = {"error": percent(self.rate), "95 % interval": interval(self.interval)}
+        return {"labels": self.what, "marked": self.n, "wrong": self.wrong, **told}
 
 
 def draw_sample(qa_folder: Path, n: int, seed: int) -> list[Record]:
@@ -124,8 +129,8 @@ def draw_sample(qa_folder: Path, n: int, seed: int) -> list[Record]:
             pile.append((pick(1 << 64, "labels", seed, record.image_file, record.question), record))
             if len(pile) > 2 * n:
                 pile[:] = nsmallest(n, pile, key=itemgetter(0))
-    turns = zip_longest(*(nsmallest(n, pile, key=itemgetter(0)) for _, pile in sorted(piles.items())))
-    return [found[1] for turn in turns for found in turn if found][:n]
+    drawn = [record for _, pile in sorted(piles.items()) for _, record in nsmallest(n, pile, key=itemgetter(0))]
+    return by_turns(drawn, lambda record: (record.family, record.rules))[:n]
 
 
 def add_mark(path: str | Path, new: Mark) -> None:
@@ -152,11 +157,9 @@ def read_marks(*paths: str | Path) -> list[Mark]:
 
 
 def label_error(marks: Iterable[Mark], what: str = "all") -> LabelError:
-    """The measured share of wrong labels with its 95 % interval."""
+    """The measured share of wrong labels."""
     verdicts = [found.verdict for found in marks]
-    wrong, n = verdicts.count(WRONG), len(verdicts)
-    low, high = wilson(wrong, n)
-    return LabelError(what, n, wrong, wrong / n if n else 0.0, low, high)
+    return LabelError(what, len(verdicts), verdicts.count(WRONG))
 
 
 def label_errors(marks: MarksByOrigin) -> list[LabelError]:
@@ -173,17 +176,14 @@ def label_errors(marks: MarksByOrigin) -> list[LabelError]:
 
 def family_errors(marks: Sequence[Mark]) -> list[dict]:
     """Marked and wrong labels of each family under each rule set, those with errors first."""
-    groups = defaultdict(list)
-    for found in marks:
-        groups[found.family, found.rules].append(found.verdict)
     rows = [
-        {"family": family, "rules": rules, "marked": len(verdicts), "wrong": verdicts.count(WRONG)}
-        for (family, rules), verdicts in groups.items()
+        {"family": family, "rules": rules, "marked": len(mine), "wrong": sum(m.verdict == WRONG for m in mine)}
+        for (family, rules), mine in grouped(marks, attrgetter("family", "rules")).items()
     ]
     return sorted(rows, key=lambda row: (-row["wrong"], row["family"], row["rules"]))
 
 
-def wilson(hits: int, n: int) -> tuple[float, float]:
+def wilson(hits: float, n: int) -> tuple[float, float]:
     """The 95 % Wilson score interval of a share: unlike the usual one, it says something when there are no hits."""
     if not n:
         return 0.0, 1.0

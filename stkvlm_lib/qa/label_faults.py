@@ -5,7 +5,6 @@ Labels that no right answer can match make a score look like the model's fault; 
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.data.frames import View
@@ -20,48 +19,36 @@ REPEATED = "the same question and label stand there again"
 _SHOWN = 4
 
 
-@dataclass(frozen=True)
-class LabelFault:
-    """One kind of fault in one family. questions: how many have it; examples: labels or places, the first few."""
+Row = dict[str, int | str]
+"""One kind of fault in one family as a line of a table: how many questions have it, labels or places, what to do."""
 
-    fault: str
-    family: str
-    questions: int
-    examples: tuple[str, ...]
-    remedy: str
 
-    def row(self) -> dict[str, int | str]:
-        """A line of a table."""
-        return {
-            "family": self.family,
-            "what is wrong": self.fault,
-            "questions": self.questions,
-            "such as": _first(self.examples),
-            "what to do": self.remedy,
-        }
+def _row(family: str, fault: str, questions: int, examples: Sequence[str], remedy: str) -> Row:
+    told = {"family": family, "what is wrong": fault, "questions": questions}
+    return told | {"such as": _first(examples), "what to do": remedy}
 
 
 def _first(texts: Sequence[str]) -> str:
     return ", ".join(texts[:_SHOWN]) + (", …" if len(texts) > _SHOWN else "")
 
 
-def label_faults(records: Sequence[Record], folder: FrameSet) -> list[LabelFault]:
+def label_faults(records: Sequence[Record], folder: FrameSet) -> list[Row]:
     """Labels that no answer of the family can be, contradictory and repeated questions, by family."""
     return [*_impossible(records, folder), *_doubled(records)]
 
 
-def _impossible(records: Iterable[Record], folder: FrameSet) -> list[LabelFault]:
+def _impossible(records: Iterable[Record], folder: FrameSet) -> list[Row]:
     labels: dict[str, Counter[str]] = defaultdict(Counter)
     for record in records:
         family = FAMILIES.get(record.family)
         if family and not _can_be(record.answer, family, folder.by_image_file[record.image_file]):
             labels[record.family][record.answer] += 1
     return [
-        LabelFault(
-            IMPOSSIBLE,
+        _row(
             name,
+            IMPOSSIBLE,
             labels[name].total(),
-            tuple(f"{label!r:.40} ({n})" for label, n in labels[name].most_common()),
+            [f"{label!r:.40} ({n})" for label, n in labels[name].most_common()],
             f"write one of: {_first(FAMILIES[name].answers)}",
         )
         for name in in_order(labels)
@@ -81,24 +68,24 @@ def _can_be(label: str, family: Family, view: View) -> bool:
     return counts and label in {str(n) for n in range(1, len(frame.karts) + 1)}
 
 
-def _doubled(records: Iterable[Record]) -> list[LabelFault]:
+def _doubled(records: Iterable[Record]) -> list[Row]:
     """Questions that stand there more than once: with several labels, and with the same one again."""
     labels: dict[tuple[str, str, str], Counter[str]] = defaultdict(Counter)
     for record in records:
         labels[record.family, record.image_file, record.question][normalise(record.answer)] += 1
-    contradictory: dict[str, dict[str, int]] = defaultdict(dict)
-    repeated: dict[str, dict[str, int]] = defaultdict(dict)
+    found = {fault: defaultdict(dict) for fault in _DOUBLED}
     for (family, image_file, question), given in labels.items():
         asked = f"{image_file}: {question}"
         if len(given) > 1:
-            contradictory[family][f"{asked} {' / '.join(given)}"] = given.total()
+            found[CONTRADICTORY][family][f"{asked} {' / '.join(given)}"] = given.total()
         if given.total() > len(given):
-            repeated[family][asked] = given.total() - len(given)
+            found[REPEATED][family][asked] = given.total() - len(given)
     return [
-        LabelFault(fault, name, sum(found[name].values()), tuple(found[name]), remedy)
-        for fault, found, remedy in (
-            (CONTRADICTORY, contradictory, "keep the label that the picture shows"),
-            (REPEATED, repeated, "keep one, as each is scored"),
-        )
-        for name in in_order(found)
+        _row(name, fault, sum(places[name].values()), list(places[name]), _DOUBLED[fault])
+        for fault, places in found.items()
+        for name in in_order(places)
     ]
+
+
+_DOUBLED = {CONTRADICTORY: "keep the label that the picture shows", REPEATED: "keep one, as each is scored"}
+"""Faults of questions that stand there more than once, and what to do."""

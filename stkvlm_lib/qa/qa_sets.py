@@ -5,11 +5,12 @@ the course rule; `<split>_extended.jsonl` all families in varied wordings under 
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from math import inf
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.data.frames import FLAT_SPLIT, SPLITS, View
@@ -26,6 +27,7 @@ MULTIPLE_CHOICE, CONTRAST = "{}_mc.json", "{}_contrast.jsonl"
 FILES = (COURSE_JSON, COURSE, EXTENDED, MULTIPLE_CHOICE, CONTRAST)
 """Names of the files of a split."""
 
+T, K = TypeVar("T"), TypeVar("K")
 Composition = dict[str, dict[str, int]]
 """{family: {answer: number of questions}}, the most frequent answer first."""
 
@@ -151,6 +153,11 @@ def composition(records: Iterable[Record]) -> Composition:
     return ordered(Counter((record.family, record.answer) for record in records))
 
 
+def total(counts: Composition) -> int:
+    """Number of questions."""
+    return sum(sum(answers.values()) for answers in counts.values())
+
+
 def ordered(counts: dict[tuple[str, str], int]) -> Composition:
     """{(family, answer): number} by family, the most frequent answer first, without those that never occur."""
     families: dict[str, Counter] = defaultdict(Counter)
@@ -162,7 +169,22 @@ def ordered(counts: dict[tuple[str, str], int]) -> Composition:
 
 def by_picture(records: Iterable[Record]) -> dict[str, list[Record]]:
     """Records of each picture, in their order."""
-    groups: dict[str, list[Record]] = defaultdict(list)
-    for record in records:
-        groups[record.image_file].append(record)
+    return grouped(records, attrgetter("image_file"))
+
+
+def grouped(items: Iterable[T], group: Callable[[T], K]) -> dict[K, list[T]]:
+    """Items of each group, in their order; the groups in that of their first."""
+    groups: dict[K, list[T]] = defaultdict(list)
+    for item in items:
+        groups[group(item)].append(item)
     return dict(groups)
+
+
+def by_turns(items: Iterable[T], group: Callable[[T], Hashable]) -> list[T]:
+    """The first of each group, then the second of each, and so on; within a turn in the order given."""
+    seen: Counter[Hashable] = Counter()
+    turns = []
+    for place, item in enumerate(items):
+        turns.append((seen[group(item)], place, item))
+        seen[group(item)] += 1
+    return [item for *_, item in sorted(turns, key=lambda turn: turn[:2])]

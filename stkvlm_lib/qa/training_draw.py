@@ -2,10 +2,9 @@
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from sys import intern
-from typing import TypeVar
 
 from stkvlm_lib.config import FinetuneConfig
 from stkvlm_lib.data.frame_sets import FrameSet
@@ -22,6 +21,7 @@ from stkvlm_lib.qa.qa_sets import (
     Composition,
     QaError,
     Record,
+    by_turns,
     ordered,
     read_records,
     stream_records,
@@ -29,7 +29,6 @@ from stkvlm_lib.qa.qa_sets import (
 
 Pairs = list[tuple[str, str]]
 """(question, answer)"""
-T = TypeVar("T")
 
 
 def draw_pictures(image_files: Iterable[str], n: int, seed: int) -> list[str]:
@@ -47,16 +46,6 @@ def draw_races(tracks: Mapping[str, str], n: int, seed: int) -> set[str]:
     names = sorted(tracks)
     random.Random(f"races-{seed}").shuffle(names)
     return set(by_turns(names, tracks.__getitem__)[: n or None])
-
-
-def by_turns(items: Iterable[T], group: Callable[[T], str]) -> list[T]:
-    """The first of each group, then the second of each, and so on; within a turn in the order given."""
-    seen: Counter[str] = Counter()
-    turns = []
-    for place, item in enumerate(items):
-        turns.append((seen[group(item)], place, item))
-        seen[group(item)] += 1
-    return [item for *_, item in sorted(turns, key=lambda turn: turn[:2])]
 
 
 def draw_training(

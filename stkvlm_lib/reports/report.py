@@ -6,20 +6,20 @@ What is missing or broken is named in the report, and the rest is shown.
 
 import base64
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image
 
 from stkvlm_lib.analysis.accuracy import Accuracy
 from stkvlm_lib.analysis.measured import Interval
-from stkvlm_lib.analysis.run_words import command, facts, hashes, headline, limits, origin
+from stkvlm_lib.analysis.run_words import as_list, command, facts, hashes, headline, limits, origin
 from stkvlm_lib.analysis.scored_run import ScoredRun
 from stkvlm_lib.analysis.sections import Section, Shown
 from stkvlm_lib.analysis.story import Story
 from stkvlm_lib.explore.links import explorer_link
 from stkvlm_lib.files import write_text
-from stkvlm_lib.markdown import cell, folded, table
+from stkvlm_lib.markdown import cell, folded
 from stkvlm_lib.number_text import count, interval, number, percent
 from stkvlm_lib.templates import render
 
@@ -104,12 +104,12 @@ def html_page(run: ScoredRun, told: list[Section]) -> str:
 def markdown_report(run: ScoredRun, told: list[Section]) -> str:
     """Headline, tables, the main figure and how to reproduce, short enough for a pull request."""
     parts = [f"# {TITLE}", headline(run)]
-    parts += [f"## {title}\n\n{_list(rows)}" for title, rows in facts(run).items()]
+    parts += [f"## {title}\n\n{as_list(rows)}" for title, rows in facts(run).items()]
     parts += [_part(section) for section in told if section.table]
-    parts.append(f"## How to reproduce\n\n```bash\n{command(run)}\n```\n\n{_list(origin(run))}")
+    parts.append(f"## How to reproduce\n\n```bash\n{command(run)}\n```\n\n{as_list(origin(run))}")
     if listed := hashes(run.manifest):
         named = [(f"{step} {name}", value) for step, name, value in listed]
-        parts.append(folded("SHA-256 of what was read and written", _list(named)))
+        parts.append(folded("SHA-256 of what was read and written", as_list(named)))
     parts.append("## Known limits\n\n" + "\n".join(f"- {limit}" for limit in limits(run)))
     if run.problems:
         named = "\n".join(f"- {cell(problem)}" for problem in run.problems)
@@ -154,17 +154,12 @@ def _embedded(data: bytes) -> dict:
         width, height = image.size
         image.convert("RGB").save(buffer, "WEBP", quality=88)
     text = base64.b64encode(buffer.getvalue()).decode()
-    return {"width": width, "height": height, "broad": width > 900, "data": text}
+    return {"width": width, "height": height, "broad": width > 1000, "data": text}
 
 
 def _part(section: Section) -> str:
     shown = [f"![{cell(f.alt or f.caption)}](figures/{f.name}.png)" for f in section.figures if f.name in IN_MARKDOWN]
-    rows = ({name: text for name, text in row.items() if name not in _WORDS} for row in section.table.rows)
-    return "\n\n".join(filter(None, (f"## {section.title}", section.text, *shown, table(rows, right=True))))
-
-
-def _list(rows: Iterable[tuple[str, str]]) -> str:
-    return "\n".join(f"- {cell(name)}: {cell(value)}" for name, value in rows)
+    return "\n\n".join(filter(None, (f"## {section.title}", section.text, *shown, section.table.markdown(_WORDS))))
 
 
 def _scores(run: ScoredRun) -> list[tuple[str, float, Interval | None]]:
