@@ -11,7 +11,7 @@ from stkvlm_lib.data.frames import View
 from stkvlm_lib.explore.beside import BASE_ALONE, Beside
 from stkvlm_lib.explore.models import Askable, AskError, SharedModel
 from stkvlm_lib.explore.own_picture import is_own
-from stkvlm_lib.explore.understanding import UNKNOWN_MEANS, Understood, is_unknown
+from stkvlm_lib.explore.understanding import UNKNOWN_MEANS, Understood, as_asked, is_unknown
 from stkvlm_lib.grammar.families import COURSE
 from stkvlm_lib.grammar.questions import FAMILIES, answer, normalise
 from stkvlm_lib.grammar.scene import STRICT_RULES, Reason, read_scene
@@ -48,11 +48,13 @@ class Aside(NamedTuple):
 class Reply:
     """A model's answer to a question, and how that was understood.
 
-    rivals: the answers of the family's set, likeliest first; empty where the wording is of no known kind. seconds: for
-    all of it; encoding: of these, for the picture, 0 where it was encoded before.
+    wording: in which it was put to the model. rivals: the answers of the family's set, likeliest first; empty where the
+    wording is of no known kind. seconds: for all of it; encoding: of these, for the picture, 0 where it was encoded
+    before.
     """
 
     question: str
+    wording: str
     understood: Understood
     answer: Answer
     rivals: tuple[Answer, ...]
@@ -107,14 +109,15 @@ class Asker:
         Raises AskError where there is no model, no question or no end of it.
         """
         question, begin = checked(question), time.perf_counter()
-        said = self.model.put(view.image_path, question)
+        wording = as_asked(question)
+        said = self.model.put(view.image_path, wording)
         label, seconds = label_of(view, said.understood), time.perf_counter() - begin
-        other = self._ask_beside(view, question, beside) if beside else None
-        return Reply(question, said.understood, said.answer, said.rivals, label, seconds, said.encoding, other)
+        other = self._ask_beside(view, wording, beside) if beside else None
+        return Reply(question, wording, said.understood, said.answer, said.rivals, label, seconds, said.encoding, other)
 
-    def _ask_beside(self, view: View, question: str, name: str) -> Aside:
+    def _ask_beside(self, view: View, wording: str, name: str) -> Aside:
         try:
-            return Aside(name, self.others[name].ask(view.image_path, question))
+            return Aside(name, self.others[name].ask(view.image_path, wording))
         except AskError as error:
             return Aside(name, reason=str(error))
 
