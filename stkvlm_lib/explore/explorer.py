@@ -25,7 +25,7 @@ from stkvlm_lib.explore.fields import choose, field, styled
 from stkvlm_lib.explore.filters import FILTERS, ORDERS, Given
 from stkvlm_lib.explore.keyboard import Keys
 from stkvlm_lib.explore.label_panel import LabelPanel
-from stkvlm_lib.explore.links import Place, query
+from stkvlm_lib.explore.links import query
 from stkvlm_lib.explore.markup import detections_html, legend_html, message, place_html, questions_html
 from stkvlm_lib.explore.models import Askable, OwnModel
 from stkvlm_lib.explore.own_picture import own_view
@@ -80,7 +80,7 @@ class Explorer(widgets.VBox):
     def __init__(self, state: ExplorerState, asker: Asker, marks: Path | None = None):
         self.state = state
         self._lock, self._busy, self._filtered = threading.RLock(), False, None
-        self.ask = AskPanel(asker, changed=self.show_picture)
+        self.ask = AskPanel(asker, changed=self.show_picture, asked=self._look_at)
         self.labels = LabelPanel(marks, changed=self._show_questions)
         self.keyboard = Keys()
         self.keyboard.on_msg(lambda _, content, buffers: self._hear(content, buffers))
@@ -236,10 +236,13 @@ class Explorer(widgets.VBox):
         if action == "submit":
             self.ask.ask(content["question"])
         elif action == "choose":
-            self.state.chosen = content["question"]
-            self._show_questions()
-            self.labels.put(self.state.chosen)
-            self.ask.put(self.state.chosen)
+            self.ask.put(content["question"])
+
+    def _look_at(self, question: str) -> None:
+        """Show in the table, in the tab of labels and in the address which question is asked."""
+        self.state.choose(question)
+        self.labels.put(question)
+        self._show_questions()
 
     def _show_pane(self, pane: widgets.Widget) -> None:
         self.tabs.selected_index = self.tabs.children.index(pane)
@@ -293,6 +296,4 @@ class Explorer(widgets.VBox):
     def _show_questions(self) -> None:
         self.questions.value = questions_html(self.state, self.labels.marks, self.search.value, self.sort.value)
         self.exports[MARKS_FILE].disabled = not self.labels.marks
-        chosen = next((row.record.question for row in self.state.rows() if row.chosen), "")
-        linked = self.state.view and not self.state.own
-        self.keyboard.query = query(Place(self.state.view.image_file, chosen)) if linked else ""
+        self.keyboard.query = query(self.state.link())

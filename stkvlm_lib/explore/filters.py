@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stkvlm_lib.grammar.questions import in_order, is_exact
-from stkvlm_lib.grammar.scene import Box, Kart, Scene
+from stkvlm_lib.grammar.scene import Kart, Scene, box_size
 from stkvlm_lib.qa.qa_sets import Record
 
 RIGHT, WRONG = "right", "wrong"
@@ -91,7 +91,7 @@ def _values(record: Record, scene: Scene, prediction: Given | None) -> dict[str,
         "family": [record.family],
         "outcome": [RIGHT if prediction.correct else WRONG] if prediction else [],
         "confidence": [_range(prediction.confidence, CONFIDENCES)] if prediction else [],
-        "size": [_range(shorter_side(kart.box), SIZES)] if kart else [],
+        "size": [_range(min(box_size(kart.box)), SIZES)] if kart else [],
     }
 
 
@@ -121,10 +121,4 @@ def subject(question: str, scene: Scene) -> Kart | None:
     """The kart on whose visibility a question hangs: the smallest of those it names, else the ego kart."""
     words = set(re.findall(r"\w+", question))
     named = [kart for kart in scene.karts if kart.name in words]
-    return min(named, key=lambda kart: shorter_side(kart.box), default=scene.ego)
-
-
-def shorter_side(box: Box) -> int:
-    """Width or height of a box, the smaller one."""
-    x1, y1, x2, y2 = box
-    return min(x2 - x1, y2 - y1)
+    return min(named, key=lambda kart: min(box_size(kart.box)), default=scene.ego)
