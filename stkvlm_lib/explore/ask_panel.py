@@ -1,14 +1,13 @@
 """The explorer's panel of questions to the model, thin over what does the work."""
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import ipywidgets as widgets
 
 from stkvlm_lib.data.frames import View
 from stkvlm_lib.explore.asking import Asker, AskError, Reply, suggestions
-from stkvlm_lib.explore.fields import choose, field, styled
+from stkvlm_lib.explore.fields import Form, choose, field, styled
 from stkvlm_lib.explore.markup import message, reply_html
 from stkvlm_lib.explore.occlusion import OcclusionMap, describe, occlude
 from stkvlm_lib.explore.patches import PATCHES
@@ -20,7 +19,7 @@ HISTORY = 20
 _ASK = "Type any question, or choose a kind, and press Enter."
 
 
-class AskPanel(widgets.VBox):
+class AskPanel(Form):
     """Asks the model about the view on show, and on demand which parts of the picture the answer hangs on.
 
     changed: called when there is another occlusion map to draw, or none any more; from a thread when one is finished.
@@ -34,7 +33,7 @@ class AskPanel(widgets.VBox):
         self.reply: Reply | None = None
         self.map: OcclusionMap | None = None
         self.job: threading.Thread | None = None
-        self._changed, self._asked, self._view, self._busy = changed, asked, None, False
+        self._changed, self._asked, self._view = changed, asked, None
         self._stop = threading.Event()
         offered = [("choose a kind …", ""), *((name, name) for name in FAMILIES)]
         self.kind = field(widgets.Dropdown(options=offered, value="", description="Kind of question"))
@@ -76,7 +75,7 @@ class AskPanel(widgets.VBox):
         self._view, self.reply, self.map = view, None, None
         self.told.value = ""
         before = understand(self.question.value)
-        with self._quietly():
+        with self.quietly():
             offered = self._suggest(self.question.value)
             is_template = (before.family, before.question) == (self.kind.value, self.question.value)
             if offered and is_template and not self.about.value:  # a person's own words stay
@@ -86,13 +85,13 @@ class AskPanel(widgets.VBox):
 
     def fill(self, question: str) -> None:
         """Put a question into the fields, without asking it yet."""
-        with self._quietly():
+        with self.quietly():
             self.question.value = question
         self._show_kind(question, understand(question))
 
     def _show_kind(self, question: str, understood: Understood) -> None:
         """Which kind of question it is, and what else of that kind can be asked of this view."""
-        with self._quietly():
+        with self.quietly():
             self.kind.value = understood.family if understood.is_known else ""
             self._suggest(question)
 
@@ -169,7 +168,7 @@ class AskPanel(widgets.VBox):
     def _remember(self, question: str) -> None:
         earlier = [asked for _, asked in self.before.options if asked not in ("", question)]
         asked = [question, *earlier][:HISTORY]
-        with self._quietly():
+        with self.quietly():
             choose(self.before, [("choose one to ask it of this view …", ""), *((text, text) for text in asked)], "")
 
     def _pick_before(self) -> None:
@@ -195,18 +194,9 @@ class AskPanel(widgets.VBox):
             self.question.value = self.about.value
             self.ask()
 
-    @contextmanager
-    def _quietly(self) -> Iterator[None]:
-        """Change fields without taking the change for the reader's."""
-        before, self._busy = self._busy, True
-        try:
-            yield
-        finally:
-            self._busy = before
-
     def _do(self, change: Callable[[], None]) -> None:
-        if not self._busy:
-            with self._quietly():
+        if not self.is_quiet:
+            with self.quietly():
                 change()
 
     def _refresh(self) -> None:

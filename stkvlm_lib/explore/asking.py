@@ -116,8 +116,9 @@ class Asker:
         return Reply(question, wording, said.understood, said.answer, said.rivals, label, seconds, said.encoding, other)
 
     def _ask_beside(self, view: View, wording: str, name: str) -> Aside:
+        other = self.others[name]
         try:
-            return Aside(name, self.others[name].ask(view.image_path, wording))
+            return Aside(name, other.model.answer(view.image_path, wording, alone=other.alone))
         except AskError as error:
             return Aside(name, reason=str(error))
 

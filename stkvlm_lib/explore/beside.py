@@ -2,11 +2,9 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from stkvlm_lib.explore.filters import Given
 from stkvlm_lib.explore.models import Askable
-from stkvlm_lib.vlm.answers import Answer
 
 BASE_ALONE = "base alone"
 
@@ -22,10 +20,6 @@ class Beside:
     answers: Mapping[tuple[str, str], Given] = field(default_factory=dict)
     model: Askable | None = None
     alone: bool = False
-
-    def ask(self, picture: Path, question: str) -> Answer:
-        """Raises AskError."""
-        return self.model.answer(picture, question, alone=self.alone)
 
 
 def base_alone(answers: Iterable[Given], model: Askable | None) -> Beside:

@@ -34,10 +34,19 @@ class Given:
     base_correct: bool | None = None
 
 
-FILTERS = ("split", "track", "kart", "family", "outcome", "confidence", "size", "beside")
-"""What questions are filtered by. kart: one that counts as visible in the picture; outcome: `right` or `wrong`, of
-answered questions; size: of the box that matters, see `subject`; beside: how the answer compares with the one beside
-it."""
+FILTERS = {
+    "split": "Split",
+    "track": "Track",
+    "kart": "Kart in view",
+    "family": "Kind of question",
+    "outcome": "Answer",
+    "confidence": "Confidence",
+    "size": "Box size",
+    "beside": "Both answers",
+}
+"""What questions are filtered by, with its name for readers. kart: one that counts as visible in the picture; outcome:
+`right` or `wrong`, of answered questions; size: of the box that matters, see `subject`; beside: how the answer compares
+with the one beside it."""
 IN_FILE_ORDER, SUREST_MISTAKES, LEAST_SURE = "in file order", "surest mistakes first", "least sure first"
 ORDERS = (IN_FILE_ORDER, SUREST_MISTAKES, LEAST_SURE)
 """In which order the views come: the mistakes of which the model was surest tell most about what it learnt."""
@@ -69,19 +78,16 @@ Asked = tuple[Record, Scene, Given | None, Given | None]
 
 def make_facets(asked: Iterable[Asked]) -> dict[str, Facet]:
     """A facet for each filter, over every question."""
-    values: dict[str, list[Iterable[str]]] = {name: [] for name in FILTERS}
-    for record, scene, prediction, other in asked:
-        for name, found in (_values(record, scene, prediction) | {"beside": compared(prediction, other)}).items():
-            values[name].append(found)
-    options = {name: sorted({option for found in rows for option in found}) for name, rows in values.items()}
+    values = [_values(*question) for question in asked]
+    options = {name: sorted({option for found in values for option in found[name]}) for name in FILTERS}
     options["family"] = in_order(options["family"])
     ranges = {"outcome": (RIGHT, WRONG), "confidence": CONFIDENCES, "size": SIZES, "beside": COMPARED}
     for name, ordered in ranges.items():
         options[name] = list(ordered) if options[name] else []
-    return {name: Facet(options[name], values[name]) for name in FILTERS}
+    return {name: Facet(options[name], [found[name] for found in values]) for name in FILTERS}
 
 
-def _values(record: Record, scene: Scene, prediction: Given | None) -> dict[str, Iterable[str]]:
+def _values(record: Record, scene: Scene, prediction: Given | None, other: Given | None) -> dict[str, Iterable[str]]:
     """Filter -> the options that a question matches."""
     kart = subject(record.question, scene)
     return {
@@ -92,6 +98,7 @@ def _values(record: Record, scene: Scene, prediction: Given | None) -> dict[str,
         "outcome": [RIGHT if prediction.correct else WRONG] if prediction else [],
         "confidence": [_range(prediction.confidence, CONFIDENCES)] if prediction else [],
         "size": [_range(min(box_size(kart.box)), SIZES)] if kart else [],
+        "beside": compared(prediction, other),
     }
 
 

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from stkvlm_lib.data.frames import KART_CLASS, Detection, View
 from stkvlm_lib.explore.asking import Reply
-from stkvlm_lib.explore.rows import AS_FILTERED, SORTS, find_rows
-from stkvlm_lib.explore.state import NOTHING_LEFT, ExplorerState
+from stkvlm_lib.explore.state import AS_FILTERED, NOTHING_LEFT, SORTS, ExplorerState, find_rows
 from stkvlm_lib.explore.understanding import UNKNOWN_MEANS, is_unknown
 from stkvlm_lib.figures.drawing import ROLE_COLOURS, TOO_SMALL, role
 from stkvlm_lib.figures.style import VERMILLION
@@ -25,10 +24,8 @@ from stkvlm_lib.templates import render
 HERE = Path(__file__).parent
 """Where the templates lie."""
 RIVALS_SHOWN = 6
-CLASSES = {
-    **{1: "kart", 2: "track", 3: "background", 4: "pickup", 5: "nitro", 6: "bomb", 7: "object", 8: "projectile"},
-    9: "unknown",
-}
+_CLASS_NAMES = ("kart", "track", "background", "pickup", "nitro", "bomb", "object", "projectile", "unknown")
+CLASSES = dict(enumerate(_CLASS_NAMES, 1))
 """What the class numbers of detections stand for."""
 FIGURES: dict[str, Callable[[Detection], str]] = {
     "box, 600×400": lambda d: " ".join(map(str, d.box)),

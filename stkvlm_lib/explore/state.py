@@ -1,7 +1,11 @@
-"""What the explorer shows, without a widget: which views pass the filters, which is on show, what is known of it."""
+"""What the explorer shows, without a widget: which views pass the filters, which is on show, what is known of it.
+
+The questions of a view are rows of a table, which can be searched, sorted and saved.
+"""
 
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -11,12 +15,33 @@ from stkvlm_lib.data.frames import View
 from stkvlm_lib.explore.beside import Beside, by_question
 from stkvlm_lib.explore.filters import IN_FILE_ORDER, ORDERS, Given, make_facets, urgency
 from stkvlm_lib.explore.links import Place
-from stkvlm_lib.explore.rows import Row
 from stkvlm_lib.figures.drawing import TOO_SMALL, marks
 from stkvlm_lib.grammar.scene import Kart, depth, read_scene, side
 from stkvlm_lib.qa.qa_sets import Record, by_picture
 
 NOTHING_LEFT = "No question passes all of these filters. Set one of them back to “all”, or clear them."
+AS_FILTERED = "as filtered"
+SORTS: dict[str, Callable[["Row"], object]] = {
+    "by question": lambda row: row.record.question,
+    "by label": lambda row: (row.record.answer, row.record.question),
+    "surest first": lambda row: -(row.confidence or 0.0),
+    "least sure first": lambda row: 2.0 if row.confidence is None else row.confidence,
+}
+"""How the table of a view's questions can be sorted, beside the order that filters and order of the views give."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One question of the view on show. matches: whether it passes the filters; chosen: whether it is looked at; other:
+    the answer that stands beside its own."""
+
+    record: Record
+    prediction: str | None
+    correct: bool | None
+    confidence: float | None
+    matches: bool
+    chosen: bool = False
+    other: Given | None = None
 
 
 class ExplorerState:
@@ -97,11 +122,6 @@ class ExplorerState:
         self.order = order
         self._select()
         self.index = 0
-
-    def begin_at(self, **values: str) -> None:
-        """Set filters that are also gone back to."""
-        self.set_filters(**values)
-        self.home = self.filters
 
     def reset(self) -> None:
         """Filters and order as at the beginning; the view on show stays if it still matches."""
@@ -250,6 +270,26 @@ class ExplorerState:
         small = ", ".join(mark.name for mark in marks(self.view) if mark.role == TOO_SMALL)
         said = [f"Track {scene.track}. The ego kart is {scene.ego.name}.", f"{others or 'No other kart counts'}."]
         return " ".join([*said, f"Too small to count: {small}."] if small else said)
+
+
+def row_json(row: Row) -> dict:
+    """A question as a line of a file: the record with what was answered, where it was."""
+    line = asdict(row.record)
+    if row.prediction is not None:
+        line |= {"prediction": row.prediction, "correct": row.correct, "confidence": row.confidence}
+    if row.other:
+        line |= {"other_prediction": row.other.prediction, "other_correct": row.other.correct}
+    return line
+
+
+def find_rows(rows: Iterable[Row], text: str) -> list[Row]:
+    """Those whose question, label or answer holds a text, in upper or lower case."""
+    wanted, found = text.strip().casefold(), []
+    for row in rows:
+        answers = row.record.answer, row.prediction or "", row.other.prediction if row.other else ""
+        if any(wanted in said.casefold() for said in (row.record.question, *answers)):
+            found.append(row)
+    return found
 
 
 def find_picture(wanted: str, names: Iterable[str]) -> str:
