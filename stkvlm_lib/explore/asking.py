@@ -1,14 +1,14 @@
-"""Questions put to a model by hand: what a view can be asked, the live answer with its rivals, and the label."""
+"""Questions put to a model by hand: the answer with its rivals, the label, and what another model says beside it."""
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from stkvlm_lib.data.frames import View
-from stkvlm_lib.explore.beside import BASE_ALONE, Beside
+from stkvlm_lib.explore.filters import Given
 from stkvlm_lib.explore.models import Askable, AskError, SharedModel
 from stkvlm_lib.explore.own_picture import is_own
 from stkvlm_lib.explore.understanding import UNKNOWN_MEANS, Understood, as_asked, is_unknown
@@ -17,6 +17,7 @@ from stkvlm_lib.grammar.questions import FAMILIES, answer, normalise
 from stkvlm_lib.grammar.scene import STRICT_RULES, Reason, read_scene
 from stkvlm_lib.vlm.answers import Answer
 
+BASE_ALONE = "base alone"
 LONGEST_QUESTION = 1000
 """Characters; a longer text is no question, and would keep the model busy for minutes."""
 LEAST_SHOWN = 0.005
@@ -25,6 +26,19 @@ NO_MODEL = (
     "No model is loaded, so nothing can be asked. Open the explorer with a model: explore(frames, qa, model=...), "
     "or run ./run_all.sh first and then ./run_all.sh explore."
 )
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Answers by (image_file, question), and the model that gives more of them; None where it cannot be asked.
+
+    name: as it is shown. alone: the model is asked without its adapter.
+    """
+
+    name: str
+    answers: Mapping[tuple[str, str], Given] = field(default_factory=dict)
+    model: Askable | None = None
+    alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,6 +135,17 @@ class Asker:
             return Aside(name, other.model.answer(view.image_path, wording, alone=other.alone))
         except AskError as error:
             return Aside(name, reason=str(error))
+
+
+def base_alone(answers: Iterable[Given], model: Askable | None) -> Beside:
+    """The base of a run, by what the run has recorded of its answers."""
+    recorded = (given for given in answers if given.base_prediction is not None)
+    said = by_question(replace(g, prediction=g.base_prediction, correct=g.base_correct) for g in recorded)
+    return Beside(BASE_ALONE, said, model, alone=True)
+
+
+def by_question(answers: Iterable[Given]) -> dict[tuple[str, str], Given]:
+    return {(given.image_file, given.question): given for given in answers}
 
 
 def checked(question: str) -> str:

@@ -19,8 +19,7 @@ import ipywidgets as widgets
 
 from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.explore.ask_panel import AskPanel
-from stkvlm_lib.explore.asking import Asker
-from stkvlm_lib.explore.beside import Beside
+from stkvlm_lib.explore.asking import Asker, Beside
 from stkvlm_lib.explore.fields import Form, Keys, choose, field, styled
 from stkvlm_lib.explore.filters import FILTERS, ORDERS, Given
 from stkvlm_lib.explore.label_panel import LabelPanel

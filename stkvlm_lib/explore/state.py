@@ -12,7 +12,7 @@ import numpy as np
 from stkvlm_lib.config import did_you_mean
 from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.data.frames import View
-from stkvlm_lib.explore.beside import Beside, by_question
+from stkvlm_lib.explore.asking import Beside, by_question
 from stkvlm_lib.explore.filters import IN_FILE_ORDER, ORDERS, Given, make_facets, urgency
 from stkvlm_lib.explore.links import Place
 from stkvlm_lib.figures.drawing import TOO_SMALL, marks
