@@ -1,6 +1,8 @@
 """Questions put to a model by hand: answers with their rivals, labels, what stays encoded, and what is refused."""
 
+import math
 import re
+import sys
 
 import pytest
 from stub_model import StubModel
@@ -41,6 +43,36 @@ def test_the_rivals_of_a_real_model_are_ranked(view, base_folder):
     rivals = Asker(OwnModel(fresh(base_folder))).ask(view, "What track is this?").rivals
     chances = [rival.confidence for rival in rivals]
     assert chances == sorted(chances, reverse=True) and 0 < chances[0] <= 1
+
+
+class Unsure(StubModel):
+    """Says `abyss` where it must not say `unknown`, which it takes for likelier by far."""
+
+    def answer_encoded(self, features, questions):
+        return [[Answer("abyss", 0.75)] * len(asked) for asked in questions]
+
+    def _chance(self, white, text):
+        return math.log({"abyss": 0.3, "unknown": 0.6}.get(text, 0.001))
+
+
+def test_an_answer_its_rivals_and_its_map_are_of_one_distribution(view):
+    """The course's wordings are never answered `unknown`, so that it has no share of what else could be said."""
+    model = OwnModel(Unsure())
+    for question, chance in (("What track is this?", 0.75), ("which track is that", 0.3)):
+        reply = Asker(model).ask(view, question)
+        rivals = {rival.text: rival.confidence for rival in reply.rivals}
+        assert rivals["abyss"] == pytest.approx(chance) and sum(rivals.values()) <= 1 and "unknown" not in rivals
+        assert model.cover(view.image_path, reply.wording, "abyss", 0)[0] == ("abyss", pytest.approx(chance))
+
+
+def test_the_chance_of_a_real_answer_is_that_of_it_among_its_rivals(view):
+    from stkvlm_lib.explore.models import load_model
+
+    model = OwnModel(load_model(ROOT / "models" / "course_adapter"))
+    for question in ("What kart is the ego car?", "Is tux to the left or right of the ego car?", "who are we"):
+        reply = Asker(model).ask(view, question)
+        (same,) = [rival for rival in reply.rivals if rival.text == reply.answer.text]
+        assert same.confidence == pytest.approx(reply.answer.confidence, abs=2e-3)
 
 
 def test_a_picture_stays_encoded_between_questions(views):
@@ -164,7 +196,10 @@ def test_what_is_understood_and_the_answer_to_it_are_of_one_kind(view):
         (ROOT / "models", "no adapter there; .* with --adapter DIR", "ADAPTER_DIR"),
     ],
 )
-def test_the_command_takes_several_words_and_names_what_helps_there(capsys, tmp_path, adapter, said, unsaid):
+def test_the_command_takes_several_words_and_names_what_helps_there(
+    capsys, monkeypatch, tmp_path, adapter, said, unsaid
+):
+    monkeypatch.setitem(sys.modules, "stkvlm_lib.vlm.adapter", None)  # what takes seconds is not imported for that
     (tmp_path / "picture.jpg").write_text("no picture")
     words = ["ask", str(tmp_path / "picture.jpg"), "what", "kart", "is", "it", "--adapter", str(adapter)]
     assert cli.main(words) == 2

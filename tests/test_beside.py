@@ -11,8 +11,7 @@ from stkvlm_lib import __main__ as cli
 from stkvlm_lib import runs
 from stkvlm_lib.config import BASE, ConfigError, ExplorerConfig
 from stkvlm_lib.explore import page
-from stkvlm_lib.explore.asking import Asker
-from stkvlm_lib.explore.beside import BASE_ALONE, Beside, base_alone, by_question
+from stkvlm_lib.explore.asking import BASE_ALONE, Asker, Beside, base_alone, by_question
 from stkvlm_lib.explore.explorer import explore
 from stkvlm_lib.explore.filters import DIFFERENT, ONLY_FIRST, ONLY_SECOND, SAME, Given, compared
 from stkvlm_lib.explore.markup import reply_html

@@ -110,7 +110,6 @@ def test_overlay_draws_only_the_roles_that_are_there(view):
         assert has_colour(drawn, ROLE_COLOURS[role]), role
     for role in ("front and right", "back and left"):
         assert not has_colour(drawn, ROLE_COLOURS[role]), role
-    assert np.array_equal(np.asarray(draw_overlay(view, 600, karts=False)), np.asarray(enlarged(view, 600)))
 
 
 def test_names_and_zones_can_be_left_out(view):

@@ -12,6 +12,7 @@ from run_folder import make_run
 from stkvlm_lib import __main__ as cli
 from stkvlm_lib import runs
 from stkvlm_lib.config import ROOT, ConfigError, ExplorerConfig, upper
+from stkvlm_lib.explore import page
 from stkvlm_lib.explore.links import Place, explorer_link, query, read_query
 from stkvlm_lib.explore.models import AskError, OwnModel
 from stkvlm_lib.explore.page import NOTEBOOK, TEMPLATES, find_socket_folder, write_page
@@ -152,6 +153,15 @@ def test_a_broken_run_is_refused_in_one_line(file, text, said, tmp_path, monkeyp
     assert cli.main(["explore", "a-run"]) in (1, 2)
     message = capsys.readouterr().err
     assert message.count("\n") == 1 and message.startswith("error: ") and re.search(said, message)
+
+
+def test_a_picture_that_is_not_there_is_told_before_anything_is_served(run, monkeypatch, capsys):
+    monkeypatch.setattr(runs, "OUTPUTS", run.parent)
+    monkeypatch.setattr(page, "ModelHost", None)  # else it would serve
+    there = read_records(run / "qa" / "test.jsonl")[-1].image_file
+    assert cli.main(["explore", "a-run", "--picture", there.replace("_im", "_mi")]) == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1 and "no such picture" in message and f"did you mean {there}" in message
 
 
 def test_sockets_lie_where_their_paths_are_short_enough(tmp_path, monkeypatch):

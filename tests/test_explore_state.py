@@ -13,11 +13,11 @@ from stkvlm_lib.explore.filters import (
     LEAST_SURE,
     SIZES,
     SUREST_MISTAKES,
-    shorter_side,
     subject,
 )
+from stkvlm_lib.explore.links import Place
 from stkvlm_lib.explore.state import NOTHING_LEFT, ExplorerState
-from stkvlm_lib.grammar.scene import read_scene
+from stkvlm_lib.grammar.scene import box_size, read_scene
 from stkvlm_lib.qa.qa_sets import Record
 
 PLACE = ("all", "r", "00000", 0, "abyss")
@@ -62,7 +62,8 @@ def test_all_views_without_filters(state, records):
     assert len(state) == 40
     assert state.n_questions == len(records)
     assert state.position() == f"View 1 of 40 · {len(records):,} matching questions"
-    assert state.place().startswith(state.view.image_file) and state.view.frame.track in state.place()
+    seed = state.view.frame.race.removeprefix("race-")
+    assert state.place() == f"{state.view.image_file} · track {state.view.frame.track} · race seed {seed}"
 
 
 def test_filters_leave_what_matches(state, predictions):
@@ -115,7 +116,7 @@ def test_confidence_and_box_size_come_in_ranges(state):
     assert all(row.correct for row in state.rows() if row.matches)
     state.set_filters(confidence="", size="10 to 19 px")
     scene = read_scene(state.view)
-    sizes = [shorter_side(subject(row.record.question, scene).box) for row in state.rows() if row.matches]
+    sizes = [min(box_size(subject(row.record.question, scene).box)) for row in state.rows() if row.matches]
     assert sizes and all(10 <= size < 20 for size in sizes)
 
 
@@ -209,11 +210,15 @@ def test_a_picture_is_opened_whatever_the_filters_and_a_question_is_chosen(state
     assert state.view.image_file == last.image_file
     assert state.filters == {"split": last.split}
     assert [row.record.question for row in state.rows() if row.chosen] == [last.question]
+    assert state.link() == Place(last.image_file, last.question)
     state.set_filters(family=last.family)
     state.open(last.image_file.removesuffix(".jpg"))
     assert state.filters["family"] == last.family, "filters that let it pass stay"
     with pytest.raises(ValueError, match="“nowhere”: no such picture among the 40"):
         state.open("nowhere")
+    misspelt = last.image_file.replace("test/", "tset/")
+    with pytest.raises(ValueError, match=f"did you mean .*{last.image_file}"):
+        state.open(misspelt)
     assert state.view.image_file == last.image_file
 
 
@@ -235,6 +240,10 @@ def test_rows_join_label_and_prediction(state, predictions):
     assert (row.prediction, row.correct, row.confidence, row.matches) == ("<i>", False, 0.4, True)
     state.set_filters(split="valid")
     assert all(row.prediction is None and row.correct is None for row in state.rows())
+
+
+def test_a_race_without_a_seed_has_no_number(scene_view):
+    assert state_of(scene_view).place() == f"{scene_view.image_file} · track abyss"
 
 
 def test_the_description_tells_the_scene(scene_view):

@@ -195,6 +195,27 @@ def test_asking_shows_answer_label_rivals_and_time(widget):
     assert widget.ask.question.value == "What kart is the ego car?", "the question stays for the next view"
 
 
+@pytest.mark.parametrize(
+    ("question", "kind"),
+    [("what's our kart called?", "ego"), ("Who will win?", ""), ("how many cars are we ahead of", "count_behind")],
+)
+def test_a_question_in_own_words_is_what_every_field_and_the_address_show(widget, question, kind):
+    view = with_others(widget)
+    widget.ask.kind.value = "where"
+    widget.on_action({"action": "submit", "question": question})
+    assert (widget.ask.kind.value, widget.ask.about.value) == (kind, ""), "it stands in no list"
+    assert len(widget.ask.about.options) == (2 if kind else 1) and widget.ask.reply.question == question
+    assert read_query(widget.keyboard.query) == Place(view.image_file, question)
+    assert "aria-current" not in widget.questions.value
+    widget.ask.question.value = question  # the field tells a little later what it holds
+    widget.buttons["next"].click()
+    assert widget.ask.question.value == question, "and stays for the next picture"
+    assert read_query(widget.keyboard.query) == Place(widget.state.view.image_file, "")
+    widget.on_action({"action": "submit", "question": "What track is this?"})
+    assert widget.ask.about.value == widget.labels.about.value == "What track is this?"
+    assert "aria-current" in widget.questions.value
+
+
 def test_picking_a_kind_asks_its_first_question_of_this_view(widget):
     view = with_others(widget)
     others = [kart.name for kart in read_scene(view).others]
@@ -317,7 +338,7 @@ def test_a_map_is_made_in_a_thread_drawn_and_removed(widget):
     plain = widget.picture.value
     widget.ask.explain.click()
     widget.ask.job and widget.ask.job.join(60)
-    assert widget.ask.map.question == "What track is this?" and len(widget.ask.map.patches) == 96
+    assert widget.ask.map.answer == widget.ask.reply.answer.text and len(widget.ask.map.patches) == 96
     assert "patch" in widget.ask.told.value and widget.picture.value != plain
     assert "framed" in widget.legend.value and widget.details["zones"].disabled
     widget.ask.hide.click()

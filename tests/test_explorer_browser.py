@@ -369,6 +369,8 @@ def show_on_a_telephone(tab: Tab) -> None:
         tab.page.evaluate("scrollTo(0, 0)")
         tab.shot(f"voila-{width}")
         assert tab.page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing sticks out at the side"
+        wider = tab.explorer(".stk-scroll").evaluate_all("all => all.some(one => one.scrollWidth > one.clientWidth)")
+        assert not wider, "no table needs swiping"
         assert tab.explorer("img.stk-picture").bounding_box()["y"] < height / 2, "the picture comes before the filters"
     tab.explorer().get_by_role("button", name="Filters", exact=True).click()
     tab.explorer().get_by_label("Split").wait_for()

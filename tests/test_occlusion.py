@@ -69,13 +69,13 @@ def test_words_say_what_the_map_shows(view):
     said = describe(make_map(view), view)
     assert said.startswith("One patch of 96 changes the answer “seen” (90%) when it is covered: ")
     assert said.endswith(": row 3, column 6 (on tux) makes it “unseen”.")
-    steady = OcclusionMap("a", "?", "tux", 0.8, (Patch(0, "tux", 0.8), Patch(1, "tux", 0.6)))
+    steady = OcclusionMap("tux", 0.8, (Patch(0, "tux", 0.8), Patch(1, "tux", 0.6)))
     assert describe(steady, view) == (
         "No single patch of 2 changes the answer “tux” (80%); row 1, column 2 takes it down most, to 60%."
     )
-    unmoved = OcclusionMap("a", "?", "tux", 1.0, (Patch(0, "tux", 1.0), Patch(1, "tux", 0.996)))
+    unmoved = OcclusionMap("tux", 1.0, (Patch(0, "tux", 1.0), Patch(1, "tux", 0.996)))
     assert describe(unmoved, view).endswith("(100%), or makes it noticeably less likely.")
-    shaky = OcclusionMap("a", "?", "tux", 0.5, tuple(Patch(i, "gnu" if i else "", 0.1 * i) for i in range(5)))
+    shaky = OcclusionMap("tux", 0.5, tuple(Patch(i, "gnu" if i else "", 0.1 * i) for i in range(5)))
     said = describe(shaky, view)
     assert said.startswith("5 of 5 patches change the answer “tux” (50%)")
     assert "“(nothing)”" in said and said.endswith("; and 2 more.")

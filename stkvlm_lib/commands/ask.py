@@ -31,18 +31,21 @@ def call(options: argparse.Namespace) -> None:
     runs.set_up_hub(options.base or EMBEDDED)  # a base that only the adapter names is not fetched
 
     from stkvlm_lib.data.pictures import BrokenFile, load_image
-    from stkvlm_lib.explore.asking import in_lines
-    from stkvlm_lib.explore.models import put
-    from stkvlm_lib.vlm.adapter import load_answerer  # only now: these imports take seconds
 
     try:
         image = load_image(options.image)
     except BrokenFile as error:  # its remedy is a notebook's parameter
         what, _, _ = error.reason.partition(";")
         raise ValueError(f"{error.file}: {what}; name a JPEG or PNG file") from error
+
+    from stkvlm_lib.explore.asking import in_lines
+    from stkvlm_lib.explore.models import put
+    from stkvlm_lib.explore.understanding import as_asked
+    from stkvlm_lib.vlm.adapter import load_answerer  # only now: these imports take seconds
+
     runs.set_up_torch()
     model = load_answerer(options.adapter, options.base)
-    print("\n".join(in_lines(*put(model, model.encode([image]), _question(options)))))
+    print("\n".join(in_lines(*put(model, model.encode([image]), as_asked(_question(options))))))
 
 
 def _question(options: argparse.Namespace) -> str:

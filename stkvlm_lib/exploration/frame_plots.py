@@ -24,7 +24,7 @@ from stkvlm_lib.figures.style import (
     message,
     plain,
 )
-from stkvlm_lib.grammar.scene import MIN_SIDE, read_scene, scale_box
+from stkvlm_lib.grammar.scene import MIN_SIDE, box_size, read_scene, scale_box
 
 SPLIT_COLOURS = {"train": BLUE, "valid": ORANGE, "test": GREEN, "test_unseen": VERMILLION}
 _LINES = ("-", "--", "-.", ":")
@@ -47,7 +47,7 @@ def image_statistics(folder: FrameSet, most: int = 500) -> Figure:
         xs = np.arange(max(counts, default=0) + 1)
         look = {"color": SPLIT_COLOURS.get(split, BLUE), "marker": _MARKS[number % 4], "markersize": 4}
         karts.plot(xs, [counts[int(x)] / len(views) for x in xs], **look, label=f"{split}, n = {len(views)}")
-        shorter = [min(x2 - x1, y2 - y1) for x1, y1, x2, y2 in (scale_box(d.box) for d in _karts(views))]
+        shorter = [min(box_size(scale_box(d.box))) for d in _karts(views)]
         _outline(sizes, np.clip(shorter, 0, 40), np.arange(0, 43), split, number)
     sizes.axvline(MIN_SIDE, color=BLACK, linewidth=1)
     text = f"left of the line: under {MIN_SIDE} px,\nnot counted as visible"

@@ -4,7 +4,7 @@ import html
 from collections.abc import Sequence
 from itertools import groupby
 
-import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -46,24 +46,21 @@ def loss_curve(rows: Sequence[dict]) -> Figure:
     """Training loss and exact match on valid over the steps, from the rows of train_log.jsonl."""
     chart = Chart(figsize=(9.6, 3.1), layout="constrained")
     loss_axes, exact_axes = chart.subplots(1, 2)
-    losses = [(r["step"], r["loss"]) for r in rows if r.get("loss") is not None]
-    exact = [(r["step"], r["valid_exact"]) for r in rows if r.get("valid_exact") is not None]
-    if losses:
-        steps, values = np.array(losses).T
-        half = len(values) // 40
-        loss_axes.plot(steps, values, color=SKY, linewidth=1, label="each logged step")
-        smooth = [values[max(0, i - half) : i + half + 1].mean() for i in range(len(values))]
-        if half:
-            loss_axes.plot(steps, smooth, color=BLUE, linewidth=2, label=f"mean of {2 * half + 1} around it")
-            loss_axes.legend(fontsize=8, frameon=False)
-    if exact:
-        steps, values = np.array(exact).T
-        best = int(values.argmax())
-        exact_axes.plot(steps, values, "o-", color=BLUE, markersize=5)
-        text, at = f"best {values[best]:.1%}\nat step {steps[best]:.0f}", (steps[best], values[best])
-        exact_axes.annotate(text, at, (6, -12), textcoords="offset points", ha="right", va="top", fontsize=8)
+    log = pd.DataFrame(list(rows), columns=["step", "loss", "valid_exact"]).set_index("step")
+    losses, exact = log["loss"].dropna(), log["valid_exact"].dropna()
+    loss_axes.plot(losses, color=SKY, linewidth=1, label="each logged step")
+    if around := 2 * (len(losses) // 40):
+        smooth = losses.rolling(around + 1, center=True, min_periods=1).mean()
+        loss_axes.plot(smooth, color=BLUE, linewidth=2, label=f"mean of {around + 1} around it")
+        loss_axes.legend(fontsize=8, frameon=False)
+    if len(exact):
+        step, best = exact.idxmax(), exact.max()
+        exact_axes.plot(exact, "o-", color=BLUE, markersize=5)
+        text = f"best {best:.1%}\nat step {step:.0f}"
+        below = {"textcoords": "offset points", "ha": "right", "va": "top", "fontsize": 8}
+        exact_axes.annotate(text, (step, best), (6, -12), **below)
     for axes, filled in ((loss_axes, losses), (exact_axes, exact)):
-        if not filled:
+        if filled.empty:
             axes.text(0.5, 0.5, "nothing logged yet", transform=axes.transAxes, ha="center", color=GREY)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlim(left=0)

@@ -1,18 +1,17 @@
 """The explorer's panel of questions to the model, thin over what does the work."""
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import ipywidgets as widgets
 
 from stkvlm_lib.data.frames import View
 from stkvlm_lib.explore.asking import Asker, AskError, Reply, suggestions
-from stkvlm_lib.explore.fields import choose, field, styled
+from stkvlm_lib.explore.fields import Form, choose, field, styled
 from stkvlm_lib.explore.markup import message, reply_html
 from stkvlm_lib.explore.occlusion import OcclusionMap, describe, occlude
 from stkvlm_lib.explore.patches import PATCHES
-from stkvlm_lib.explore.understanding import understand
+from stkvlm_lib.explore.understanding import Understood, understand
 from stkvlm_lib.grammar.questions import FAMILIES
 
 HISTORY = 20
@@ -20,20 +19,21 @@ HISTORY = 20
 _ASK = "Type any question, or choose a kind, and press Enter."
 
 
-class AskPanel(widgets.VBox):
+class AskPanel(Form):
     """Asks the model about the view on show, and on demand which parts of the picture the answer hangs on.
 
     changed: called when there is another occlusion map to draw, or none any more; from a thread when one is finished.
+    asked: called with every question that is asked.
     In a browser Enter and the Ask button send the text of the field itself (see explorer.js): the field's own updates
     come in a queue of theirs, and a fast hand is ahead of it.
     """
 
-    def __init__(self, asker: Asker, changed: Callable[[], None]):
+    def __init__(self, asker: Asker, changed: Callable[[], None], asked: Callable[[str], None]):
         self.asker = asker
         self.reply: Reply | None = None
         self.map: OcclusionMap | None = None
         self.job: threading.Thread | None = None
-        self._changed, self._view, self._busy = changed, None, False
+        self._changed, self._asked, self._view = changed, asked, None
         self._stop = threading.Event()
         offered = [("choose a kind …", ""), *((name, name) for name in FAMILIES)]
         self.kind = field(widgets.Dropdown(options=offered, value="", description="Kind of question"))
@@ -74,19 +74,26 @@ class AskPanel(widgets.VBox):
         self.stop_map()
         self._view, self.reply, self.map = view, None, None
         self.told.value = ""
-        with self._quietly():
-            offered = self._suggest()
-            if offered and not self.about.value and understand(self.question.value).family == self.kind.value:
+        before = understand(self.question.value)
+        with self.quietly():
+            offered = self._suggest(self.question.value)
+            is_template = (before.family, before.question) == (self.kind.value, self.question.value)
+            if offered and is_template and not self.about.value:  # a person's own words stay
                 self.about.value = self.question.value = offered[0]  # the same kind, of a kart in this view
         self.answer.value = ""
         self._refresh()
 
     def fill(self, question: str) -> None:
         """Put a question into the fields, without asking it yet."""
-        with self._quietly():
-            family = understand(question).family
-            self.question.value, self.kind.value = question, family if family in FAMILIES else ""
-            self._suggest()
+        with self.quietly():
+            self.question.value = question
+        self._show_kind(question, understand(question))
+
+    def _show_kind(self, question: str, understood: Understood) -> None:
+        """Which kind of question it is, and what else of that kind can be asked of this view."""
+        with self.quietly():
+            self.kind.value = understood.family if understood.is_known else ""
+            self._suggest(question)
 
     def put(self, question: str) -> None:
         """Ask a question chosen elsewhere."""
@@ -108,6 +115,8 @@ class AskPanel(widgets.VBox):
             self._remember(self.reply.question)
         except AskError as error:
             self.answer.value = message(str(error), "error")
+        self._show_kind(question, self.reply.understood if self.reply else understand(question))
+        self._asked(question)
         self._refresh()
 
     def start_map(self) -> None:
@@ -117,18 +126,18 @@ class AskPanel(widgets.VBox):
         self._changed()
         self.told.value = message("Covering one patch of the picture after another …")
         self.progress.value = 0
-        work = (self._view, self.reply.question, self._stop)
+        work = (self._view, self.reply.wording, self._stop)
         self.job = threading.Thread(target=self._make_map, args=work, daemon=True)
         self.job.start()
         self._refresh()
 
-    def _make_map(self, view: View, question: str, stop: threading.Event) -> None:
+    def _make_map(self, view: View, wording: str, stop: threading.Event) -> None:
         def progress(done: int, total: int) -> None:
             if not stop.is_set():
                 self.progress.max, self.progress.value = total, done
 
         try:
-            found = occlude(self.asker.model, view, question, progress=progress, cancelled=stop.is_set)
+            found = occlude(self.asker.model, view, wording, progress=progress, cancelled=stop.is_set)
             told = message(describe(found, view)) if found else ""
         except Exception as error:  # nobody else would see it: this runs in a thread
             found, told = None, message(f"The map could not be made. {type(error).__name__}: {error}", "error")
@@ -159,23 +168,23 @@ class AskPanel(widgets.VBox):
     def _remember(self, question: str) -> None:
         earlier = [asked for _, asked in self.before.options if asked not in ("", question)]
         asked = [question, *earlier][:HISTORY]
-        with self._quietly():
+        with self.quietly():
             choose(self.before, [("choose one to ask it of this view …", ""), *((text, text) for text in asked)], "")
 
     def _pick_before(self) -> None:
         if self.before.value:
             self.put(self.before.value)
 
-    def _suggest(self) -> list[str]:
-        """Offer what the chosen kind can ask of this view; that in the field is chosen where it is among it."""
+    def _suggest(self, chosen: str) -> list[str]:
+        """Offer what the kind on show can ask of this view; `chosen` is on show where it is among it."""
         offered = suggestions(self._view, self.kind.value) if self.kind.value and self._view else []
         none = "nothing to ask of this view" if self.kind.value else "–"
         options = [("choose …" if offered else none, ""), *((question, question) for question in offered)]
-        choose(self.about, options, self.question.value if self.question.value in offered else "")
+        choose(self.about, options, chosen if chosen in offered else "")
         return offered
 
     def _pick_kind(self) -> None:
-        offered = self._suggest()
+        offered = self._suggest(self.question.value)
         if offered:
             self.about.value = offered[0]
             self._pick_question()
@@ -185,18 +194,9 @@ class AskPanel(widgets.VBox):
             self.question.value = self.about.value
             self.ask()
 
-    @contextmanager
-    def _quietly(self) -> Iterator[None]:
-        """Change fields without taking the change for the reader's."""
-        before, self._busy = self._busy, True
-        try:
-            yield
-        finally:
-            self._busy = before
-
     def _do(self, change: Callable[[], None]) -> None:
-        if not self._busy:
-            with self._quietly():
+        if not self.is_quiet:
+            with self.quietly():
                 change()
 
     def _refresh(self) -> None:

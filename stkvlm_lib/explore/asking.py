@@ -1,22 +1,23 @@
-"""Questions put to a model by hand: what a view can be asked, the live answer with its rivals, and the label."""
+"""Questions put to a model by hand: the answer with its rivals, the label, and what another model says beside it."""
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from stkvlm_lib.data.frames import View
-from stkvlm_lib.explore.beside import BASE_ALONE, Beside
+from stkvlm_lib.explore.filters import Given
 from stkvlm_lib.explore.models import Askable, AskError, SharedModel
 from stkvlm_lib.explore.own_picture import is_own
-from stkvlm_lib.explore.understanding import UNKNOWN_MEANS, Understood, is_unknown
+from stkvlm_lib.explore.understanding import UNKNOWN_MEANS, Understood, as_asked, is_unknown
 from stkvlm_lib.grammar.families import COURSE
 from stkvlm_lib.grammar.questions import FAMILIES, answer, normalise
 from stkvlm_lib.grammar.scene import STRICT_RULES, Reason, read_scene
 from stkvlm_lib.vlm.answers import Answer
 
+BASE_ALONE = "base alone"
 LONGEST_QUESTION = 1000
 """Characters; a longer text is no question, and would keep the model busy for minutes."""
 LEAST_SHOWN = 0.005
@@ -25,6 +26,19 @@ NO_MODEL = (
     "No model is loaded, so nothing can be asked. Open the explorer with a model: explore(frames, qa, model=...), "
     "or run ./run_all.sh first and then ./run_all.sh explore."
 )
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Answers by (image_file, question), and the model that gives more of them; None where it cannot be asked.
+
+    name: as it is shown. alone: the model is asked without its adapter.
+    """
+
+    name: str
+    answers: Mapping[tuple[str, str], Given] = field(default_factory=dict)
+    model: Askable | None = None
+    alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,11 +62,13 @@ class Aside(NamedTuple):
 class Reply:
     """A model's answer to a question, and how that was understood.
 
-    rivals: the answers of the family's set, likeliest first; empty where the wording is of no known kind. seconds: for
-    all of it; encoding: of these, for the picture, 0 where it was encoded before.
+    wording: in which it was put to the model. rivals: the answers of the family's set, likeliest first; empty where the
+    wording is of no known kind. seconds: for all of it; encoding: of these, for the picture, 0 where it was encoded
+    before.
     """
 
     question: str
+    wording: str
     understood: Understood
     answer: Answer
     rivals: tuple[Answer, ...]
@@ -107,16 +123,29 @@ class Asker:
         Raises AskError where there is no model, no question or no end of it.
         """
         question, begin = checked(question), time.perf_counter()
-        said = self.model.put(view.image_path, question)
+        wording = as_asked(question)
+        said = self.model.put(view.image_path, wording)
         label, seconds = label_of(view, said.understood), time.perf_counter() - begin
-        other = self._ask_beside(view, question, beside) if beside else None
-        return Reply(question, said.understood, said.answer, said.rivals, label, seconds, said.encoding, other)
+        other = self._ask_beside(view, wording, beside) if beside else None
+        return Reply(question, wording, said.understood, said.answer, said.rivals, label, seconds, said.encoding, other)
 
-    def _ask_beside(self, view: View, question: str, name: str) -> Aside:
+    def _ask_beside(self, view: View, wording: str, name: str) -> Aside:
+        other = self.others[name]
         try:
-            return Aside(name, self.others[name].ask(view.image_path, question))
+            return Aside(name, other.model.answer(view.image_path, wording, alone=other.alone))
         except AskError as error:
             return Aside(name, reason=str(error))
+
+
+def base_alone(answers: Iterable[Given], model: Askable | None) -> Beside:
+    """The base of a run, by what the run has recorded of its answers."""
+    recorded = (given for given in answers if given.base_prediction is not None)
+    said = by_question(replace(g, prediction=g.base_prediction, correct=g.base_correct) for g in recorded)
+    return Beside(BASE_ALONE, said, model, alone=True)
+
+
+def by_question(answers: Iterable[Given]) -> dict[tuple[str, str], Given]:
+    return {(given.image_file, given.question): given for given in answers}
 
 
 def checked(question: str) -> str:
@@ -156,9 +185,11 @@ def label_of(view: View, asked: Understood) -> Label:
         return Label(reason="nothing is known of a picture of your own")
     if not asked.is_known:
         return Label(reason="the wording is of no known kind, so no rule answers it")
-    scene = read_scene(view)
+    family, scene = FAMILIES[asked.family], read_scene(view)
     named = {scene.find(name).name for name in asked.karts}
-    if FAMILIES[asked.family].group != COURSE or not {kart.name for kart in scene.others}.issuperset(named):
+    if family.group != COURSE or not {kart.name for kart in scene.others}.issuperset(named):
         scene = read_scene(view, rules=STRICT_RULES)  # which also tells why a kart cannot be asked about
     found = answer(asked.question, scene)
+    if isinstance(found, Reason) and family.besides.get(found) in family.said:  # a count of none, never asked in files
+        found = family.besides[found]
     return Label(reason=str(found)) if isinstance(found, Reason) else Label(found, scene.rules.name)

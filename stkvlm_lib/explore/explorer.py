@@ -19,19 +19,16 @@ import ipywidgets as widgets
 
 from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.explore.ask_panel import AskPanel
-from stkvlm_lib.explore.asking import Asker
-from stkvlm_lib.explore.beside import Beside
-from stkvlm_lib.explore.fields import choose, field, styled
+from stkvlm_lib.explore.asking import Asker, Beside
+from stkvlm_lib.explore.fields import Form, Keys, choose, field, styled
 from stkvlm_lib.explore.filters import FILTERS, ORDERS, Given
-from stkvlm_lib.explore.keyboard import Keys
 from stkvlm_lib.explore.label_panel import LabelPanel
-from stkvlm_lib.explore.links import Place, query
+from stkvlm_lib.explore.links import query
 from stkvlm_lib.explore.markup import detections_html, legend_html, message, place_html, questions_html
 from stkvlm_lib.explore.models import Askable, OwnModel
 from stkvlm_lib.explore.own_picture import own_view
 from stkvlm_lib.explore.pictures import DETAILS, picture_png
-from stkvlm_lib.explore.rows import AS_FILTERED, SORTS, row_json
-from stkvlm_lib.explore.state import ExplorerState
+from stkvlm_lib.explore.state import AS_FILTERED, SORTS, ExplorerState, row_json
 from stkvlm_lib.qa.label_check import MARKS_FILE
 from stkvlm_lib.qa.qa_sets import Record
 
@@ -40,14 +37,6 @@ if TYPE_CHECKING:
 
 QUESTIONS_FILE = "questions.jsonl"
 """The name under which the questions that pass the filters are saved."""
-FILTER_NAMES = {
-    "outcome": "Answer",
-    "kart": "Kart in view",
-    "family": "Kind of question",
-    "size": "Box size",
-    "beside": "Both answers",
-}
-"""Names of the filters that are not their ids."""
 KEYS = "Keys, after a click on the picture: ← → step, R random, O overlay, Z large picture, / ask."
 
 
@@ -69,18 +58,19 @@ def explore(
     state = ExplorerState(frames, records, predictions, seed, beside)
     home = frames.by_image_file.get(predictions[0].image_file) if predictions else None
     if home and home.frame.split in state.options("split"):
-        state.begin_at(split=home.frame.split)
+        state.set_filters(split=home.frame.split)
+        state.home = state.filters
     asked = model if model is None or isinstance(model, Askable) else OwnModel(model)
     return Explorer(state, Asker(asked, beside), Path(marks) if marks else None)
 
 
-class Explorer(widgets.VBox):
+class Explorer(Form):
     """Filters, buttons, picture and panels. Every event changes the state; then `refresh` shows it in place."""
 
     def __init__(self, state: ExplorerState, asker: Asker, marks: Path | None = None):
         self.state = state
-        self._lock, self._busy, self._filtered = threading.RLock(), False, None
-        self.ask = AskPanel(asker, changed=self.show_picture)
+        self._lock, self._filtered = threading.RLock(), None
+        self.ask = AskPanel(asker, changed=self.show_picture, asked=self._look_at)
         self.labels = LabelPanel(marks, changed=self._show_questions)
         self.keyboard = Keys()
         self.keyboard.on_msg(lambda _, content, buffers: self._hear(content, buffers))
@@ -156,7 +146,7 @@ class Explorer(widgets.VBox):
         return styled(widgets.VBox([over, self.questions, under]), "pane")
 
     def _filter(self, name: str) -> widgets.Dropdown:
-        box = field(widgets.Dropdown(options=[], description=FILTER_NAMES.get(name, name.capitalize())))
+        box = field(widgets.Dropdown(options=[], description=FILTERS[name]))
         box.observe(lambda change: self._do(partial(self.state.set_filters, **{name: change.new})), "value")
         return box
 
@@ -170,7 +160,7 @@ class Explorer(widgets.VBox):
 
     def _do(self, change: Callable[[], None]) -> None:
         """Change the state and show it; `refresh` itself sets fields, which must not come back here."""
-        if not self._busy:
+        if not self.is_quiet:
             change()
             self.refresh()
 
@@ -236,10 +226,13 @@ class Explorer(widgets.VBox):
         if action == "submit":
             self.ask.ask(content["question"])
         elif action == "choose":
-            self.state.chosen = content["question"]
-            self._show_questions()
-            self.labels.put(self.state.chosen)
-            self.ask.put(self.state.chosen)
+            self.ask.put(content["question"])
+
+    def _look_at(self, question: str) -> None:
+        """Show in the table, in the tab of labels and in the address which question is asked."""
+        self.state.choose(question)
+        self.labels.put(question)
+        self._show_questions()
 
     def _show_pane(self, pane: widgets.Widget) -> None:
         self.tabs.selected_index = self.tabs.children.index(pane)
@@ -269,15 +262,13 @@ class Explorer(widgets.VBox):
         self.keyboard.alt = state.description()
 
     def _show_filters(self) -> None:
-        self._busy, self._filtered = True, (self.state.filters, self.state.order)
-        try:
+        self._filtered = self.state.filters, self.state.order
+        with self.quietly():
             for name, box in self.filters.items():
                 counts = self.state.counts(name).items()
                 options = [("all", ""), *((f"{value} ({count:,})", value) for value, count in counts)]
                 choose(box, options, self.state.filters.get(name, ""))
             self.order.value = self.state.order
-        finally:
-            self._busy = False
 
     def show_picture(self) -> None:
         """Draw the view on show; also called from the thread in which an occlusion map was made."""
@@ -293,6 +284,4 @@ class Explorer(widgets.VBox):
     def _show_questions(self) -> None:
         self.questions.value = questions_html(self.state, self.labels.marks, self.search.value, self.sort.value)
         self.exports[MARKS_FILE].disabled = not self.labels.marks
-        chosen = next((row.record.question for row in self.state.rows() if row.chosen), "")
-        linked = self.state.view and not self.state.own
-        self.keyboard.query = query(Place(self.state.view.image_file, chosen)) if linked else ""
+        self.keyboard.query = query(self.state.link())

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stkvlm_lib.grammar.questions import in_order, is_exact
-from stkvlm_lib.grammar.scene import Box, Kart, Scene
+from stkvlm_lib.grammar.scene import Kart, Scene, box_size
 from stkvlm_lib.qa.qa_sets import Record
 
 RIGHT, WRONG = "right", "wrong"
@@ -34,10 +34,19 @@ class Given:
     base_correct: bool | None = None
 
 
-FILTERS = ("split", "track", "kart", "family", "outcome", "confidence", "size", "beside")
-"""What questions are filtered by. kart: one that counts as visible in the picture; outcome: `right` or `wrong`, of
-answered questions; size: of the box that matters, see `subject`; beside: how the answer compares with the one beside
-it."""
+FILTERS = {
+    "split": "Split",
+    "track": "Track",
+    "kart": "Kart in view",
+    "family": "Kind of question",
+    "outcome": "Answer",
+    "confidence": "Confidence",
+    "size": "Box size",
+    "beside": "Both answers",
+}
+"""What questions are filtered by, with its name for readers. kart: one that counts as visible in the picture; outcome:
+`right` or `wrong`, of answered questions; size: of the box that matters, see `subject`; beside: how the answer compares
+with the one beside it."""
 IN_FILE_ORDER, SUREST_MISTAKES, LEAST_SURE = "in file order", "surest mistakes first", "least sure first"
 ORDERS = (IN_FILE_ORDER, SUREST_MISTAKES, LEAST_SURE)
 """In which order the views come: the mistakes of which the model was surest tell most about what it learnt."""
@@ -69,19 +78,16 @@ Asked = tuple[Record, Scene, Given | None, Given | None]
 
 def make_facets(asked: Iterable[Asked]) -> dict[str, Facet]:
     """A facet for each filter, over every question."""
-    values: dict[str, list[Iterable[str]]] = {name: [] for name in FILTERS}
-    for record, scene, prediction, other in asked:
-        for name, found in (_values(record, scene, prediction) | {"beside": compared(prediction, other)}).items():
-            values[name].append(found)
-    options = {name: sorted({option for found in rows for option in found}) for name, rows in values.items()}
+    values = [_values(*question) for question in asked]
+    options = {name: sorted({option for found in values for option in found[name]}) for name in FILTERS}
     options["family"] = in_order(options["family"])
     ranges = {"outcome": (RIGHT, WRONG), "confidence": CONFIDENCES, "size": SIZES, "beside": COMPARED}
     for name, ordered in ranges.items():
         options[name] = list(ordered) if options[name] else []
-    return {name: Facet(options[name], values[name]) for name in FILTERS}
+    return {name: Facet(options[name], [found[name] for found in values]) for name in FILTERS}
 
 
-def _values(record: Record, scene: Scene, prediction: Given | None) -> dict[str, Iterable[str]]:
+def _values(record: Record, scene: Scene, prediction: Given | None, other: Given | None) -> dict[str, Iterable[str]]:
     """Filter -> the options that a question matches."""
     kart = subject(record.question, scene)
     return {
@@ -91,7 +97,8 @@ def _values(record: Record, scene: Scene, prediction: Given | None) -> dict[str,
         "family": [record.family],
         "outcome": [RIGHT if prediction.correct else WRONG] if prediction else [],
         "confidence": [_range(prediction.confidence, CONFIDENCES)] if prediction else [],
-        "size": [_range(shorter_side(kart.box), SIZES)] if kart else [],
+        "size": [_range(min(box_size(kart.box)), SIZES)] if kart else [],
+        "beside": compared(prediction, other),
     }
 
 
@@ -121,10 +128,4 @@ def subject(question: str, scene: Scene) -> Kart | None:
     """The kart on whose visibility a question hangs: the smallest of those it names, else the ego kart."""
     words = set(re.findall(r"\w+", question))
     named = [kart for kart in scene.karts if kart.name in words]
-    return min(named, key=lambda kart: shorter_side(kart.box), default=scene.ego)
-
-
-def shorter_side(box: Box) -> int:
-    """Width or height of a box, the smaller one."""
-    x1, y1, x2, y2 = box
-    return min(x2 - x1, y2 - y1)
+    return min(named, key=lambda kart: min(box_size(kart.box)), default=scene.ego)

@@ -8,7 +8,7 @@ import ipywidgets as widgets
 from stkvlm_lib.config import ROOT
 from stkvlm_lib.explore.fields import choose, field, styled
 from stkvlm_lib.explore.markup import mark_html, message
-from stkvlm_lib.explore.rows import Row
+from stkvlm_lib.explore.state import Row
 from stkvlm_lib.qa.label_check import RIGHT, WITHDRAWN, WRONG, Mark, add_mark, key_of, label_error, mark, read_marks
 
 NO_MARKS = "Marks are kept in a run folder, and none is named. Open the explorer with explore(frames, qa, marks=FILE)."

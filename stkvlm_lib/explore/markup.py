@@ -4,19 +4,19 @@ Everything that comes from data is escaped, in the templates by Jinja. The look 
 still reads.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from html import escape
 from pathlib import Path
 
-from stkvlm_lib.data.frames import KART_CLASS, View
+from stkvlm_lib.data.frames import KART_CLASS, Detection, View
 from stkvlm_lib.explore.asking import Reply
-from stkvlm_lib.explore.rows import AS_FILTERED, SORTS, find_rows
-from stkvlm_lib.explore.state import NOTHING_LEFT, ExplorerState
+from stkvlm_lib.explore.state import AS_FILTERED, NOTHING_LEFT, SORTS, ExplorerState, find_rows
 from stkvlm_lib.explore.understanding import UNKNOWN_MEANS, is_unknown
 from stkvlm_lib.figures.drawing import ROLE_COLOURS, TOO_SMALL, role
 from stkvlm_lib.figures.style import VERMILLION
 from stkvlm_lib.grammar.questions import FAMILIES, is_exact
-from stkvlm_lib.grammar.scene import read_scene, scale_box
+from stkvlm_lib.grammar.scene import box_size, read_scene, scale_box
+from stkvlm_lib.number_text import NOTHING, count
 from stkvlm_lib.qa.label_check import Mark, key_of
 from stkvlm_lib.qa.qa_sets import Record
 from stkvlm_lib.templates import render
@@ -24,11 +24,17 @@ from stkvlm_lib.templates import render
 HERE = Path(__file__).parent
 """Where the templates lie."""
 RIVALS_SHOWN = 6
-CLASSES = {
-    **{1: "kart", 2: "track", 3: "background", 4: "pickup", 5: "nitro", 6: "bomb", 7: "object", 8: "projectile"},
-    9: "unknown",
-}
+_CLASS_NAMES = ("kart", "track", "background", "pickup", "nitro", "bomb", "object", "projectile", "unknown")
+CLASSES = dict(enumerate(_CLASS_NAMES, 1))
 """What the class numbers of detections stand for."""
+FIGURES: dict[str, Callable[[Detection], str]] = {
+    "box, 600×400": lambda d: " ".join(map(str, d.box)),
+    "px, 150×100": lambda d: "×".join(map(str, box_size(scale_box(d.box)))),
+    "visible": lambda d: NOTHING if d.visible is None else f"{d.visible:.0%}",
+    "pixels": lambda d: count(d.pixels),
+    "distance": lambda d: NOTHING if d.distance is None else f"{d.distance:.1f} m",
+}
+"""What is told of a detection in figures."""
 
 
 def message(text: str, kind: str = "note") -> str:
@@ -84,10 +90,11 @@ def detections_html(view: View | None) -> str:
     scene, rows = read_scene(view), []
     roles = {kart.object_id: role(kart, scene) for kart in scene.karts}
     for d in view.detections:
-        is_kart, (x1, y1, x2, y2) = d.class_id == KART_CLASS, scale_box(d.box)
+        is_kart = d.class_id == KART_CLASS
         what = view.frame.karts[d.object_id] if is_kart else CLASSES.get(d.class_id, f"class {d.class_id}")
-        rows.append((d, what, roles.get(d.object_id, TOO_SMALL) if is_kart else "", f"{x2 - x1}×{y2 - y1}"))
-    return render(HERE / "detections.html", rows=rows, colours=ROLE_COLOURS)
+        told = {name: figure(d) for name, figure in FIGURES.items()}
+        rows.append((what, roles.get(d.object_id, TOO_SMALL) if is_kart else "", told))
+    return render(HERE / "detections.html", rows=rows, figures=list(FIGURES), colours=ROLE_COLOURS)
 
 
 def reply_html(reply: Reply) -> str:
@@ -101,7 +108,7 @@ def reply_html(reply: Reply) -> str:
         means_something=reply.understood.is_known,
         is_unknown=is_unknown,
         unknown_means=UNKNOWN_MEANS,
-        answers=len(FAMILIES[reply.understood.family].answers) if reply.understood.is_known else 0,
+        answers=len(FAMILIES[reply.understood.family].said) if reply.understood.is_known else 0,
         shown=shown,
         rest=[a for rank, a in ranked if (rank, a) not in shown],
         is_exact=is_exact,

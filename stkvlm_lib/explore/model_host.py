@@ -54,14 +54,14 @@ class ModelHost:
     def close(self) -> None:
         """End the process, and take no more questions."""
         self._closed = True
-        with suppress(OSError):  # on Linux this ends the wait for questions; elsewhere it may be refused
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self.address.unlink(missing_ok=True)
-        if self.process:
+        if self.process:  # first, as it would complain of a socket that is shut
             self.process.stdin.close()
             try:
                 self.process.wait(PATIENCE)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+        with suppress(OSError):  # on Linux this ends the wait for questions; elsewhere it may be refused
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.address.unlink(missing_ok=True)

@@ -21,7 +21,7 @@ from typing import Any
 
 from stkvlm_lib.explore.models import AskError, OwnModel, load_model
 
-CALLS = ("prepare", "put", "answer", "whole", "cover")
+CALLS = ("prepare", "put", "answer", "cover")
 """Methods of OwnModel that a request may name."""
 LONGEST_REQUEST = 100_000
 """Bytes; a page's are much shorter."""

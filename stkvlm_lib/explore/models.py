@@ -1,14 +1,15 @@
 """A model to ask about pictures: one of this process, or the one that all pages of a server share.
 
-Both take the same calls and give plain values, so that a page needs nothing of what answering needs.
+Both take the same calls and give plain values, so that a page needs nothing of what answering needs. Questions come
+worded for the model, see `understanding.as_asked`.
 """
 
 import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from math import exp
 from pathlib import Path
@@ -18,7 +19,7 @@ from cachetools import LRUCache
 
 from stkvlm_lib.data.pictures import load_image
 from stkvlm_lib.explore.patches import covered
-from stkvlm_lib.explore.understanding import Understood, as_asked, families_with, tasks_with, understand
+from stkvlm_lib.explore.understanding import Understood, families_with, tasks_with, understand
 from stkvlm_lib.grammar.names import KARTS
 from stkvlm_lib.grammar.questions import FAMILIES, OTHER
 from stkvlm_lib.grammar.spelling import plain
@@ -90,26 +91,17 @@ class OwnModel:
         """The answer by itself. alone: of the base without its adapter."""
         with self._loaded() as model:
             features, _ = self._encode(model, picture)
-            if not alone:
-                return model.answer_encoded(features, [[as_asked(question)]])[0][0]
-            with model.without_adapter():
-                return model.answer_encoded(features, [[as_asked(question)]])[0][0]
-
-    def whole(self, picture: Path, question: str) -> tuple[str, float]:
-        """The answer with its probability, that a map is about."""
-        with self._loaded() as model:
-            features, _ = self._encode(model, picture)
-            answer = model.answer_encoded(features, [[as_asked(question)]])[0][0].text
-            return answer, _probabilities(model, features, question, answer)[0]
+            with model.without_adapter() if alone else nullcontext():
+                return model.answer_encoded(features, [[question]])[0][0]
 
     def cover(self, picture: Path, question: str, first: str, start: int) -> list[tuple[str, float]]:
         """(answer, probability of the first answer) where one patch is covered, of a batch from the start-th on."""
         with self._loaded() as model:
             features = model.encode(covered(load_image(picture), start))
-            chances = _probabilities(model, features, question, first)
+            chances = [chance for (chance,) in _chances(model, features, question, [first])]
             answers = [first] * len(chances)
             unsure = [number for number, chance in enumerate(chances) if chance <= 0.5]  # else no other can be written
-            written = model.answer_encoded(features[unsure], [[as_asked(question)]] * len(unsure))
+            written = model.answer_encoded(features[unsure], [[question]] * len(unsure))
             for number, (answer,) in zip(unsure, written, strict=True):
                 answers[number] = answer.text
             return list(zip(answers, chances, strict=True))
@@ -159,9 +151,6 @@ class SharedModel:
     def answer(self, picture: Path, question: str, *, alone: bool) -> Answer:
         return Answer(*self._call("answer", picture, question, alone=alone))
 
-    def whole(self, picture: Path, question: str) -> tuple[str, float]:
-        return tuple(self._call("whole", picture, question))
-
     def cover(self, picture: Path, question: str, first: str, start: int) -> list[tuple[str, float]]:
         return list(map(tuple, self._call("cover", picture, question, first=first, start=start)))
 
@@ -192,16 +181,15 @@ Askable = OwnModel | SharedModel
 def put(model: "AnswerModel", features: "torch.Tensor", question: str) -> tuple[Understood, Answer, tuple[Answer, ...]]:
     """How a model understands a question, what it answers, and the answers of the family's set, likeliest first (none
     where the question is of no known kind). features: (1, tokens, D) of the picture."""
-    from stkvlm_lib.vlm.answering import ranked
-
-    given = model.answer_encoded(features, [[as_asked(question)]])[0][0]
+    given = model.answer_encoded(features, [[question]])[0][0]
     understood = understand(question)
     if not understood.is_known:
         understood = _read(model, features, question, given.text)
     if not understood.is_known:
         return understood, given, ()
-    asked = [[(as_asked(question), FAMILIES[understood.family].answers)]]
-    return understood, given, tuple(ranked(model.likelihoods(features, asked)[0][0]))
+    answers = FAMILIES[understood.family].said
+    rivals = map(Answer, answers, _chances(model, features, question, answers)[0])
+    return understood, given, tuple(sorted(rivals, key=lambda rival: -rival.confidence))
 
 
 def _read(model: "AnswerModel", features: "torch.Tensor", question: str, answer: str) -> Understood:
@@ -219,10 +207,12 @@ def _read(model: "AnswerModel", features: "torch.Tensor", question: str, answer:
     return Understood(*read, by_model=True) if read else Understood(OTHER)
 
 
-def _probabilities(model: "AnswerModel", features: "torch.Tensor", question: str, answer: str) -> list[float]:
-    """How likely an answer is to each encoded picture. features: (pictures, tokens, D)."""
-    found = model.likelihoods(features, [[(as_asked(question), (answer,))]] * len(features))
-    return [exp(candidates[0][0].log_probability) for candidates in found]
+def _chances(
+    model: "AnswerModel", features: "torch.Tensor", question: str, answers: Sequence[str]
+) -> list[list[float]]:
+    """How likely each answer is to each encoded picture. features: (pictures, tokens, D)."""
+    found = model.likelihoods(features, [[(question, answers)]] * len(features))
+    return [[exp(candidate.log_probability) for candidate in candidates] for (candidates,) in found]
 
 
 def load_model(adapter: Path, base_model: str = "") -> "AnswerModel":

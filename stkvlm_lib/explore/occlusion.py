@@ -32,8 +32,6 @@ class Patch:
 class OcclusionMap:
     """An answer with its probability, and what becomes of it patch by patch, row after row."""
 
-    image_file: str
-    question: str
     answer: str
     probability: float
     patches: tuple[Patch, ...]
@@ -62,19 +60,19 @@ def occlude(
 ) -> OcclusionMap | None:
     """Cover each patch with the picture's mean colour, ask again, and see what becomes of the answer.
 
-    None when cancelled. Raises AskError.
+    question: worded for the model. None when cancelled. Raises AskError.
     """
     picture = view.image_path
-    whole, probability = model.whole(picture, question)
+    whole = model.answer(picture, question, alone=False)
     patches: list[Patch] = []
     progress(0, PATCHES)
     while len(patches) < PATCHES:
         if cancelled():
             return None
-        outcomes = model.cover(picture, question, whole, len(patches))
+        outcomes = model.cover(picture, question, whole.text, len(patches))
         patches += [Patch(number, *outcome) for number, outcome in enumerate(outcomes, len(patches))]
         progress(len(patches), PATCHES)
-    return OcclusionMap(view.image_file, question, whole, probability, tuple(patches))
+    return OcclusionMap(whole.text, whole.confidence, tuple(patches))
 
 
 def describe(found: OcclusionMap, view: View) -> str:

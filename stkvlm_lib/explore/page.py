@@ -15,7 +15,9 @@ from stkvlm_lib.explore.links import ADDRESS, Place
 from stkvlm_lib.explore.model_host import ModelHost
 from stkvlm_lib.explore.models import ADDRESS_VARIABLE
 from stkvlm_lib.explore.run import read_run
+from stkvlm_lib.explore.state import find_picture
 from stkvlm_lib.installation import lead_to_this_library
+from stkvlm_lib.qa.qa_sets import by_picture
 
 NOTEBOOK = ROOT / "notebooks" / "06_explore.ipynb"
 NOTEBOOK_ONLY = "notebook-only"
@@ -51,10 +53,13 @@ def serve(run: Path, parameters: dict[str, str], port: int, place: Place) -> Non
     """Serve the page until interrupted; prints its address with the token. A port in use is replaced by another.
 
     place: what the printed address opens; any other by its query, see `links`. Raises ConfigError where there is no
-    folder for the kernels' sockets, ValueError for a run that is broken: each page would fail.
+    folder for the kernels' sockets, ValueError for a run that is broken, as each page would fail, and for a picture
+    that nothing is asked about.
     """
     sockets = find_socket_folder()
-    read_run(make_config(given(run, parameters), ExplorerConfig))
+    frames, records, _ = read_run(make_config(given(run, parameters), ExplorerConfig))
+    if place.picture:
+        find_picture(place.picture, (name for name in by_picture(records) if name in frames.by_image_file))
     lead_to_this_library()
     os.environ["JUPYTER_PATH"] = os.pathsep.join([str(TEMPLATES), *filter(None, [os.environ.get("JUPYTER_PATH")])])
     from stkvlm_lib.explore.server import ExplorerServer  # only now: Voila reads the paths just set

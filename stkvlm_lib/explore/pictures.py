@@ -7,7 +7,7 @@ from PIL import Image
 
 from stkvlm_lib.explore.occlusion import OcclusionMap, draw_occlusion
 from stkvlm_lib.explore.state import ExplorerState
-from stkvlm_lib.figures.drawing import draw_overlay
+from stkvlm_lib.figures.drawing import draw_overlay, enlarged
 
 PICTURE_WIDTH = 1200
 """Width in px of the picture sent, or nearly: more than is shown, so that it is crisp on fine screens too."""
@@ -27,7 +27,7 @@ def picture_png(
     on = {name: name in details for name in DETAILS} | {"zone_names": "zones" in details}
     if found:  # names and lines would hide it
         on = dict.fromkeys(on, False) | {"names": set()}
-    image = draw_overlay(state.view, PICTURE_WIDTH, karts=overlay, **on)
+    image = draw_overlay(state.view, PICTURE_WIDTH, **on) if overlay else enlarged(state.view, PICTURE_WIDTH)
     return png(draw_occlusion(image, found) if found else image)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from stkvlm_lib.config import BASE, ConfigError, ExplorerConfig, RunConfig
 from stkvlm_lib.data.frame_sets import FrameSet, read_frames
-from stkvlm_lib.explore.beside import Beside, base_alone, by_question
+from stkvlm_lib.explore.asking import Beside, base_alone, by_question
 from stkvlm_lib.explore.explorer import Explorer, explore
 from stkvlm_lib.explore.filters import Given
 from stkvlm_lib.explore.links import Place, read_query
@@ -51,7 +51,9 @@ def read_run(config: ExplorerConfig) -> tuple[FrameSet, list[Record], list[Given
 def open_place(explorer: Explorer, config: ExplorerConfig) -> None:
     """Go to the picture that the page's address names, else to that of the parameters. A wrong address is told on the
     page, a wrong parameter raises ConfigError."""
-    asked, named = page_place(), Place(config.picture, config.question)
+    by_voila = os.environ.get("SERVER_SOFTWARE", "").startswith("voila/")  # which tells the query to the kernel
+    asked = read_query(os.environ.get("QUERY_STRING", "")) if by_voila else Place()
+    named = Place(config.picture, config.question)
     try:
         if asked.picture or named.picture:
             explorer.go_to(*astuple(asked if asked.picture else named))
@@ -59,12 +61,6 @@ def open_place(explorer: Explorer, config: ExplorerConfig) -> None:
         if not asked.picture:
             raise ConfigError(f"PICTURE: {error}") from error
         explorer.complain(error)
-
-
-def page_place() -> Place:
-    """What the address names by which a browser opened the page; Voila tells its query to the kernel."""
-    served = os.environ.get("SERVER_SOFTWARE", "").startswith("voila/")
-    return read_query(os.environ.get("QUERY_STRING", "")) if served else Place()
 
 
 def frames_of(config: RunConfig) -> tuple[Path, ...]:

@@ -1,24 +1,51 @@
-"""What the explorer shows, without a widget: which views pass the filters, which is on show, what is known of it."""
+"""What the explorer shows, without a widget: which views pass the filters, which is on show, what is known of it.
+
+The questions of a view are rows of a table, which can be searched, sorted and saved.
+"""
 
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from stkvlm_lib.config import did_you_mean
 from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.data.frames import View
-from stkvlm_lib.explore.beside import Beside, by_question
+from stkvlm_lib.explore.asking import Beside, by_question
 from stkvlm_lib.explore.filters import IN_FILE_ORDER, ORDERS, Given, make_facets, urgency
-from stkvlm_lib.explore.rows import Row
+from stkvlm_lib.explore.links import Place
 from stkvlm_lib.figures.drawing import TOO_SMALL, marks
 from stkvlm_lib.grammar.scene import Kart, depth, read_scene, side
 from stkvlm_lib.qa.qa_sets import Record, by_picture
 
 NOTHING_LEFT = "No question passes all of these filters. Set one of them back to “all”, or clear them."
+AS_FILTERED = "as filtered"
+SORTS: dict[str, Callable[["Row"], object]] = {
+    "by question": lambda row: row.record.question,
+    "by label": lambda row: (row.record.answer, row.record.question),
+    "surest first": lambda row: -(row.confidence or 0.0),
+    "least sure first": lambda row: 2.0 if row.confidence is None else row.confidence,
+}
+"""How the table of a view's questions can be sorted, beside the order that filters and order of the views give."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One question of the view on show. matches: whether it passes the filters; chosen: whether it is looked at; other:
+    the answer that stands beside its own."""
+
+    record: Record
+    prediction: str | None
+    correct: bool | None
+    confidence: float | None
+    matches: bool
+    chosen: bool = False
+    other: Given | None = None
 
 
 class ExplorerState:
-    """Which views pass the filters, in which order, and which of them is on show; `chosen`: the question looked at.
+    """Which views pass the filters, in which order, and which of them is on show.
 
     Views with at least one matching question are stepped through.
     Raises ValueError when no record is about a picture of `frames`.
@@ -59,7 +86,8 @@ class ExplorerState:
         self.own: View | None = None
         """A picture of the reader's own, on show until the next step, see `own_picture`."""
         self.index = 0
-        self.chosen = ""
+        self.chosen, self._chosen_of = "", ""
+        """The question looked at, and the picture on show when it was chosen."""
         self._select()
 
     @property
@@ -94,11 +122,6 @@ class ExplorerState:
         self.order = order
         self._select()
         self.index = 0
-
-    def begin_at(self, **values: str) -> None:
-        """Set filters that are also gone back to."""
-        self.set_filters(**values)
-        self.home = self.filters
 
     def reset(self) -> None:
         """Filters and order as at the beginning; the view on show stays if it still matches."""
@@ -168,16 +191,24 @@ class ExplorerState:
 
         Filters that leave it out give way to its split. Raises ValueError when no record is about such a picture.
         """
-        name = picture if picture in self._number else next((n for n in self._number if picture in n), None)
-        if name is None:
-            raise ValueError(
-                f"“{picture}”: no such picture among the {len(self._number):,} that there are questions about"
-            )
+        name = find_picture(picture, self._number)
         if name not in self._names:
             self.filters = {"split": self._groups[name][0].split}
             self._select()
         self.jump(self._names.index(name))
-        self.chosen = question
+        self.choose(question)
+
+    def choose(self, question: str) -> None:
+        """Look at a question, whoever has asked it."""
+        self.chosen, self._chosen_of = question, self.view.image_file if self.view else ""
+
+    def link(self) -> Place:
+        """What opens the explorer here again: the picture, and the question looked at where it is one about it."""
+        if not self.view or self.own:
+            return Place()
+        name = self.view.image_file
+        is_about_it = name == self._chosen_of or any(row.chosen for row in self.rows())
+        return Place(name, self.chosen if is_about_it else "")
 
     @property
     def view(self) -> View | None:
@@ -216,13 +247,15 @@ class ExplorerState:
         return f"View {self.index + 1:,} of {len(self):,} · {n}"
 
     def place(self) -> str:
-        """Which picture this is: file, split, race, track."""
+        """Which picture this is: file, track, and the seed that its race is drawn from, where it is known."""
         if not self.view:
             return ""
         if self.own:
             return "Ask about it in the tab Ask; it is kept until the explorer is closed."
         frame = self.view.frame
-        return f"{self.view.image_file} · race {frame.race.removeprefix('race-')} · track {frame.track}"
+        _, is_seed, seed = frame.race.rpartition("race-")
+        told = f"{self.view.image_file} · track {frame.track}"
+        return f"{told} · race seed {seed}" if is_seed else told
 
     def description(self) -> str:
         """What the picture shows under the labelling rule, for readers who cannot see it."""
@@ -237,6 +270,36 @@ class ExplorerState:
         small = ", ".join(mark.name for mark in marks(self.view) if mark.role == TOO_SMALL)
         said = [f"Track {scene.track}. The ego kart is {scene.ego.name}.", f"{others or 'No other kart counts'}."]
         return " ".join([*said, f"Too small to count: {small}."] if small else said)
+
+
+def row_json(row: Row) -> dict:
+    """A question as a line of a file: the record with what was answered, where it was."""
+    line = asdict(row.record)
+    if row.prediction is not None:
+        line |= {"prediction": row.prediction, "correct": row.correct, "confidence": row.confidence}
+    if row.other:
+        line |= {"other_prediction": row.other.prediction, "other_correct": row.other.correct}
+    return line
+
+
+def find_rows(rows: Iterable[Row], text: str) -> list[Row]:
+    """Those whose question, label or answer holds a text, in upper or lower case."""
+    wanted, found = text.strip().casefold(), []
+    for row in rows:
+        answers = row.record.answer, row.prediction or "", row.other.prediction if row.other else ""
+        if any(wanted in said.casefold() for said in (row.record.question, *answers)):
+            found.append(row)
+    return found
+
+
+def find_picture(wanted: str, names: Iterable[str]) -> str:
+    """The picture of that name, or the first whose name holds that text. Raises ValueError where there is none."""
+    names = list(names)
+    found = wanted if wanted in names else next((name for name in names if wanted in name), None)
+    if found is None:
+        meant = did_you_mean(wanted, names)
+        raise ValueError(f"“{wanted}”: no such picture among the {len(names):,} that there are questions about{meant}")
+    return found
 
 
 def _whereabouts(kart: Kart, ego: Kart) -> str:

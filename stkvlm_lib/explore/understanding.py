@@ -52,7 +52,7 @@ def as_asked(question: str) -> str:
 def families_with(answer: str) -> list[str]:
     """The families that can be answered so; all of them where a model says that it cannot tell."""
     given = normalise(answer)
-    return [name for name, family in FAMILIES.items() if given in (UNKNOWN, *map(normalise, family.answers))]
+    return [name for name, family in FAMILIES.items() if given in (UNKNOWN, *map(normalise, family.said))]
 
 
 def tasks_with(answer: str, karts: Iterable[str]) -> list[str]:

@@ -73,17 +73,14 @@ def draw_overlay(
     names: set[str] | None = None,
     shares: bool = False,
     limit: bool = False,
-    karts: bool = True,
 ) -> Image.Image:
-    """The enlarged picture with its karts marked; without `karts` the picture alone.
+    """The enlarged picture with its karts marked.
 
     text: height of the names as a share of the width. zones: draw the lines through the ego kart's centre; zone_names:
     write at their ends what lies on either side. names: the karts to name, None for all kept ones. shares: with the
     share of each that is visible. limit: draw the size under which a kart does not count.
     """
     image = enlarged(view, width)
-    if not karts:
-        return image
     scale = image.width / IMAGE_SIZE[0], image.height / IMAGE_SIZE[1]
     drawing, stroke, font = ImageDraw.Draw(image), max(1, image.width // 320), font_of(round(image.width * text))
     found = [(mark, tuple(v * scale[i % 2] for i, v in enumerate(mark.box))) for mark in marks(view)]

@@ -75,6 +75,11 @@ class Family:
     def wordings(self) -> tuple[str, ...]:
         return (self.template, *self.paraphrases)
 
+    @cached_property
+    def said(self) -> tuple[str, ...]:
+        """Every answer beside `unknown` that a person may get."""
+        return (*self.answers, *(answer for answer in self.besides.values() if answer != UNKNOWN))
+
     @property
     def held_out(self) -> int:
         """The number of the wording that training never draws."""

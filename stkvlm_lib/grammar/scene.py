@@ -164,8 +164,13 @@ def scale_box(box: Box) -> Box:
 
 def is_kept(box: Box) -> bool:
     """Whether a scaled box is large enough for its kart to count as visible under the course rule."""
+    return min(box_size(box)) >= MIN_SIDE
+
+
+def box_size(box: Box) -> tuple[int, int]:
+    """Width and height."""
     x1, y1, x2, y2 = box
-    return x2 - x1 >= MIN_SIDE and y2 - y1 >= MIN_SIDE
+    return x2 - x1, y2 - y1
 
 
 def read_scene(view: View, transform: Callable[[Box], Box] | None = None, rules: RuleSet = COURSE_RULES) -> Scene:
