@@ -209,7 +209,7 @@ class CollectConfig(Parameters):
     out_dir: str = "outputs/frames"
     images: int = valid(200, at_least(1), "a number of pictures from 1")
     tracks: str = ""
-    seed: int = valid(0, at_least(0), _FROM_0)
+    seed: int = valid(0, lambda seed: 0 <= seed < 2**15, f"{_FROM_0} to {2**15 - 1}")  # what the game takes
     recipe: str = ""
     workers: int = valid(0, at_least(0), "a number of processes, 0 for one a core")
 

@@ -97,7 +97,8 @@ def model(run: ScoredRun) -> list[tuple[str, Any]]:
     memory = metrics.get("peak_memory_mb")
     return [
         ("base", f"{metrics['base_model']}{revision}" if "base_model" in metrics else ""),
-        ("stored as", {"nf4": "4 bit (NF4)", "none": "full precision"}.get(metrics.get("quantization"), "")),
+        ("stored as", {"nf4": "4 bit (NF4)", "none": "not quantized"}.get(metrics.get("quantization"), "")),
+        ("computed in", metrics.get("precision", "")),
         ("adapter", f"{size}{rank}"),
         ("training", _training(metrics) if metrics else ""),
         ("answering", f"{number(rate)} questions per second" if is_number(rate) else ""),

@@ -10,6 +10,7 @@ from typing import Any
 
 from stkvlm_lib.config import STEPS, ScoreConfig
 from stkvlm_lib.data.frame_sets import FrameSet, read_frames
+from stkvlm_lib.device import precision_of
 from stkvlm_lib.evaluation import contrast_pairs, multiple_choice, own_words, question_sets
 from stkvlm_lib.evaluation.asking import Blind, predict
 from stkvlm_lib.evaluation.predictions import HEADLINE, further_file, write_answers
@@ -111,6 +112,7 @@ class Evaluation:
             "base_model": base.name,
             "base_sha256": base.sha256,
             "quantization": config.quantization,
+            "precision": precision_of(self.store.answerer.dtype),
             "batch_size": config.eval_batch_size,
             "seed": config.seed,
             "test_views": config.test_views,

@@ -24,7 +24,6 @@ from stkvlm_lib.model_files import (
     check_base,
     read_adapter,
 )
-from stkvlm_lib.runs import find_run
 from stkvlm_lib.vlm.adapter import base_of, put_adapter, save_processor, writing_weights
 from stkvlm_lib.vlm.answering import MAX_ANSWER_TOKENS
 from stkvlm_lib.vlm.base_vlm import Base, Prompt, load_base, load_processor
@@ -32,19 +31,6 @@ from stkvlm_lib.vlm.plain_use import lines_of_adapter, lines_of_merged
 
 BASE, ADAPTER = "base", "adapter"
 """The two folders of an export that is not merged."""
-
-
-def adapter_folder(given: str) -> Path:
-    """The adapter meant by its folder, or by a run: a name in outputs or a folder.
-
-    Raises FileNotFoundError for a run that is not there, ModelError for one without an adapter.
-    """
-    if (Path(given) / ADAPTER_CONFIG).is_file():
-        return Path(given)
-    run = find_run(given)
-    if not (run / ADAPTER / ADAPTER_CONFIG).is_file():
-        raise ModelError(f"{run}: no adapter there; do its step 03, or name another run or the folder of an adapter")
-    return run / ADAPTER
 
 
 def export_adapter(adapter: Path, folder: Path, *, merge: bool, base_model: str | None = None) -> Path:
