@@ -51,7 +51,7 @@ HEAD = """\
 
 Every figure below comes from a file in `benchmarks/results/` that a command has written; this page is written by
 `.venv/bin/python benchmarks/results.py`. Scores are strict exact match on races that neither the base nor the adapter
-has seen; intervals are 95 % and resample whole races.
+has seen; intervals are 95 % and resample whole races (where all races agree: Wilson's, over their number).
 """
 DETAILS: dict[str, type[Analysis]] = {
     "Why answers are wrong": ErrorBudget,
