@@ -1,5 +1,7 @@
 """Free answers against the library's own generation, candidates against one run a candidate."""
 
+import math
+
 import pytest
 import torch
 from PIL import ImageOps
@@ -125,7 +127,7 @@ def alone(answerer, image, question, candidate) -> float:
     with torch.no_grad():
         logits = answerer.model(**inputs).logits[0, before - 1 : -1]
     if is_of_course(question):
-        logits[:, answerer.prompt.unknown_id] = -torch.inf
+        logits[0, answerer.prompt.barred([])] = -torch.inf
     return float(logits.log_softmax(-1).gather(1, inputs["input_ids"][0, before:, None]).sum())
 
 
@@ -173,19 +175,23 @@ def test_a_question_is_understood_by_its_wording_or_by_the_model(answerer, image
     assert asked == ["task_of tux on which side", "task_of who won"]
 
 
-def test_the_courses_own_questions_are_never_answered_unknown(answerer, images, monkeypatch):
-    """A head that says `unknown` to everything."""
+@pytest.mark.parametrize(
+    ("never", "ours", "others"),
+    [
+        ("unknown", "What kart is the ego car?", "Is mario to the left or right of the ego car?"),
+        ("0", "How many karts are behind the ego car?", "how many karts are behind us"),
+    ],
+)
+def test_the_courses_own_questions_never_get_some_answers(answerer, images, never, ours, others):
+    """A head that says `unknown`, or `0`, to everything."""
     features = answerer.encode(images[:1])
-    ours, others = "What kart is the ego car?", "Is mario to the left or right of the ego car?"
-    (token, _) = answerer.prompt.answer("unknown")
-    head = answerer.core.lm_head
-
-    def insist(states):
-        logits = head(states)
-        logits[..., token] = logits.max() + 1
-        return logits
-
-    monkeypatch.setattr(answerer.core, "lm_head", torch.nn.Module(), raising=False)
-    monkeypatch.setattr(answerer.core.lm_head, "forward", insist, raising=False)
+    (token, _) = answerer.prompt.answer(never)
+    hook = answerer.core.lm_head.register_forward_hook(
+        lambda _, __, logits: logits.index_fill(-1, torch.tensor([token]), float(logits.max()) + 1)
+    )
     first, second = answerer.answer_encoded(features, [[ours, others]])[0]
-    assert "unknown" not in first.text and second.text.startswith("unknown")
+    hook.remove()
+    assert not first.text.startswith(never)
+    assert second.text.startswith(never)
+    likely = answerer.likelihoods(features, [[(ours, [never]), (others, [never])]])[0]
+    assert likely[0][0].log_probability == -math.inf < likely[1][0].log_probability

@@ -44,7 +44,7 @@ def test_pack_without_segments_is_the_prefix():
 
 def test_pack_options_lays_out_questions_and_answers():
     """As drawn in its docstring, with stop tokens 9, which are predicted and not read."""
-    asked = [Options((10, 11), ((20, 9), (30, 31, 9))), Options((12,), ((40, 9),), certain=True)]
+    asked = [Options((10, 11), ((20, 9), (30, 31, 9))), Options((12,), ((40, 9),), course=True)]
     packed = pack_options((1, 2), asked)
     assert packed.input_ids == [1, 2, 10, 11, 20, 30, 31, 12, 40]
     assert packed.position_ids == [0, 1, 2, 3, 4, 4, 5, 2, 3]
@@ -52,7 +52,7 @@ def test_pack_options_lays_out_questions_and_answers():
     assert packed.parent_ids == [0, 0, 0, 0, 1, 1, 1, 0, 4]
     assert packed.targets == [(20, 9), (30, 31, 9), (40, 9)]
     assert packed.predictors == [[3, 4], [3, 5, 6], [7, 8]]
-    assert packed.certain == [False, False, True]
+    assert packed.course == [False, False, True]
     assert [len(options) for options in asked] == [5, 2]
 
 

@@ -222,6 +222,8 @@ _FAMILIES = (
 FAMILIES: dict[str, Family] = {family.name: family for family in _FAMILIES}
 """All families by their ids, the course's ten first."""
 COURSE_FAMILIES: dict[str, Family] = {name: family for name, family in FAMILIES.items() if family.group == COURSE}
+NEVER_OF_COURSE = tuple(sorted({UNKNOWN}.union(*(family.besides.values() for family in FAMILIES.values()))))
+"""Answers that the course's own wordings never get: `unknown`, and a count of none, which its files never ask for."""
 
 
 def ask_all(scene: Scene) -> Iterator[tuple[str, str, str]]:

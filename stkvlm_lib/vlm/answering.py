@@ -104,14 +104,14 @@ class AnswerModel:
         """
         asked = list(dict.fromkeys((i, question) for i, group in enumerate(questions) for question in group))
         rows = [self.prompt.question(question) for _, question in asked]
-        always = torch.tensor([is_of_course(question) for _, question in asked], device=self.device)
+        course = torch.tensor([is_of_course(question) for _, question in asked], device=self.device)
         given: dict[tuple[int, str], Answer] = {}
         with self._evaluating():
             prefixes = self._read_prefixes(features) if asked else None
             for batch in _batches(list(map(len, rows)), MAX_ANSWER_BATCH_TOKENS):
                 owners = torch.tensor([asked[i][0] for i in batch], device=self.device)
                 cache = self._cache((layer.keys[owners], layer.values[owners]) for layer in prefixes.layers)
-                written = self._generate(cache, [rows[i] for i in batch], always[batch])
+                written = self._generate(cache, [rows[i] for i in batch], course[batch])
                 given.update((asked[i], answer) for i, answer in zip(batch, written, strict=True))
         return [[given[i, question] for question in group] for i, group in enumerate(questions)]
 
@@ -173,8 +173,14 @@ class AnswerModel:
         places = torch.tensor([place for group in row.predictors for place in group], device=self.device)
         targets = torch.tensor([token for group in row.targets for token in group], device=self.device)
         logits = self.core.lm_head(states[places]).float()
-        certain = [sure for answer, sure in zip(row.targets, row.certain, strict=True) for _ in answer]
-        logits[torch.tensor(certain, device=self.device), self.prompt.unknown_id] = -torch.inf  # as in `_generate`
+        begun = [
+            (answer[:n], course)
+            for answer, course in zip(row.targets, row.course, strict=True)
+            for n in range(len(answer))
+        ]
+        for place, (tokens, course) in enumerate(begun):
+            if course and (barred := self.prompt.barred(tokens)):  # as in `_generate`
+                logits[place, barred] = -torch.inf
         scaled = [(logits / t).log_softmax(-1).gather(1, targets[:, None]) for t in temperatures.tolist()]
         return [part.sum(0) for part in torch.cat(scaled, 1).cpu().split(list(map(len, row.targets)))]
 
@@ -227,11 +233,11 @@ class AnswerModel:
         mask = torch.cat([torch.ones(len(rows), prefix, device=self.device), (places >= 0).float()], 1).long()
         return ids, prefix + places.clamp(min=0), mask
 
-    def _generate(self, cache: DynamicCache, rows: Sequence[Sequence[int]], always: torch.Tensor) -> list[Answer]:
+    def _generate(self, cache: DynamicCache, rows: Sequence[Sequence[int]], course: torch.Tensor) -> list[Answer]:
         """Greedy decoding of all rows together, each until it has stopped or MAX_ANSWER_TOKENS are written.
 
-        cache: of the prefix, a row for each of `rows`; rows that have stopped are taken out of it. always: (N,) bool,
-        the rows that must not be answered `unknown`.
+        cache: of the prefix, a row for each of `rows`; rows that have stopped are taken out of it. course: (N,) bool,
+        the rows in a wording of the course's, which are never answered as in NEVER_OF_COURSE.
         """
         ids, positions, mask = self._padded(rows)
         written = torch.full((len(rows), MAX_ANSWER_TOKENS), self.prompt.stop_id, device=self.device)
@@ -243,8 +249,10 @@ class AnswerModel:
                 input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
             )
             logits = self.core.lm_head(out.last_hidden_state[:, -1]).float()
-            logits[always, self.prompt.unknown_id] = -torch.inf
-            best, token = (logits / temperatures[always.long(), None]).log_softmax(-1).max(-1)
+            if step < self.prompt.longest_never:
+                for row in course.nonzero()[:, 0].tolist():
+                    logits[row, self.prompt.barred(written[running[row], :step].tolist())] = -torch.inf
+            best, token = (logits / temperatures[course.long(), None]).log_softmax(-1).max(-1)
             log_probability[running] += best
             written[running, step] = token
             going = (token != self.prompt.stop_id).nonzero()[:, 0]
@@ -252,8 +260,8 @@ class AnswerModel:
                 break
             if len(going) < len(running):
                 cache.batch_select_indices(going)
-                rows_left = (running, token, positions, mask, always)
-                running, token, positions, mask, always = (tensor[going] for tensor in rows_left)
+                rows_left = (running, token, positions, mask, course)
+                running, token, positions, mask, course = (tensor[going] for tensor in rows_left)
             ids, positions = token[:, None], positions[:, -1:] + 1
             mask = torch.cat([mask, torch.ones_like(mask[:, :1])], 1)
         texts = self.prompt.tokenizer.batch_decode(written.tolist(), skip_special_tokens=True)

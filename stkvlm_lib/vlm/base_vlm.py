@@ -18,8 +18,7 @@ from transformers.utils.logging import disable_progress_bar
 from stkvlm_lib.config import AUTO, EMBEDDED, ROOT, ConfigError, resolve
 from stkvlm_lib.device import compute_dtype, pick_device
 from stkvlm_lib.files import read_object
-from stkvlm_lib.grammar.families import UNKNOWN
-from stkvlm_lib.grammar.questions import is_of_course
+from stkvlm_lib.grammar.questions import NEVER_OF_COURSE, is_of_course
 from stkvlm_lib.grammar.spelling import plain
 from stkvlm_lib.model_files import ModelError, base_weights, check_base, hash_weights
 from stkvlm_lib.vlm.packing import Options, Segment
@@ -204,7 +203,8 @@ class Prompt:
         fake, tag = processor.fake_image_token, processor.global_image_tag
         self.prefix: list[int] = self._ids(f"{head}{fake}{tag}{processor.image_token * processor.image_seq_len}{fake}")
         self.stop_id: int = self._ids("<end_of_utterance>")[0]
-        self.unknown_id: int = self.answer(UNKNOWN)[0]
+        self._never = [self.answer(text)[:-1] for text in NEVER_OF_COURSE]
+        self.longest_never = max(map(len, self._never))
 
     def question(self, question: str) -> list[int]:
         """Ids from the end of the image to `Assistant:`, the question in its plain form."""
@@ -213,6 +213,10 @@ class Prompt:
     def answer(self, answer: str) -> list[int]:
         """Ids of the answer and the stop token, the part that is learnt."""
         return [*self._ids(f" {answer}"), self.stop_id]
+
+    def barred(self, begun: Sequence[int]) -> list[int]:
+        """Tokens that would make of an answer begun so one of NEVER_OF_COURSE."""
+        return [ids[-1] for ids in self._never if ids[:-1] == list(begun)]
 
     def segment(self, question: str, answer: str) -> Segment:
         learnt = self.answer(answer)

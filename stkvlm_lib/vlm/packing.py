@@ -57,11 +57,12 @@ def pack(prefix: Sequence[int], segments: Sequence[Segment]) -> PackedExample:
 
 @dataclass(frozen=True)
 class Options:
-    """Token ids of one question and of every answer that it could have. certain: `unknown` is none of them."""
+    """Token ids of one question and of every answer that it could have. course: whether it is in the course's own
+    wording."""
 
     question: tuple[int, ...]
     answers: tuple[tuple[int, ...], ...]
-    certain: bool = False
+    course: bool = False
 
     def __len__(self) -> int:
         """Tokens in the sequence: an answer's last one is only predicted."""
@@ -80,7 +81,7 @@ class PackedOptions:
     The last token of an answer (its stop token) is predicted, but nothing follows it, so it is left out.
 
     targets: for each answer in order, its tokens; predictors: the places in the sequence whose logits predict them;
-    certain: of its question.
+    course: of its question.
     """
 
     input_ids: list[int]
@@ -89,7 +90,7 @@ class PackedOptions:
     parent_ids: list[int]
     predictors: list[list[int]]
     targets: list[tuple[int, ...]]
-    certain: list[bool]
+    course: list[bool]
 
 
 def pack_options(prefix: Sequence[int], asked: Sequence[Options]) -> PackedOptions:
@@ -113,8 +114,8 @@ def pack_options(prefix: Sequence[int], asked: Sequence[Options]) -> PackedOptio
             predictors.append([last, *range(len(ids), len(ids) + len(answer) - 1)])
             add(answer[:-1], begin, question)
     targets = [answer for options in asked for answer in options.answers]
-    certain = [options.certain for options in asked for _ in options.answers]
-    return PackedOptions(ids, positions, segments, parents, predictors, targets, certain)
+    course = [options.course for options in asked for _ in options.answers]
+    return PackedOptions(ids, positions, segments, parents, predictors, targets, course)
 
 
 def segment_mask(
