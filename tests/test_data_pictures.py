@@ -91,11 +91,11 @@ def write_text_bomb(path: Path) -> None:
 
 
 BROKEN = {
-    "nothing": (lambda path: path.write_bytes(b""), "cannot identify"),
-    "text": (lambda path: path.write_text("no picture"), "cannot identify"),
+    "nothing": (lambda path: path.write_bytes(b""), "it is empty, or of no kind that is read"),
+    "text": (lambda path: path.write_text("no picture"), "it is empty, or of no kind that is read"),
     "PostScript, which would start a program": (
         lambda path: Image.new("RGB", (4, 4)).save(path, format="EPS"),
-        "cannot identify",
+        "it is empty, or of no kind that is read",
     ),
     "text bomb": (write_text_bomb, "too large"),
     "pixel bomb": (

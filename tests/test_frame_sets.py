@@ -100,6 +100,37 @@ def test_no_frames_is_an_error_that_names_the_folder(tmp_path):
         read_frames(tmp_path, skip_broken=True)
 
 
+@pytest.mark.parametrize("name", ["val", "Train", "."])
+def test_frames_that_no_split_has_are_refused_by_their_folder(tmp_path, name):
+    """Training on what is left would look like success."""
+    root = tmp_path / "data"
+    write_frame(root / "train", "00000")
+    write_frame(root / name, "00001", karts=["xue"])
+    with pytest.raises(FramesError, match=rf"{(root / name).name}: frames lie here .*; move them into one of train/, "):
+        read_frames(root)
+    (root / name / "00001_info.json").rename(root / name / ".00001_info.json")
+    assert len(read_frames(root)) == 2
+
+
+@pytest.mark.parametrize("name", [".old", ".ipynb_checkpoints"])
+def test_hidden_folders_are_no_data(tmp_path, name):
+    write_frame(tmp_path / "train", "00000")
+    write_frame(tmp_path / name, "00001", karts=["xue"])
+    assert len(read_frames(tmp_path)) == 2
+
+
+def test_a_folder_too_high_is_told_where_the_frames_are(tmp_path):
+    write_frame(tmp_path / "data" / "train", "00000")
+    with pytest.raises(FramesError, match=r"no frames found .*but in .*data/train\); give the folder that holds them"):
+        read_frames(tmp_path)
+
+
+def test_frames_without_any_view_are_none(tmp_path):
+    write_frame(tmp_path / "train", "00000", views=0)
+    with pytest.raises(FramesError, match="no frames found"):
+        read_frames(tmp_path)
+
+
 # Splitting by race
 
 

@@ -45,10 +45,18 @@ BROKEN = {
     "a corner in quotes": (boxed(0, "0", 40, 9), "view 0: detection .* is not six numbers"),
     "a corner that is true": (boxed(0, True, 40, 9), "view 0: detection .* is not six numbers"),
     "a detection that is an object": (views_of([{"box": 1}]), "view 0: detection .* is not six numbers"),
+    "half a class": (
+        views_of([[1.5, *BOX[1:]]]),
+        "view 0: detection .* is not six numbers .*whole",
+    ),
+    "half a kart": (
+        views_of([[1, 0.5, *BOX[2:]]]),
+        "view 0: detection .* is not six numbers .*whole",
+    ),
     "100,000 detections": (views_of([BOX] * 100_000), "view 0: 100,000 detections, over the limit of 1,000"),
     "100,000 views": (
         {"detections": [[]] * 100_000},
-        "100000 detection lists but 2 pictures .*view 02, 03, 04, 05, 06 and more is missing",
+        "100000 detection lists but 2 pictures .*00001_02_im.jpg, .*, 00001_06_im.jpg and more is missing",
     ),
     "a distance of 10**400": ({"distance": [[10**400], [1]]}, "'distance' holds 1000.*, not 0 to 1,000,000"),
     "a distance that is no number": ({"distance": [[float("nan")], [1]]}, "'distance' holds nan"),
@@ -69,10 +77,11 @@ def test_a_value_that_cannot_be_is_refused_by_file_and_key_or_skipped(tmp_path, 
     with pytest.raises(FramesError, match=f"00001_info.json: .*{message}") as error:
         read_frames(tmp_path)
     assert len(str(error.value)) < 500 and str(error.value).isprintable()
+    assert str(error.value).endswith("; restore it, or correct it (SKIP_BROKEN leaves out such frames)")
     folder = read_frames(tmp_path, skip_broken=True)
     assert [frame.frame_id for frame in folder.frames()] == ["00000"]
     ((file, reason),) = folder.skipped
-    assert file.endswith("00001_info.json") and reason in str(error.value)
+    assert file.endswith("00001_info.json") and f"{reason}; restore it" in str(error.value)
 
 
 RAW = {

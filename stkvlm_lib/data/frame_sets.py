@@ -128,7 +128,8 @@ def read_frames(
 
     skip_broken: leave out frames with a broken or missing file and list them in `.skipped` instead of raising.
     check_images: decode every picture now rather than when it is first used; skip_broken does so too.
-    Raises FramesError for a folder without frames, a broken frame, or a race that stands in two splits.
+    Raises FramesError for a folder without frames or with some that are in no split, a broken frame, or a race that
+    stands in two splits.
     """
     roots = [Path(root)] if isinstance(root, str | Path) else [Path(one) for one in root]
     sets = [_read_folder(one, skip_broken, check_images or skip_broken) for one in roots]
@@ -138,9 +139,12 @@ def read_frames(
 def _read_folder(root: Path, skip_broken: bool, check_images: bool) -> FrameSet:
     if not root.is_dir():
         raise FramesError(f"{root}: no such folder; give a folder with {'/, '.join(SPLITS)}/ or *{INFO_SUFFIX} files")
-    folders = {split: root / split for split in SPLITS if (root / split).is_dir()}
-    if not folders:
-        folders = {FLAT_SPLIT: root}
+    folders = {split: root / split for split in SPLITS if (root / split).is_dir()} or {FLAT_SPLIT: root}
+    if left_out := [home for home in _homes(root, "") + _homes(root, "*/") if home not in folders.values()]:
+        raise FramesError(
+            f"{left_out[0]}: frames lie here that would be left out; move them into one of {'/, '.join(SPLITS)}/, "
+            f"or out of {root}"
+        )
     splits, skipped = {}, []
     for split, folder in folders.items():
         results = read_folder(folder, split, check_images)
@@ -149,14 +153,23 @@ def _read_folder(root: Path, skip_broken: bool, check_images: bool) -> FrameSet:
         if errors and not skip_broken:
             raise errors[0]
         skipped += [(error.file, error.reason) for error in errors]
-    if not any(splits.values()):
+    if not any(frame.view_count for frames in splits.values() for frame in frames):
         kept = f"; {len(skipped)} broken ones were skipped" if skipped else ""
+        below = "".join(f", but in {home}" for home in _homes(root, "*/*/")[:1])
+        where = ", ".join(map(str, folders.values()))
         raise FramesError(
-            f"{root}: no frames found (no *{INFO_SUFFIX} in {', '.join(map(str, folders.values()))}){kept}"
+            f"{root}: no frames found (no *{INFO_SUFFIX} with pictures in {where}{below}){kept}; "
+            "give the folder that holds them"
         )
     check_races_disjoint(splits)
     check_unseen(splits)
     return FrameSet(root, splits, tuple(skipped))
+
+
+def _homes(root: Path, below: str) -> list[Path]:
+    """The folders with info files at a level below the root, `` or a pattern such as `*/`; hidden ones are no data."""
+    found = [path.relative_to(root) for path in root.glob(f"{below}*{INFO_SUFFIX}")]
+    return sorted({root / path.parent for path in found if not any(part.startswith(".") for part in path.parts)})
 
 
 def check_races_disjoint(splits: Mapping[str, Iterable[Frame]]) -> None:

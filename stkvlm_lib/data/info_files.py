@@ -76,14 +76,15 @@ def read_frame(path: Path, split: str, pictures: Sequence[tuple[int, str]]) -> F
     try:
         data = parse_json(path, MAX_BYTES)
     except (ValueError, OSError) as error:
-        raise BrokenFile(path, f"not readable as JSON ({error}); restore it, or skip broken frames") from None
+        raise BrokenFile(path, f"not readable as JSON ({error})") from None
     try:
         views = _checked_views(data)
     except ValueError as error:
         raise BrokenFile(path, str(error)) from None
     n, names = len(views), dict(pictures)
     if len(pictures) != n or set(names) != set(range(n)):
-        raise BrokenFile(path, f"{n} detection lists but {len(pictures)} pictures beside it ({_differs(n, pictures)})")
+        differs = _differs(path.name.removesuffix(INFO_SUFFIX), n, pictures)
+        raise BrokenFile(path, f"{n} detection lists but {len(pictures)} pictures beside it ({differs})")
     track, karts, seed = data["track"], tuple(data["karts"]), data.get("race_seed")
     # without a seed, the folder, the track and the karts in order tell races apart, as in the course's data
     race = f"{split}:{track}:{','.join(karts)}" if seed is None else f"race-{seed}"
@@ -95,15 +96,16 @@ def read_frame(path: Path, split: str, pictures: Sequence[tuple[int, str]]) -> F
     return frame if ordered == frame.picture_names else frame.moved(pictures=ordered)
 
 
-def _differs(n: int, pictures: Sequence[tuple[int, str]]) -> str:
+def _differs(frame_id: str, n: int, pictures: Sequence[tuple[int, str]]) -> str:
     """In what the pictures differ from one for each of n views."""
     names = dict(pictures)
-    if twice := [name for view, name in pictures if names[view] != name]:
-        return f"{one_line(twice[0])} is of a view that has another"
-    missing = [f"{view:02d}" for view in range(n) if view not in names]
-    if not missing:
-        return "the counts differ"
-    return f"picture of view {', '.join(missing[:5])}{' and more' if len(missing) > 5 else ''} is missing"
+    faults = {
+        "is of a view that has another": [name for view, name in pictures if names[view] != name],
+        "is missing": [f"{frame_id}_{view:02d}_im.jpg" for view in range(n) if view not in names],
+        "is of no view": [name for view, name in pictures if view >= n],
+    }
+    fault, files = next((fault, files) for fault, files in faults.items() if files)
+    return f"{one_line(', '.join(files[:5]))}{' and more' if len(files) > 5 else ''} {fault}"
 
 
 def _checked_views(data: Any) -> list[list[list]]:
@@ -158,9 +160,10 @@ def _rows(view: int, rows: Sequence[Any], karts: int) -> list[list[int]]:
 
 
 def _row(view: int, row: Any, karts: int) -> list[int]:
-    if not isinstance(row, list) or len(row) != 6 or not all(map(_is_number, row)):
+    if not isinstance(row, list) or len(row) != 6 or not all(map(_is_number, row)) or row[0] % 1 or row[1] % 1:
         raise ValueError(
-            f"view {view}: detection {reprlib.repr(row)} is not six numbers (class, object id, x1, y1, x2, y2)"
+            f"view {view}: detection {reprlib.repr(row)} is not six numbers "
+            "(class and object id, which are whole, x1, y1, x2, y2)"
         )
     class_id, object_id, *box = map(int, row)
     if max(map(abs, box)) > FAR or box[2] < box[0] or box[3] < box[1]:
@@ -190,14 +193,13 @@ def _measured(data: dict[str, Any], key: str) -> list[list[float | None]]:
     views = data[key]
     if not isinstance(views, list) or [len(v) if isinstance(v, list) else v for v in views] != lengths:
         raise ValueError(
-            f"{key!r} is not one list a view with one value a detection ({reprlib.repr(lengths)} values in this "
-            "frame); render it again"
+            f"{key!r} is not one list a view with one value a detection ({reprlib.repr(lengths)} values in this frame)"
         )
     values = [value for view in views for value in view if value is not None]
     if not all(type(value) in (int, float) for value in values):
-        raise ValueError(f"{key!r} holds something that is not a number; render it again")
+        raise ValueError(f"{key!r} holds something that is not a number")
     if wrong := [value for value in values if not 0 <= value <= MEASURED[key]]:
-        raise ValueError(f"{key!r} holds {reprlib.repr(wrong[0])}, not 0 to {MEASURED[key]:,.0f}; render it again")
+        raise ValueError(f"{key!r} holds {reprlib.repr(wrong[0])}, not 0 to {MEASURED[key]:,.0f}")
     if key != "pixels":
         return views
     area = _picture_area(data)

@@ -6,7 +6,7 @@ from threading import Lock
 
 import numpy as np
 from cachetools import LRUCache, cached
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from stkvlm_lib.files import one_line
 
@@ -26,7 +26,7 @@ class FramesError(ValueError):
 
 
 class BrokenFile(FramesError):
-    """One file of a frame that cannot be used, and why."""
+    """One file of a frame that cannot be used, and why; as a message also what to do."""
 
     def __init__(self, file: Path, reason: str):
         super().__init__(file, reason)  # both, so that it comes whole out of a worker process
@@ -41,7 +41,7 @@ class BrokenFile(FramesError):
         return self.args[1]
 
     def __str__(self) -> str:
-        return f"{self.file}: {self.reason}"
+        return f"{self.file}: {self.reason}; restore it, or correct it (SKIP_BROKEN leaves out such frames)"
 
 
 def load_image(path: Path) -> Image.Image:
@@ -73,10 +73,11 @@ def decode_image(path: Path) -> Image.Image:
             ImageOps.exif_transpose(image, in_place=True)
             return _as_rgb(image)
     except FileNotFoundError:
-        raise BrokenFile(path, "picture is missing; restore it (SKIP_BROKEN leaves out such frames)") from None
+        raise BrokenFile(path, "picture is missing") from None
+    except UnidentifiedImageError:
+        raise BrokenFile(path, "picture cannot be decoded (it is empty, or of no kind that is read)") from None
     except Exception as error:  # decoders raise what they like on broken data
-        reason = f"picture cannot be decoded ({one_line(error)}); restore it (SKIP_BROKEN leaves out such frames)"
-        raise BrokenFile(path, reason) from None
+        raise BrokenFile(path, f"picture cannot be decoded ({one_line(error)})") from None
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
