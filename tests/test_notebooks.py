@@ -9,6 +9,7 @@ from pathlib import Path
 import nbformat
 import papermill
 import pytest
+from frame_files import write_frame
 from scored_folder import make_scored
 from tiny import copy_frames
 
@@ -197,6 +198,13 @@ def test_notebook_02_writes_the_questions_of_a_flat_folder(tmp_path):
     pairs = json.loads((tmp_path / "run" / "qa" / "all_qa_pairs.json").read_text())
     assert pairs and set(pairs[0]) == {"question", "answer", "image_file"}
     assert all((frames / pair["image_file"]).is_file() for pair in pairs)
+
+
+def test_notebook_01_shows_a_folder_of_a_single_picture_whose_train_is_empty(tmp_path):
+    (tmp_path / "set" / "train").mkdir(parents=True)
+    write_frame(tmp_path / "set" / "valid", "00000", views=1)
+    run_notebook("01", tmp_path / "01.ipynb", tmp_path, RUN_DIR=tmp_path / "run", FRAMES_DIR=tmp_path / "set")
+    assert "1 races, each in one split; 0 frames were left out" in (tmp_path / "01.ipynb").read_text()
 
 
 def test_misspelt_parameters_stop_the_notebook(tmp_path):
