@@ -12,25 +12,24 @@ import importlib
 import json
 import multiprocessing
 import os
-import select
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from stkvlm_lib.config import ROOT
-from stkvlm_lib.files import whole_file, write_json
+from stkvlm_lib.data.frames import INFO_SUFFIX
+from stkvlm_lib.files import whole_file, write_json, write_text
 from stkvlm_lib.game.race_plans import PlannedRace, Recipe
-from stkvlm_lib.game.race_renderer import RacePlan
+from stkvlm_lib.game.race_renderer import RenderedFrame
 
 GAME = "stkvlm_lib.game.race_renderer:render_race"
 """What renders, as module:function; tests name another."""
@@ -99,12 +98,9 @@ def remove_frame(folder: Path, frame_id: str) -> None:
 
 def _attempt(task: RaceTask, skip: set[int]) -> tuple[set[int], int | None, str]:
     """How far one child comes: frames saved, the frame begun last, and why it ended (empty: the race is done)."""
-    child, saved, begun, limit = _child(task), set(), None, task.limits.start
-    message = {"renderer": task.renderer, "race": asdict(task.race), "folder": str(task.folder), "skip": sorted(skip)}
-    settings = {"size": task.recipe.size, "saved": task.recipe.saved, "quality": task.recipe.quality}
-    done = False
+    child, saved, begun, limit, event = _child(task), set(), None, task.limits.start, ""
     try:
-        child.send(message | settings)
+        child.send(task, skip)
         while True:
             event, value = child.next_event(limit)
             if event == "begun":
@@ -112,10 +108,9 @@ def _attempt(task: RaceTask, skip: set[int]) -> tuple[set[int], int | None, str]
             elif event == "saved":
                 saved.add(value)
             else:
-                done = event == "done"
-                return saved, begun, value or ""
+                return saved, begun, value
     finally:
-        if not done:
+        if event != "done":
             child.kill()
 
 
@@ -134,42 +129,40 @@ class _Child:
     """A process that renders races, seen from the one that watches it."""
 
     def __init__(self, kind: tuple[str, tuple[int, int], tuple[str, ...]]):
-        self.kind, self.buffer, self.used = kind, b"", time.monotonic()
+        self.kind, self.used = kind, time.monotonic()
         self.said = tempfile.TemporaryFile()  # noqa: SIM115 - the child writes to it as long as it lives
         environment = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
         environment |= {"LP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), *kind[2]])}
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "stkvlm_lib.game.race_process", str(os.getpid())],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.said,
-            env=environment,
-            start_new_session=True,
-        )
+        self.pipe, its_end = multiprocessing.Pipe()
+        with its_end:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "stkvlm_lib.game.race_process", str(os.getpid()), str(its_end.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=self.said,
+                stderr=self.said,
+                env=environment,
+                pass_fds=[its_end.fileno()],
+                start_new_session=True,
+            )
 
     def is_usable(self) -> bool:
         """Alive, and not so long without work that it may be ending."""
         return self.process.poll() is None and time.monotonic() - self.used < _IDLE_SECONDS / 2
 
-    def send(self, message: dict[str, Any]) -> None:
-        with contextlib.suppress(BrokenPipeError):  # it has died, which the first event tells
-            self.process.stdin.write(json.dumps(message).encode() + b"\n")
-            self.process.stdin.flush()
+    def send(self, task: RaceTask, skip: set[int]) -> None:
+        with contextlib.suppress(OSError):  # it has died, which the first event tells
+            self.pipe.send((task, skip))
 
     def next_event(self, limit: float) -> tuple[str, Any]:
         """What the child says next; ("failed", why) when it ends, or says nothing for `limit` s."""
-        pipe = self.process.stdout.fileno()
-        end = time.monotonic() + limit
-        while b"\n" not in self.buffer:
-            if not select.select([pipe], [], [], max(0, end - time.monotonic()))[0]:
+        try:
+            if not self.pipe.poll(limit):
                 return "failed", f"took longer than {limit:g} s"
-            received = os.read(pipe, 1 << 16)
-            if not received:
-                return "failed", self.how_it_ended()
-            self.buffer += received
-        line, _, self.buffer = self.buffer.partition(b"\n")
+            event = self.pipe.recv()
+        except (EOFError, OSError):
+            return "failed", self.how_it_ended()
         self.used = time.monotonic()
-        return tuple(json.loads(line))
+        return event
 
     def how_it_ended(self) -> str:
         """Its signal, or its status and the last line that it wrote as an error."""
@@ -185,28 +178,23 @@ class _Child:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout, self.said):
-            with contextlib.suppress(OSError):
-                pipe.close()
+        self.pipe.close()
+        self.said.close()
 
 
 def main() -> None:
-    """The child: a JSON task a line on stdin, events on what was stdout (the game writes to stdout as it likes)."""
-    _die_with_parent(int(sys.argv[1]))
-    channel = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
-    os.dup2(2, 1)
-
-    def say(event: str, value: Any = None) -> None:
-        channel.write(json.dumps([event, value]) + "\n")
-        channel.flush()
-
-    while select.select([sys.stdin], [], [], _IDLE_SECONDS)[0] and (line := sys.stdin.readline()):
-        try:
-            _render(json.loads(line), say)
-            say("done")
-        except Exception as error:  # whatever it is, the watching process decides whether to go on past it
-            say("failed", f"{type(error).__name__}: {error}")
-            break
+    """The child: renders the tasks that come through its pipe, and says there what it is at."""
+    parent, pipe = int(sys.argv[1]), Connection(int(sys.argv[2]))
+    _die_with_parent(parent)
+    with contextlib.suppress(EOFError):  # who watched has gone
+        while pipe.poll(_IDLE_SECONDS):
+            task, skip = pipe.recv()
+            try:
+                _render(task, skip, pipe)
+                pipe.send(("done", ""))
+            except Exception as error:  # whatever it is, the watching process decides whether to go on past it
+                pipe.send(("failed", f"{type(error).__name__}: {error}"))
+                break
     os._exit(0)  # without the game's own end, which can crash
 
 
@@ -218,33 +206,26 @@ def _die_with_parent(parent: int) -> None:
         os._exit(0)
 
 
-def _render(task: dict[str, Any], say: Callable[[str, Any], None]) -> None:
-    module, _, function = task["renderer"].partition(":")
+def _render(task: RaceTask, skip: set[int], pipe: Connection) -> None:
+    module, _, function = task.renderer.partition(":")
     render_race = getattr(importlib.import_module(module), function)
-    given = task["race"]
-    plan = RacePlan(**given["plan"] | {"karts": tuple(given["plan"]["karts"])})
-    race = PlannedRace(given["number"], given["split"], plan)
-    for frame in render_race(
-        plan, tuple(task["size"]), skip=frozenset(task["skip"]), on_frame=lambda number: say("begun", number)
-    ):
-        info = frame.info | {"race": race.number}
-        frame_id = race.frame_id(frame.number)
-        write_frame(Path(task["folder"]), frame_id, info, frame.images, tuple(task["saved"]), task["quality"])
-        say("saved", frame.number)
+    size, on_frame = task.recipe.size, lambda number: pipe.send(("begun", number))
+    for frame in render_race(task.race.plan, size, skip=frozenset(skip), on_frame=on_frame):
+        _write_frame(task, frame)
+        pipe.send(("saved", frame.number))
 
 
-def write_frame(
-    folder: Path, frame_id: str, info: dict, images: list[np.ndarray], saved: tuple[int, int], quality: int
-) -> None:
-    """Write a frame's pictures ([H, W, 3] uint8), and last its info, which makes it complete."""
-    for view, pixels in enumerate(images):
+def _write_frame(task: RaceTask, frame: RenderedFrame) -> None:
+    """Write a frame's pictures, and last its info, which makes it complete."""
+    frame_id, saved = task.race.frame_id(frame.number), task.recipe.saved
+    for view, pixels in enumerate(frame.images):
         image = Image.fromarray(pixels)
         if image.size != saved:
             image = image.resize(saved, Image.Resampling.LANCZOS)
-        with whole_file(folder / f"{frame_id}_{view:02d}_im.jpg") as part:
-            image.save(part, format="JPEG", quality=quality, optimize=True)
-    with whole_file(folder / f"{frame_id}_info.json") as part:
-        part.write_text(json.dumps(info, ensure_ascii=False, separators=(",", ":")) + "\n", encoding="utf-8")
+        with whole_file(task.folder / f"{frame_id}_{view:02d}_im.jpg") as part:
+            image.save(part, format="JPEG", quality=task.recipe.quality, optimize=True)
+    info = json.dumps(frame.info | {"race": task.race.number}, ensure_ascii=False, separators=(",", ":"))
+    write_text(task.folder / f"{frame_id}{INFO_SUFFIX}", info + "\n")
 
 
 if __name__ == "__main__":
