@@ -49,10 +49,8 @@ class Choice:
 def captions(scene: Scene) -> Iterator[Caption | Declined]:
     """Every caption of a scene, and every one declined, by the rules of the scene."""
     for name in _FORMS:
-        family = FAMILIES[name]
-        for subject in family.subjects(scene, None) if scene.ego or not family.needs_ego else ((),):
-            told = family.answer_about(scene, subject)
-            kart = subject[0].name if subject else ""
+        for names, told in FAMILIES[name].about(scene):
+            kart = "".join(names)
             yield Declined(name, told) if isinstance(told, Reason) else Caption(name, kart, _state(name, told, kart))
 
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from hashlib import blake2b
 
 from stkvlm_lib.grammar.scene import Kart, Reason, Scene
@@ -133,6 +133,14 @@ class Family:
             return Reason.ITSELF
         return None
 
+    def about(self, scene: Scene, pick: Pick | None = None) -> Iterator[tuple[tuple[str, ...], str | Reason]]:
+        """(names of the karts asked about, what the scene answers or why not) of every question about a scene.
+
+        pick: for families that draw whom to ask about; the course's do not.
+        """
+        for subject in self.subjects(scene, pick) if scene.ego or not self.needs_ego else ((),):
+            yield tuple(kart.name for kart in subject), self.answer_about(scene, subject)
+
     def ask(self, scene: Scene, key: str, seed: int, held_out: bool = False) -> Iterator[Asked | Declined]:
         """Every question of this family about a scene, each in one wording, and what it declines.
 
@@ -142,18 +150,9 @@ class Family:
         """
         first = 1 if self.group == COURSE else 0
         number = self.held_out + held_out - first
-        if self.needs_ego and scene.ego is None:
-            yield Declined(self.name, scene.no_ego)
-            return
-        for subject in self.subjects(scene, partial(_picked, (seed, key, self.name))):
-            answer = self.answer_about(scene, subject)
+        for names, answer in self.about(scene, lambda n, *what: pick(n, seed, key, self.name, *what)):
             if isinstance(answer, Reason):
                 yield Declined(self.name, answer)
                 continue
-            names = tuple(kart.name for kart in subject)
             wording = first + pick(number, "wording", seed, key, self.name, *names)
             yield Asked(self.name, wording, self.write(wording, names), answer)
-
-
-def _picked(start: tuple, n: int, *key: object) -> int:
-    return pick(n, *start, *key)

@@ -229,10 +229,9 @@ NEVER_OF_COURSE = tuple(sorted({UNKNOWN}.union(*(family.besides.values() for fam
 def ask_all(scene: Scene) -> Iterator[tuple[str, str, str]]:
     """Every (family, question, answer) of the course's ten families, in their fixed order and the course's wording."""
     for family in COURSE_FAMILIES.values():
-        for subject in family.subjects(scene, None) if scene.ego or not family.needs_ego else ():
-            answer = family.answer_about(scene, subject)
+        for names, answer in family.about(scene):
             if not isinstance(answer, Reason):
-                yield family.name, family.write(0, (kart.name for kart in subject)), answer
+                yield family.name, family.write(0, names), answer
 
 
 def ask_extended(scene: Scene, key: str, seed: int, held_out: bool = False) -> Iterator[Asked | Declined]:

@@ -7,7 +7,7 @@ place where that is done.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -182,19 +182,10 @@ def read_scene(view: View, transform: Callable[[Box], Box] | None = None, rules:
             box = scale_box(transform(detection.box) if transform else detection.box)
             kart = Kart(detection.object_id, line_up[detection.object_id], box, detection.distance)
             seen[rules.sort(box, detection)].append(kart)
-    if not rules.declines:
-        karts = tuple(seen["karts"])
-        ego = _nearest_middle(karts)
-        return Scene(view.frame.track, karts, ego, rules, None if ego else Reason.NO_KART, line_up=line_up)
-    found = _sure_ego(seen["karts"], seen["unclear"], view.index, rules)
+    found = _find_ego(seen["karts"], seen["unclear"], view.index, rules)
     ego, no_ego = (found, None) if isinstance(found, Kart) else (None, found)
-    groups = {name: tuple(karts) for name, karts in seen.items()}
+    groups = {name: tuple(karts) for name, karts in seen.items() if rules.declines or name == "karts"}
     return Scene(view.frame.track, ego=ego, rules=rules, no_ego=no_ego, line_up=line_up, **groups)
-
-
-def _nearest_middle(karts: Iterable[Kart]) -> Kart | None:
-    """The kart whose centre is nearest the middle of the picture; ties go to the lower kart id."""
-    return min(karts, key=lambda kart: (off_middle(kart), kart.object_id), default=None)
 
 
 def off_middle(kart: Kart) -> float:
@@ -203,13 +194,17 @@ def off_middle(kart: Kart) -> float:
     return (cx - width / 2) ** 2 + (cy - height / 2) ** 2
 
 
-def _sure_ego(karts: list[Kart], unclear: list[Kart], followed: int, rules: RuleSet) -> Kart | Reason:
-    """The ego kart where both readings of the word agree: the course's (nearest the middle, among all karts that the
-    course rule keeps) and a viewer's (the kart the camera follows)."""
+def _find_ego(karts: list[Kart], unclear: list[Kart], followed: int, rules: RuleSet) -> Kart | Reason:
+    """The kart nearest the middle among all that the course rule keeps; ties go to the lower kart id.
+
+    Rules that decline want it to be what a viewer would call so, too: clearly visible, and what the camera follows.
+    """
     kept = [kart for kart in (*karts, *unclear) if is_kept(kart.box)]
-    ego = _nearest_middle(kept)
-    if ego is None:
+    if not kept:
         return Reason.NO_KART
+    ego = min(kept, key=lambda kart: (off_middle(kart), kart.object_id))
+    if not rules.declines:
+        return ego
     if ego.object_id != followed:
         return Reason.EGO_NOT_FOLLOWED
     reach = sqrt(off_middle(ego)) + rules.level
