@@ -129,7 +129,7 @@ def test_a_repeated_seed_is_refused(monkeypatch):
     monkeypatch.setattr(race_plans, "_BLOCK", 30)  # too small a block for each split's numbers
     with pytest.raises(PlanError, match="races of train"):
         plan_races({"train": Recipe(races=4)})
-    monkeypatch.setattr(race_plans, "SPLIT_ORDER", ("train",))
+    monkeypatch.setattr(race_plans, "SPLITS", ("train",))
     with pytest.raises(PlanError, match="same number"):
         plan_races({"one": Recipe(), "two": Recipe()})
 

@@ -9,7 +9,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from stkvlm_lib.data.frames import FLAT_SPLIT, SPLITS
@@ -23,7 +23,6 @@ UNSEEN = "test_unseen"
 """The split whose (track, kart) pairs never occur in the others."""
 RESERVED = 5
 """Karts that each track keeps for the split `test_unseen`."""
-SPLIT_ORDER = SPLITS
 MAX_SEED = 2**15
 _BLOCK = 2**14
 _MAX_FRAMES = 256
@@ -92,14 +91,19 @@ class Recipe:
 
 @dataclass(frozen=True)
 class PlannedRace:
-    """A race of a set. number: unique in the set; with the frame's number it makes the frame's id."""
+    """A race of a set. number: unique in the set."""
 
     number: int
     split: str
     plan: RacePlan
 
+    @property
+    def id(self) -> str:
+        """Its number as files and people write it; the ids of its frames begin with it."""
+        return f"{self.number:04x}"
+
     def frame_id(self, frame: int) -> str:
-        return f"{self.number:04x}{frame:02x}"
+        return f"{self.id}{frame:02x}"
 
 
 Recipes = Mapping[str, Recipe]
@@ -113,11 +117,11 @@ def read_recipes(data: Any) -> dict[str, Recipe]:
     """
     if not isinstance(data, dict):
         raise PlanError(f"a recipe is a JSON object, not a {type(data).__name__}")
-    if FLAT_SPLIT in data or not set(data) & set(SPLIT_ORDER):
+    if FLAT_SPLIT in data or not set(data) & set(SPLITS):
         return {FLAT_SPLIT: _recipe(data.get(FLAT_SPLIT, data), "recipe")}
-    if unknown := sorted(set(data) - set(SPLIT_ORDER)):
-        raise PlanError(f"recipe: unknown split {', '.join(unknown)}; valid ones are {', '.join(SPLIT_ORDER)}")
-    return {split: _recipe(data[split], f"recipe of {split}") for split in SPLIT_ORDER if split in data}
+    if unknown := sorted(set(data) - set(SPLITS)):
+        raise PlanError(f"recipe: unknown split {', '.join(unknown)}; valid ones are {', '.join(SPLITS)}")
+    return {split: _recipe(data[split], f"recipe of {split}") for split in SPLITS if split in data}
 
 
 def as_json(recipes: Recipes) -> dict[str, dict[str, Any]]:
@@ -128,20 +132,20 @@ def as_json(recipes: Recipes) -> dict[str, dict[str, Any]]:
     }
 
 
-def recipe_for(images: int = 200, tracks: Iterable[str] = TRACKS, seed: int = 0, **settings: Any) -> Recipe:
+def recipe_for(images: int = 200, tracks: Iterable[str] = TRACKS, seed: int = 0) -> Recipe:
     """A recipe of at least `images` pictures in at least ten races, so that they can be split by race.
 
     Fewer than ten pictures a track: only some of the tracks, drawn by seed.
     """
     tracks = sorted(set(tracks))
-    base = Recipe(tracks=tuple(tracks), seed=seed, **settings)
+    base = Recipe(tracks=tuple(tracks), seed=seed)
     _require(images >= 1, "images", images, "a number of pictures from 1")
     wanted = max(10, math.ceil(images / (base.views * base.frames)))
     if wanted < len(tracks):
         tracks = random.Random(f"tracks-{seed}").sample(tracks, wanted)
     races = math.ceil(wanted / len(tracks))
     frames = math.ceil(images / (base.views * races * len(tracks)))
-    return Recipe(**asdict(base) | {"tracks": tuple(tracks), "races": races, "frames": frames})
+    return replace(base, tracks=tuple(tracks), races=races, frames=frames)
 
 
 def plan_races(recipes: Recipes) -> list[PlannedRace]:
@@ -165,7 +169,7 @@ def rows(races: Iterable[PlannedRace]) -> list[dict[str, Any]]:
     """One row a race, as people read it."""
     return [
         {
-            "race": f"{race.number:04x}",
+            "race": race.id,
             "split": race.split,
             "track": race.plan.track,
             "driven": "reversed" if race.plan.reverse else "forward",
@@ -176,8 +180,8 @@ def rows(races: Iterable[PlannedRace]) -> list[dict[str, Any]]:
     ]
 
 
-def reserved_karts(recipe: Recipe, n: int = RESERVED) -> dict[str, frozenset[str]]:
-    """For every track of the game the n karts that only races of `test_unseen` have there.
+def reserved_karts(recipe: Recipe) -> dict[str, frozenset[str]]:
+    """For every track of the game the RESERVED karts that only races of `test_unseen` have there.
 
     Every kart is reserved on about equally many tracks.
     """
@@ -185,14 +189,14 @@ def reserved_karts(recipe: Recipe, n: int = RESERVED) -> dict[str, frozenset[str
     uses: Counter[str] = Counter()
     reserved = {}
     for track in TRACKS:
-        chosen = sorted(recipe.karts, key=lambda kart: (uses[kart], rng.random()))[:n]
+        chosen = sorted(recipe.karts, key=lambda kart: (uses[kart], rng.random()))[:RESERVED]
         uses.update(chosen)
         reserved[track] = frozenset(chosen)
     return reserved
 
 
 def _plan_split(split: str, recipe: Recipe, reserved: Mapping[str, frozenset[str]]) -> list[PlannedRace]:
-    first = SPLIT_ORDER.index(split) * _BLOCK if split in SPLIT_ORDER else 0
+    first = SPLITS.index(split) * _BLOCK if split in SPLITS else 0
     count = recipe.races * len(recipe.tracks)
     _require(count <= _BLOCK, f"races of {split}", count, f"at most {_BLOCK}")
     uses: Counter = Counter()

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from stkvlm_lib.config import Failure
 from stkvlm_lib.data.frames import FLAT_SPLIT, INFO_SUFFIX, VIEW_NAME
-from stkvlm_lib.files import read_json, write_json
+from stkvlm_lib.files import read_json, read_object, write_json
 from stkvlm_lib.game.race_plans import PlanError, PlannedRace, Recipes, as_json, read_recipes
 from stkvlm_lib.game.race_process import remove_frame
 
@@ -105,10 +105,9 @@ class RenderFolder:
             self._replay(Path(replay))
 
     def _read_skips(self) -> None:
-        recorded = {int(race["number"], 16): race["skipped"] for race in read_json(self.root / MANIFEST)["races"]}
+        recorded = {race["number"]: race["skipped"] for race in read_json(self.root / MANIFEST)["races"]}
         for race in self.races:
-            state = self.state(race)
-            skipped = recorded.get(race.number, {}) | (read_json(state) if state.is_file() else {})
+            skipped = recorded.get(race.id, {}) | read_object(self.state(race), missing_ok=True)
             for frame, reason in skipped.items():
                 if int(frame) not in self.held[race.number]:
                     self.skipped[race.number][int(frame)] = reason
@@ -122,21 +121,19 @@ class RenderFolder:
         other = read_json(manifest, "give the manifest.json of a rendered set")
         if changes := self._differences(other):
             raise CollectError(f"{manifest}: is of another recipe ({changes}); replay it with its own")
-        splits = {race.number: race.split for race in self.races}
-        for race in other["races"]:
-            number = int(race["number"], 16)
-            for frame, reason in race["skipped"].items():
-                self.skipped[number][int(frame)] = reason
-                if int(frame) in self.held[number]:
-                    self.held[number].remove(int(frame))
-                    remove_frame(self.of(splits[number]), f"{number:04x}{int(frame):02x}")
+        told = {race["number"]: race["skipped"] for race in other["races"]}
+        for race in self.races:
+            for frame, reason in told.get(race.id, {}).items():
+                self.skipped[race.number][int(frame)] = reason
+                self.held[race.number].discard(int(frame))
+                remove_frame(self.of(race.split), race.frame_id(int(frame)))
 
     def of(self, split: str) -> Path:
         return self.root if split == FLAT_SPLIT else self.root / split
 
     def state(self, race: PlannedRace) -> Path:
         """The file in which a race's skips are kept while it is rendered: {frame: why}."""
-        return self.root / _STATE / f"{race.number:04x}.json"
+        return self.root / _STATE / f"{race.id}.json"
 
     def is_done(self, race: PlannedRace) -> bool:
         return len(self.held[race.number]) + len(self.skipped[race.number]) >= race.plan.frames
@@ -152,7 +149,7 @@ class RenderFolder:
                 overall.update(truth)
             rows.append(
                 {
-                    "number": f"{race.number:04x}",
+                    "number": race.id,
                     "split": race.split,
                     "seed": race.plan.seed,
                     "track": race.plan.track,
