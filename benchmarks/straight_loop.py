@@ -36,7 +36,7 @@ from stkvlm_lib.config import AUTO, PRECISIONS, ROOT, FinetuneConfig, make_confi
 from stkvlm_lib.data.frame_sets import FrameSet, read_frames
 from stkvlm_lib.device import device_name, precision_of
 from stkvlm_lib.files import write_json
-from stkvlm_lib.grammar.wordings import UNKNOWN
+from stkvlm_lib.grammar.questions import NEVER_OF_COURSE
 from stkvlm_lib.qa.qa_sets import by_picture, make_records
 from stkvlm_lib.qa.training_draw import TrainingPicture, draw_training
 from stkvlm_lib.runs import set_seeds, set_up_torch
@@ -185,7 +185,7 @@ def report(options, answerer, ours: Times, straight: Times, trained: int, flops:
     answered = len(ours.answers)
     pairs = list(zip(ours.answers, straight.answers, strict=True))
     equal = sum(a == b for a, b in pairs)
-    unknown = sum(a != b == UNKNOWN for a, b in pairs)
+    barred = sum(a != b and b in NEVER_OF_COURSE for a, b in pairs)
     return {
         "device": device_name(),
         "seconds": "of this process" if options.cpu_time else "on the wall",
@@ -197,7 +197,7 @@ def report(options, answerer, ours: Times, straight: Times, trained: int, flops:
         "training, steps alone: ratio": straight.steps / ours.steps,
         "answering: ratio": straight.answering / ours.answering,
         "answers equal": f"{equal:,} of {answered:,}",
-        "answers that differ as only `generate` may say unknown": unknown,
+        "answers that differ as only `generate` may say unknown or 0": barred,
         "straightforward training, questions a second": trained / straight.one_pass,
         "our training, one pass with encoding, questions a second": trained / ours.one_pass,
         "our training, steps alone, questions a second": trained / ours.steps,
