@@ -19,6 +19,7 @@ EMBEDDED = "embedded"
 BASE = "base"
 """What COMPARE_RUN of the explorer says for the base without the adapter."""
 MOST_SEED = 2**32 - 1  # what numpy takes
+MOST_GAME_SEED = 2**15 - 1  # what the game takes
 
 
 class ConfigError(ValueError):
@@ -209,7 +210,7 @@ class CollectConfig(Parameters):
     out_dir: str = "outputs/frames"
     images: int = valid(200, at_least(1), "a number of pictures from 1")
     tracks: str = ""
-    seed: int = valid(0, lambda seed: 0 <= seed < 2**15, f"{_FROM_0} to {2**15 - 1}")  # what the game takes
+    seed: int = valid(0, lambda seed: 0 <= seed <= MOST_GAME_SEED, f"{_FROM_0} to {MOST_GAME_SEED}")
     recipe: str = ""
     workers: int = valid(0, at_least(0), "a number of processes, 0 for one a core")
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from stkvlm_lib.config import MOST_GAME_SEED
 from stkvlm_lib.data.frames import FLAT_SPLIT, SPLITS
 from stkvlm_lib.game.race_renderer import SETTLED, RacePlan
 from stkvlm_lib.grammar import names
@@ -23,7 +24,6 @@ UNSEEN = "test_unseen"
 """The split whose (track, kart) pairs never occur in the others."""
 RESERVED = 5
 """Karts that each track keeps for the split `test_unseen`."""
-MAX_SEED = 2**15
 _BLOCK = 2**14
 _MAX_FRAMES = 256
 
@@ -81,7 +81,7 @@ class Recipe:
             _require(ok, name, (width, height), "width and height in the course's 3:2, e.g. 300, 200")
         _require(self.saved[0] <= self.size[0], "saved", self.saved, f"no larger than rendered ({self.size})")
         _require(1 <= self.quality <= 100, "quality", self.quality, "in 1..100")
-        _require(0 <= self.seed < MAX_SEED, "seed", self.seed, f"in 0..{MAX_SEED - 1}")
+        _require(0 <= self.seed <= MOST_GAME_SEED, "seed", self.seed, f"in 0..{MOST_GAME_SEED}")
 
     @property
     def images(self) -> int:
