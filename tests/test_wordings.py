@@ -131,12 +131,6 @@ def test_what_it_asks_is_answered_by_the_family_as_the_scene_says(busy_scenes, s
     assert nothing.question == plain(nothing.question) and read_task(nothing.task) is None
 
 
-@pytest.fixture(scope="module")
-def busy_scenes(bundled):
-    views = list(bundled.views("valid"))
-    return [scene for view in views if (scene := read_scene(view, rules=STRICT_RULES)).ego and len(scene.karts) > 2]
-
-
 def test_families_come_in_turn_so_that_none_crowds_out_another(busy_scenes):
     for scene in busy_scenes[:20]:
         names = [asked.family for asked in ask_worded(scene, 8, random.Random(1))]
