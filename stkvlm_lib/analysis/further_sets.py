@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from stkvlm_lib.analysis.accuracy import Accuracy, Score, accuracy_chart, score
+from stkvlm_lib.analysis.accuracy import Accuracy, FamilyScore, Score, accuracy_chart, score
 from stkvlm_lib.analysis.intervals import by_family, column, every
 from stkvlm_lib.analysis.measured import ByFamily, Share
 from stkvlm_lib.analysis.scored_run import Analysis, ScoredRun
@@ -14,7 +14,7 @@ from stkvlm_lib.evaluation.predictions import ChoicePrediction
 from stkvlm_lib.evaluation.question_sets import FURTHER_SPLITS
 from stkvlm_lib.grammar.captions import CANDIDATES
 from stkvlm_lib.grammar.families import EXTENDED as EXTENDED_GROUP
-from stkvlm_lib.grammar.questions import FAMILIES
+from stkvlm_lib.grammar.questions import FAMILIES, PRETRAINED
 from stkvlm_lib.number_text import count, interval, percent
 
 
@@ -28,6 +28,12 @@ class Extended(Score, Analysis):
         asked = run.answers("extended")
         mine = [p for p in asked if p.family in FAMILIES and FAMILIES[p.family].group == EXTENDED_GROUP]
         return cls(**vars(score(mine, run.interval_of(mine)))) if mine else None
+
+    @property
+    def taught(self) -> list[tuple[str, FamilyScore]]:
+        """The families that the embedded base is not trained on, with what it says to them alone."""
+        rows = (self.families or {}).items()
+        return [(name, row) for name, row in rows if name not in PRETRAINED and row.base is not None]
 
     def section(self, run: ScoredRun) -> Section:
         text = (
