@@ -41,7 +41,7 @@ def headline(run: ScoredRun) -> str:
 
 
 def _taught(run: ScoredRun) -> str:
-    """What fine-tuning taught from nothing; the base of a hub has met no family at all, so that of it nothing is said."""
+    """What fine-tuning taught from nothing. A base from a hub has met no family at all, so nothing is said of it."""
     extended = run.figures(Extended) if run.metrics.get("base_model") == EMBEDDED else None
     return "".join(
         f" Questions that the base has never met (`{FAMILIES[name].template}`) rise from {percent(row.base)} to "
