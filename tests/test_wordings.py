@@ -143,7 +143,9 @@ def test_what_the_base_has_never_met_comes_first(busy_scenes):
     assert [family == "clock" for family in first] == can and True in can
 
 
-def test_what_strict_rules_decline_is_answered_by_others_in_the_courses_families_and_in_those_new_to_the_base(busy_scenes, bundled):
+def test_what_strict_rules_decline_is_answered_by_others_in_the_courses_families_and_in_those_new_to_the_base(
+    busy_scenes, bundled
+):
     asked, besides = set(), set()
     for view in list(bundled.views("valid"))[:60]:
         strict, course = read_scene(view, rules=STRICT_RULES), read_scene(view)
