@@ -66,10 +66,10 @@ DETAILS: dict[str, type[Analysis]] = {
 }
 QUESTIONS = {
     "the course's ten forms, on races never seen": "",
+    "a kind that the base has never met: at which o'clock does a kart stand?": "extended.families.clock",
     "families beside them (colours, nearest, comparisons ...)": "extended",
     "all families, asked in words that no training has seen": "own_words",
     "the ten forms, on karts that never drove that track in training": "other_splits.test_unseen",
-    "a kind of question new to the base: at which o'clock does a kart stand?": "extended.families.clock",
     "multiple choice, of five sentences": "mc",
 }
 """The rows of the README: what was asked, and where its figures lie in metrics.json."""

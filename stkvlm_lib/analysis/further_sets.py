@@ -39,7 +39,8 @@ class Extended(Score, Analysis):
         text = (
             "Questions of families beside the course's ten, under the strict rules and balanced; no part of the scores "
             f"above. {percent(self.exact)} of {count(self.n)} are answered exactly right (95% interval "
-            f"{interval(self.exact_ci95)}), {percent(self.macro_exact)} in the mean over the families."
+            f"{interval(self.exact_ci95)}), {percent(self.macro_exact)} in the mean over the families"
+            + (f", {percent(self.base_exact)} by the base alone." if self.base_exact is not None else ".")
         )
         caption = "Extended questions answered exactly right, by family, with 95% intervals and two baselines."
         chart = Shown("score_extended", accuracy_chart(self), caption, self.alt())
