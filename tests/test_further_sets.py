@@ -39,7 +39,7 @@ def test_what_the_base_has_never_met_is_told_in_the_headline_of_a_run_on_it(run)
         further_file(run.folder, "extended"),
     )
     run.metrics |= {"base_model": "embedded"}
-    told = "(`At which o'clock is {kart}, seen from the ego car?`) rise from 0.0% to 50.0%"
+    told = "At which o'clock is {kart}, seen from the ego car?\u201d, rises from 0.0% to 50.0% (2 questions"
     assert told in headline(run)
     run.metrics |= {"base_model": "owner/name"}
     assert "never met" not in headline(run)
