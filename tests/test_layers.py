@@ -14,6 +14,7 @@ LAYERS = (
     "device",
     "files",
     "number_text",
+    "grouping",
     "markdown",
     "templates",
     "progress",

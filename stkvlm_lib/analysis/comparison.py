@@ -19,8 +19,8 @@ from stkvlm_lib.evaluation.predictions import HEADLINE, Prediction, read_answers
 from stkvlm_lib.figures.style import BLACK, BLUE, GREY, VERMILLION, dot, family_rows, message, plain
 from stkvlm_lib.figures.tiles import question_tiles, wrapped
 from stkvlm_lib.grammar.questions import is_exact
+from stkvlm_lib.grouping import by_turns
 from stkvlm_lib.number_text import count, interval, percent, points
-from stkvlm_lib.qa.qa_sets import by_turns
 from stkvlm_lib.runs import compared_run
 
 GALLERY, LISTED = 6, 12
