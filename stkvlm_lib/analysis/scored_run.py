@@ -135,6 +135,11 @@ class ScoredRun:
         return str(self.parameters("05").get("COMPARE_RUN") or self.parameters("04").get("COMPARE_RUN") or "")
 
     @cached_property
+    def compared_answers(self) -> list[Prediction]:
+        """Those of the run that it is compared with. Raises ConfigError, OSError or ValueError."""
+        return read_answers(compared_run(self.compare_run) / HEADLINE)
+
+    @cached_property
     def frames(self) -> FrameSet | None:
         """The pictures asked about; None where they are not there."""
         try:
