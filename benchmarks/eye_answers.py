@@ -34,7 +34,8 @@ from stkvlm_lib.figures.drawing import font_of
 from stkvlm_lib.files import read_rows, write_json, write_jsonl, write_text
 from stkvlm_lib.grammar.families import pick
 from stkvlm_lib.grammar.questions import FAMILIES
-from stkvlm_lib.qa.qa_sets import Record, by_picture, by_turns, make_records
+from stkvlm_lib.grouping import by_turns
+from stkvlm_lib.qa.qa_sets import Record, by_picture, make_records
 from stkvlm_lib.runs import compared_run
 from stkvlm_lib.vlm.answering import Answer
 

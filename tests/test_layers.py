@@ -15,6 +15,7 @@ LAYERS = (
     "device",
     "files",
     "number_text",
+    "grouping",
     "markdown",
     "templates",
     "progress",

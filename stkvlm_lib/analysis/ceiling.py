@@ -11,7 +11,7 @@ measures of what that costs, none of them assumed:
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import ClassVar, Self
 
@@ -57,23 +57,18 @@ class Doubt(Measured):
 
 
 @dataclass(frozen=True)
-class Reach(Measured):
-    """Of some questions: what is right now, what an oracle would have right, and both kinds of doubt."""
+class Ceiling(ByFamily, Analysis):
+    """What is right now, what an oracle would have right, and both kinds of doubt: over all questions of known
+    families, and by family."""
+
+    KEY: ClassVar[str] = "ceiling"
 
     n: int
     exact: float
     oracle: float
     pixel: Doubt
     strict: Doubt
-
-
-@dataclass(frozen=True)
-class Ceiling(Reach, ByFamily, Analysis):
-    """Over all questions of known families, and by family."""
-
-    KEY: ClassVar[str] = "ceiling"
-
-    families: dict[str, Reach] = field(default_factory=dict)
+    families: dict[str, "Ceiling"] | None = None
 
     @classmethod
     def measure(cls, run: ScoredRun) -> Self | None:
@@ -85,9 +80,9 @@ class Ceiling(Reach, ByFamily, Analysis):
         pixel = np.array([f.pixel > 0 for f in facts])
         strict = np.array([bool(f.declined) for f in facts])
 
-        def figures(member: np.ndarray) -> Reach:
+        def figures(member: np.ndarray) -> Self:
             told = [f.declined.value for f, mine in zip(facts, member, strict=True) if mine and f.declined]
-            return Reach(
+            return cls(
                 n=int(member.sum()),
                 exact=mean(right[member]),
                 oracle=mean(oracle[member]),
@@ -95,7 +90,8 @@ class Ceiling(Reach, ByFamily, Analysis):
                 strict=_doubt(strict[member], right[member], dict(Counter(told).most_common())),
             )
 
-        return cls(**vars(figures(known)), families=by_family(run.predictions, figures, others=False))
+        families = by_family(run.predictions, figures, others=False)
+        return replace(figures(known), families=families)
 
     def section(self, run: ScoredRun) -> Section:
         text = (

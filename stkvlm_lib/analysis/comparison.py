@@ -10,17 +10,17 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from stkvlm_lib.analysis.intervals import Bootstrap, by_family, every, mean
+from stkvlm_lib.analysis.intervals import Bootstrap, mean, with_families
 from stkvlm_lib.analysis.measured import ByFamily, Interval, Measured
 from stkvlm_lib.analysis.scored_run import Analysis, ScoredRun
 from stkvlm_lib.analysis.sections import Section, Shown, Table, listed, table_of
 from stkvlm_lib.data.frame_sets import FrameSet
-from stkvlm_lib.evaluation.predictions import HEADLINE, Prediction, read_answers
+from stkvlm_lib.evaluation.predictions import Prediction
 from stkvlm_lib.figures.style import BLACK, BLUE, GREY, VERMILLION, dot, family_rows, message, plain
 from stkvlm_lib.figures.tiles import question_tiles, wrapped
 from stkvlm_lib.grammar.questions import is_exact
+from stkvlm_lib.grouping import by_turns
 from stkvlm_lib.number_text import count, interval, percent, points
-from stkvlm_lib.qa.qa_sets import by_turns
 from stkvlm_lib.runs import compared_run
 
 GALLERY, LISTED = 6, 12
@@ -169,7 +169,7 @@ class Comparison(Difference, ByFamily, Analysis):
 
 def _shared(run: ScoredRun) -> Shared:
     """The questions that a run shares with the one it is compared with. Raises ConfigError or ComparisonError."""
-    return share(run.predictions, read_answers(compared_run(run.compare_run) / HEADLINE))
+    return share(run.predictions, run.compared_answers)
 
 
 _CHANGED = {"truth": "ours.answer", "this run": "ours.prediction", "other run": "other.prediction"}
@@ -196,14 +196,13 @@ def compare(shared: Shared, interval_of: Bootstrap, other: str = "another run") 
         )
 
     return Comparison(
-        **vars(figures(every(ours))),
+        **with_families(ours, figures),
         run=other,
         only_ours=shared.only_ours,
         only_other=shared.only_other,
         other_truth=shared.other_truth,
         clusters=interval_of.unit,
         n_clusters=interval_of.n,
-        families=by_family(ours, figures),
     )
 
 

@@ -4,17 +4,19 @@ Guessing from the words gives both pictures the same answer; so does a model tha
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import ClassVar, Self
 
 import numpy as np
 import pandas as pd
 
 from stkvlm_lib.analysis.intervals import Bootstrap, by_family
-from stkvlm_lib.analysis.measured import ByFamily, Interval, Measured
+from stkvlm_lib.analysis.measured import ByFamily, Interval
 from stkvlm_lib.analysis.scored_run import Analysis, ScoredRun
 from stkvlm_lib.analysis.sections import Section, Table, table_of
 from stkvlm_lib.evaluation.predictions import PairPrediction
+from stkvlm_lib.grouping import grouped
 from stkvlm_lib.qa.contrast import KINDS
 
 TEXT = (
@@ -25,9 +27,10 @@ TEXT = (
 
 
 @dataclass(frozen=True)
-class PairScore(Measured):
-    """Shares of pairs with both, the first and the second right. independent: what both right would be if a family's
-    errors fell on the two pictures independently, the mean over the pairs."""
+class PairScore(ByFamily):
+    """Shares of pairs of one kind, whose answers differ, with both, the first and the second right. independent: what
+    both right would be if a family's errors fell on the two pictures independently, the mean over the pairs. same: the
+    controls, with one answer to both."""
 
     n: int
     both: float
@@ -35,14 +38,8 @@ class PairScore(Measured):
     first: float | None = None
     second: float | None = None
     independent: float | None = None
-
-
-@dataclass(frozen=True)
-class KindScore(PairScore, ByFamily):
-    """Pairs of one kind whose answers differ, over all and by family. same: the controls, with one answer to both."""
-
-    same: PairScore | None = None
-    families: dict[str, PairScore] | None = None
+    same: "PairScore | None" = None
+    families: dict[str, "PairScore"] | None = None
 
 
 @dataclass(frozen=True)
@@ -52,13 +49,12 @@ class Consistency(Analysis):
     KEY: ClassVar[str] = "consistency"
     WHOLE: ClassVar[str] = "kinds"
 
-    kinds: dict[str, KindScore]
+    kinds: dict[str, PairScore]
 
     @classmethod
     def measure(cls, run: ScoredRun) -> Self | None:
-        rows = run.answers("consistency", PairPrediction)
-        by_kind = {kind: [row for row in rows if row.kind == kind] for kind in KINDS}
-        there = {kind: mine for kind, mine in by_kind.items() if any(row.differ for row in mine)}
+        kinds = grouped(run.answers("consistency", PairPrediction), attrgetter("kind"))
+        there = {kind: kinds[kind] for kind in KINDS if any(row.differ for row in kinds.get(kind, ()))}
         return cls({kind: score_pairs(mine, run.interval_of(mine)) for kind, mine in there.items()}) if there else None
 
     def section(self, run: ScoredRun) -> Section:
@@ -78,7 +74,7 @@ _COLUMNS = {"n": "n", "both right": "both", "95% interval": "both_ci95"}
 _COLUMNS |= {"first right": "first", "second right": "second", "both, if independent": "independent"}
 
 
-def score_pairs(rows: Sequence[PairPrediction], interval_of: Bootstrap) -> KindScore:
+def score_pairs(rows: Sequence[PairPrediction], interval_of: Bootstrap) -> PairScore:
     """Pairs of one kind, of which at least one has answers that differ."""
     right = np.array([row.correct for row in rows], float)
     both, differ = right.all(1).astype(float), np.array([row.differ for row in rows])
@@ -92,4 +88,4 @@ def score_pairs(rows: Sequence[PairPrediction], interval_of: Bootstrap) -> KindS
 
     families = by_family(rows, lambda member: figures(member & differ), others=False)
     same = None if differ.all() else figures(~differ)
-    return KindScore(**vars(figures(differ)), same=same, families={n: row for n, row in families.items() if row.n})
+    return replace(figures(differ), same=same, families={n: row for n, row in families.items() if row.n})

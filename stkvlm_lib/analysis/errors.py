@@ -1,9 +1,10 @@
 """Labels that no answer can match; wrong answers on their pictures: of each main cause, the surest, near misses."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from typing import Any, ClassVar
 
 from matplotlib.figure import Figure
@@ -16,8 +17,8 @@ from stkvlm_lib.evaluation.predictions import Prediction
 from stkvlm_lib.figures.style import message
 from stkvlm_lib.figures.tiles import question_tiles, wrapped
 from stkvlm_lib.grammar.questions import normalise
+from stkvlm_lib.grouping import grouped
 from stkvlm_lib.number_text import percent
-from stkvlm_lib.qa.qa_sets import grouped
 
 Noted = tuple[Prediction, str]
 """A wrong answer, and what is said of it."""
@@ -121,11 +122,8 @@ def varied(noted: Iterable[Noted], n: int, most: int | None = None) -> list[Note
 def by_cause(run: ScoredRun) -> list[Noted]:
     """Of each of the causes of most errors the most confident error, the most frequent confusion and the nearest miss,
     each about another picture."""
-    groups: dict[str, list[Prediction]] = defaultdict(list)
-    if run.facts:
-        for p, cause in zip(run.predictions, error_causes(run.predictions, run.facts), strict=True):
-            if cause is not None:
-                groups[cause].append(p)
+    causes = zip(run.predictions, error_causes(run.predictions, run.facts), strict=True) if run.facts else ()
+    groups = grouped(((p, cause) for p, cause in causes if cause is not None), itemgetter(1))
     chosen: dict[str, Noted] = {}
 
     def choose(cause: str, noted: Iterable[Noted]) -> None:
@@ -133,7 +131,7 @@ def by_cause(run: ScoredRun) -> list[Noted]:
             chosen[found[0].image_file] = found[0], f"{cause}: {found[1]}"
 
     for name in sorted(groups, key=lambda name: (-len(groups[name]), list(CAUSES).index(name)))[:CAUSES_SHOWN]:
-        errors = groups[name]
+        errors = [p for p, _ in groups[name]]
         choose(name, ((p, f"most confident, {p.confidence:.0%}") for p in surest(errors)))
         choose(name, ((p, f"typical, {_times(n)}") for p, n in frequent(errors, len(errors), chosen)))
         choose(name, ((p, f"near miss, {note}") for p, note in near_misses(errors, len(errors))))

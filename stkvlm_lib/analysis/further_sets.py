@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from stkvlm_lib.analysis.accuracy import Accuracy, FamilyScore, Score, accuracy_chart, score
-from stkvlm_lib.analysis.intervals import by_family, column, every
+from stkvlm_lib.analysis.intervals import column, with_families
 from stkvlm_lib.analysis.measured import ByFamily, Share
 from stkvlm_lib.analysis.scored_run import Analysis, ScoredRun
 from stkvlm_lib.analysis.sections import Section, Shown, Table, table_of
@@ -88,22 +88,17 @@ _STATES |= {"front_back": "in front or behind", "other": "something else"}
 
 
 @dataclass(frozen=True)
-class ChoiceScore(Share):
-    """Items right beside chance and the blind model."""
-
-    chance: float | None = None
-    blind: float | None = None
-
-
-@dataclass(frozen=True)
-class MultipleChoice(ChoiceScore, ByFamily, Analysis):
-    """The course's multiple choice, over all items and by what the true sentence states."""
+class MultipleChoice(Share, ByFamily, Analysis):
+    """The course's multiple choice beside chance and the blind model, over all items and by what the true sentence
+    states."""
 
     KEY: ClassVar[str] = "mc"
 
+    chance: float | None = None
+    blind: float | None = None
     clusters: str | None = None
     n_clusters: int | None = None
-    families: dict[str, ChoiceScore] | None = None
+    families: dict[str, "MultipleChoice"] | None = None
 
     @classmethod
     def measure(cls, run: ScoredRun) -> Self | None:
@@ -112,11 +107,11 @@ class MultipleChoice(ChoiceScore, ByFamily, Analysis):
             return None
         right, blind, interval_of = column(rows, "correct"), column(rows, "blind_correct"), run.interval_of(rows)
 
-        def figures(member: np.ndarray) -> ChoiceScore:
-            return ChoiceScore(**interval_of.means(member, "exact", exact=right, blind=blind), chance=1 / CANDIDATES)
+        def figures(member: np.ndarray) -> Self:
+            return cls(**interval_of.means(member, "exact", exact=right, blind=blind), chance=1 / CANDIDATES)
 
-        whole, families = figures(every(rows)), by_family(rows, figures)
-        return cls(**vars(whole), clusters=interval_of.unit, n_clusters=interval_of.n, families=families)
+        found = with_families(rows, figures)
+        return cls(**found | {"clusters": interval_of.unit, "n_clusters": interval_of.n})
 
     def into_metrics(self) -> dict[str, Any]:
         return {"mc_exact": self.exact, self.KEY: self.as_json()}

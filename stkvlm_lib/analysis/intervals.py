@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from stkvlm_lib.analysis.measured import Interval
+from stkvlm_lib.analysis.measured import Interval, Measured
 from stkvlm_lib.grammar.questions import FAMILIES, OTHER
 from stkvlm_lib.qa.label_check import wilson
 
@@ -80,6 +80,11 @@ def column(rows: Sequence, name: str) -> np.ndarray:
 def every(rows: Sequence) -> np.ndarray:
     """(N,) bool: all rows."""
     return np.ones(len(rows), bool)
+
+
+def with_families(rows: Sequence, measure: Callable[[np.ndarray], Measured], others: bool = True) -> dict[str, Any]:
+    """Fields of figures by family: what `measure` says of all rows, and of those of each family."""
+    return vars(measure(every(rows))) | {"families": by_family(rows, measure, others)}
 
 
 def by_family(rows: Sequence, measure: Callable[[np.ndarray], T], others: bool = True) -> dict[str, T]:

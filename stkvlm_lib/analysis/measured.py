@@ -49,7 +49,8 @@ class Measured:
 
 
 class ByFamily(Measured):
-    """Figures over all questions that hold the same figures by family, in `families`."""
+    """Figures over all questions that hold the same figures by family, in `families`: there, what all questions alone
+    have is None."""
 
     @property
     def rows(self) -> list[tuple[str, Any]]:

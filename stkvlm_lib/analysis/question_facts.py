@@ -3,26 +3,17 @@
 Errors are understood by it: slices, error budget and ceiling read these facts and no picture.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import sqrt
 
 from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.data.frame_statistics import track_kart_pairs
-from stkvlm_lib.data.frames import KART_CLASS, Detection, FramesError, View
+from stkvlm_lib.data.frames import KART_CLASS, FramesError, View
 from stkvlm_lib.evaluation.predictions import Prediction
 from stkvlm_lib.grammar.questions import FAMILIES, OTHER, answer, read_question
-from stkvlm_lib.grammar.scene import (
-    MIN_SIDE,
-    STRICT_RULES,
-    Kart,
-    Reason,
-    Scene,
-    off_middle,
-    read_scene,
-    scale_box,
-)
+from stkvlm_lib.grammar.scene import MIN_SIDE, STRICT_RULES, Kart, Reason, box_size, off_middle, read_scene
 from stkvlm_lib.qa.qa_sets import TRAIN
 
 PIXEL = 1
@@ -78,13 +69,15 @@ def read_facts(predictions: Sequence[Prediction], folder: FrameSet) -> list[Fact
 
 
 class _Picture:
-    """One view under both sets of rules."""
+    """One view under both sets of rules. shown: the karts that count, and those detected that are too small for it."""
 
     def __init__(self, view: View, train: set[tuple[str, str]] | None):
         self.view, self.train = view, train
         self.scene, self.strict = read_scene(view), read_scene(view, rules=STRICT_RULES)
-        self.detections = {d.object_id: d for d in view.detections if d.class_id == KART_CLASS}
-        self.shown = (*self.scene.karts, *_dropped(view, self.detections.values(), self.scene))
+        self.visible = {d.object_id: d.visible for d in view.detections if d.class_id == KART_CLASS}
+        kept = {kart.object_id for kart in self.scene.karts}
+        small = (kart for kart in self.strict.detected if kart.object_id not in kept)
+        self.shown = (*self.scene.karts, *(kart for kart in small if _shorter(kart) >= STRICT_RULES.speck[0]))
 
     def facts(self, question: str) -> Facts:
         family, _, names = read_question(question)
@@ -102,7 +95,7 @@ class _Picture:
             view=view,
             karts=karts,
             size=_shorter(subject) if subject else None,
-            visible=self.detections[subject.object_id].visible if subject else None,
+            visible=self.visible[subject.object_id] if subject else None,
             known=(self.scene.track, subject.name) in self.train if subject and self.train is not None else None,
             pixel=len(pixel),
             small=len(small),
@@ -149,8 +142,7 @@ class _Picture:
         return any(sqrt(off_middle(kart)) <= reach for kart in self.scene.others)
 
     def _is_hidden(self, kart: Kart) -> bool:
-        large = _shorter(kart) >= STRICT_RULES.min_side
-        return large and STRICT_RULES.sort(kart.box, self.detections[kart.object_id]) != "karts"
+        return _shorter(kart) >= STRICT_RULES.min_side and kart not in self.strict.karts
 
     def _zones_of_others(self, names: Sequence[str]) -> frozenset[str]:
         """Where the karts stand that are neither asked about nor the ego kart."""
@@ -158,18 +150,8 @@ class _Picture:
         return frozenset(self._told("where", kart) for kart in others if kart.name not in names)
 
 
-def _dropped(view: View, detections: Iterable[Detection], scene: Scene) -> Iterator[Kart]:
-    """The karts that are detected but too small to count."""
-    kept = {kart.object_id for kart in scene.karts}
-    for d in detections:
-        box = scale_box(d.box)
-        if d.object_id not in kept and min(box[2] - box[0], box[3] - box[1]) >= STRICT_RULES.speck[0]:
-            yield Kart(d.object_id, view.frame.karts[d.object_id], box, d.distance)
-
-
 def _shorter(kart: Kart) -> int:
-    x1, y1, x2, y2 = kart.box
-    return min(x2 - x1, y2 - y1)
+    return min(box_size(kart.box))
 
 
 def _off_level(family: str, kart: Kart, ego: Kart | None) -> float:

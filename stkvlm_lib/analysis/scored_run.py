@@ -51,12 +51,28 @@ class Analysis(Measured):
 A = TypeVar("A", bound=Analysis)
 
 
+def _what_is_in(name: str, kind: type[T], reader: Callable[[Path], Any] = read_json, needed: bool = True) -> T:
+    """A property of a run: what one of its files holds, a dict or list, as `ScoredRun._read` reads it when asked."""
+    return cached_property(lambda run: run._read(reader, name, kind(), needed))
+
+
 class ScoredRun:
     """A run folder, read as far as is asked for. problems: what could not be read.
 
     metrics: figures to begin with, in place of those in metrics.json. frames: the pictures, in place of those that the
     run names. compare_run: the run to compare it with, in place of the one that it was compared with.
     """
+
+    metrics = _what_is_in("metrics.json", dict)
+    manifest = _what_is_in("manifest.json", dict)
+    config = _what_is_in("config.json", dict)
+    """The parameters by step."""
+    training = _what_is_in("training.json", dict, needed=False)
+    """Facts of the run's own training; empty where it has none."""
+    adapter = _what_is_in("adapter/stkvlm.json", dict, needed=False)
+    """What the run's own adapter records of base and settings; empty where it has none."""
+    predictions = _what_is_in(HEADLINE, list, read_answers)
+    """The answers to the scored questions."""
 
     def __init__(
         self, folder: Path, *, metrics: dict | None = None, frames: FrameSet | None = None, compare_run: str = ""
@@ -83,28 +99,10 @@ class ScoredRun:
                 self.problems.append(str(error))
         return self._figures[kind]
 
-    @cached_property
-    def metrics(self) -> dict:
-        return self._read(read_json, "metrics.json", {})
-
-    @cached_property
-    def predictions(self) -> list[Prediction]:
-        """The answers to the scored questions."""
-        return self._read(read_answers, HEADLINE, [])
-
     def answers(self, name: str, kind: type[T] = Prediction) -> list[T]:
         """The answers to a further set of questions; none where it was not asked."""
         file = further_file(self.folder, name).name
         return self._read(lambda path: read_answers(path, kind), file, [], needed=False)
-
-    @cached_property
-    def manifest(self) -> dict:
-        return self._read(read_json, "manifest.json", {})
-
-    @cached_property
-    def config(self) -> dict:
-        """The parameters by step."""
-        return self._read(read_json, "config.json", {})
 
     def parameters(self, step: str) -> dict:
         """Those of one step; empty where they are not recorded."""
@@ -114,16 +112,6 @@ class ScoredRun:
         """A parameter's value in the last step that recorded it."""
         steps = [step for step in sorted(self.config) if name in self.parameters(step)]
         return self.parameters(steps[-1])[name] if steps else None
-
-    @cached_property
-    def training(self) -> dict:
-        """Facts of the run's own training; empty where it has none."""
-        return self._read(read_json, "training.json", {}, needed=False)
-
-    @cached_property
-    def adapter(self) -> dict:
-        """What the run's own adapter records of base and settings; empty where it has none."""
-        return self._read(read_json, "adapter/stkvlm.json", {}, needed=False)
 
     @cached_property
     def log(self) -> list[dict]:
@@ -146,6 +134,11 @@ class ScoredRun:
     def compare_run(self) -> str:
         """The run that it is compared with; empty for none. Notebook 04 has named it in older runs."""
         return str(self.parameters("05").get("COMPARE_RUN") or self.parameters("04").get("COMPARE_RUN") or "")
+
+    @cached_property
+    def compared_answers(self) -> list[Prediction]:
+        """Those of the run that it is compared with. Raises ConfigError, OSError or ValueError."""
+        return read_answers(compared_run(self.compare_run) / HEADLINE)
 
     @cached_property
     def frames(self) -> FrameSet | None:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from stkvlm_lib.analysis.calibration import reliability
-from stkvlm_lib.analysis.intervals import Bootstrap, by_family, column, every, mean
+from stkvlm_lib.analysis.intervals import Bootstrap, column, mean, with_families
 from stkvlm_lib.analysis.measured import ByFamily, Interval, Measured, Share
 from stkvlm_lib.analysis.scored_run import Analysis, ScoredRun
 from stkvlm_lib.analysis.sections import Section, Table, table_of
@@ -21,7 +21,7 @@ from stkvlm_lib.number_text import count, interval, percent, points
 
 
 @dataclass(frozen=True)
-class WordingPair(Share):
+class WordingPair(Share, ByFamily):
     """exact: in the new wording, trained_exact: in the known one; difference: new less known, paired by question;
     same_answer: how often both get the same answer."""
 
@@ -29,15 +29,13 @@ class WordingPair(Share):
     difference: float | None = None
     difference_ci95: Interval | None = None
     same_answer: float | None = None
+    families: dict[str, "WordingPair"] | None = None
 
 
-@dataclass(frozen=True)
-class HeldOutWordings(WordingPair, ByFamily, Analysis):
+class HeldOutWordings(WordingPair, Analysis):
     """The wording of each family that training leaves out, beside one that it draws from."""
 
     KEY: ClassVar[str] = "held_out_wordings"
-
-    families: dict[str, WordingPair] | None = None
 
     @classmethod
     def measure(cls, run: ScoredRun) -> Self | None:
@@ -80,14 +78,13 @@ class SaidUnknown(Measured):
 
 
 @dataclass(frozen=True)
-class OwnWords(WordingPair, ByFamily, Analysis):
+class OwnWords(WordingPair, Analysis):
     """Own words for the new wording, the template for the known one; unknown: share answered `unknown`; base_exact: of
     the base alone; ece: expected calibration error. unanswerable: questions that no picture answers, which should be
     `unknown`."""
 
     KEY: ClassVar[str] = "own_words"
 
-    families: dict[str, WordingPair] | None = None
     unknown: float | None = None
     unknown_ci95: Interval | None = None
     clusters: str | None = None
@@ -155,7 +152,7 @@ def compare_wordings(known: Sequence[Prediction], new: Sequence[Prediction], int
             difference_ci95=interval_of(now - before, member, paired=True),
         )
 
-    return vars(figures(every(new))) | {"families": by_family(new, figures, others=False)}
+    return with_families(new, figures, others=False)
 
 
 def said_unknown(rows: Sequence[Prediction], interval_of: Bootstrap) -> SaidUnknown:

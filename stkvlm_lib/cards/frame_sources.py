@@ -1,6 +1,5 @@
 """Where frames come from, told by what lies in their data folder, and what the keys of an info file mean."""
 
-from collections import defaultdict
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -10,6 +9,7 @@ from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.data.frames import FLAT_SPLIT, Frame, FramesError
 from stkvlm_lib.files import read_json
 from stkvlm_lib.grammar.names import KARTS, TRACKS
+from stkvlm_lib.grouping import grouped
 
 MANIFEST = "manifest.json"
 COURSE_KEYS = {"track", "karts", "detections", "distance_down_track", "velocity"}
@@ -75,11 +75,12 @@ def find_sources(frame_set: FrameSet) -> list[Source]:
 
     Raises FramesError for a manifest that cannot be read.
     """
-    homes: dict[Path, list[Frame]] = defaultdict(list)
-    for frame in frame_set.frames():
-        in_split = frame.folder.name == frame.split != FLAT_SPLIT
-        homes[frame.folder.parent if in_split else frame.folder].append(frame)
-    return [_find_source(root, frames) for root, frames in sorted(homes.items())]
+    return [_find_source(root, frames) for root, frames in sorted(grouped(frame_set.frames(), _home).items())]
+
+
+def _home(frame: Frame) -> Path:
+    """The data folder in which a frame lies."""
+    return frame.folder.parent if frame.folder.name == frame.split != FLAT_SPLIT else frame.folder
 
 
 def _find_source(root: Path, frames: list[Frame]) -> Source:

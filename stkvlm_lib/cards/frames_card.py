@@ -5,7 +5,7 @@ are here.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from stkvlm_lib.cards.frame_sources import KEYS, MANIFEST, Kind, Source, find_so
 from stkvlm_lib.cards.game_licences import CC_BY_SA, GPL, HUB_LICENCES, UNKNOWN, game_licences, has_gpl, licence_of
 from stkvlm_lib.config import ROOT
 from stkvlm_lib.data.frame_sets import FrameSet
-from stkvlm_lib.data.frame_statistics import track_kart_pairs
+from stkvlm_lib.data.frame_statistics import karts_of, track_kart_pairs, tracks_of
 from stkvlm_lib.data.frames import FLAT_SPLIT, KART_CLASS, Frame
 from stkvlm_lib.data.pictures import decode_image
 from stkvlm_lib.files import write_text
@@ -80,8 +80,8 @@ def make_card(frame_set: FrameSet, title: str = "") -> str:
         licences=game_licences(),
         has_gpl=has_gpl,
         offered={"CC_BY_SA": offered[CC_BY_SA], "GPL": offered[GPL], "UNKNOWN": offered[UNKNOWN]},
-        tracks=sorted(_tracks(rendered)),
-        karts=sorted(_karts(rendered)),
+        tracks=sorted(tracks_of(rendered)),
+        karts=sorted(karts_of(rendered)),
     )
 
 
@@ -125,7 +125,7 @@ def _contents(frame_set: FrameSet) -> str:
     if len(rows) > 1:
         frames = frame_set.frames()
         counted = {name: sum(row[name] for row in rows) for name in ("races", "frames", "pictures")}
-        names = {"tracks": len(_tracks(frames)), "karts": len(_karts(frames))}
+        names = {"tracks": len(tracks_of(frames)), "karts": len(karts_of(frames))}
         rows.append({"split": Formatted("**all**")} | counted | names)
     return table(rows, right=True)
 
@@ -172,7 +172,7 @@ def _line_ups(frame_set: FrameSet) -> list[str]:
     """A table a split, the first in sight, and how many of its (track, kart) pairs also occur in train."""
     parts = []
     in_train = track_kart_pairs(frame_set.splits.get("train", ()))
-    karts = sorted(_karts(frame_set.frames()))
+    karts = sorted(karts_of(frame_set.frames()))
     for split in frame_set.splits:
         counts, pairs = frame_set.line_ups(split), track_kart_pairs(frame_set.splits[split])
         rows = [
@@ -250,7 +250,7 @@ def _gaps(frame_set: FrameSet, sources: Sequence[Source], kept: Mapping[str, Cou
 def _absent_names(frame_set: FrameSet) -> list[str]:
     """Tracks and karts that no picture shows, and those that only other splits have."""
     gaps = []
-    for what, asked, names in (("tracks", TRACKS, _tracks), ("karts", KARTS, _karts)):
+    for what, asked, names in (("tracks", TRACKS, tracks_of), ("karts", KARTS, karts_of)):
         shown = names(frame_set.frames())
         if absent := sorted(set(asked) - shown):
             gaps.append(f"No picture shows the {what} {escaped(', '.join(absent))}, which questions may name.")
@@ -258,11 +258,3 @@ def _absent_names(frame_set: FrameSet) -> list[str]:
             if missing := sorted(shown - names(frames)):
                 gaps.append(f"{split} has none of the {what} {escaped(', '.join(missing))}.")
     return gaps
-
-
-def _tracks(frames: Iterable[Frame]) -> set[str]:
-    return {frame.track for frame in frames}
-
-
-def _karts(frames: Iterable[Frame]) -> set[str]:
-    return {kart for frame in frames for kart in frame.karts}

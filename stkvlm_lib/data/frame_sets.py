@@ -10,6 +10,7 @@ from collections import Counter, UserDict, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 
 from stkvlm_lib.data import frame_statistics
@@ -18,6 +19,7 @@ from stkvlm_lib.data.frames import FLAT_SPLIT, INFO_SUFFIX, SPLITS, Frame, Frame
 from stkvlm_lib.data.info_files import read_folder
 from stkvlm_lib.data.pictures import BrokenFile
 from stkvlm_lib.files import one_line
+from stkvlm_lib.grouping import grouped
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,10 +53,7 @@ class FrameSet:
 
     def races(self, split: str | None = None) -> dict[str, list[Frame]]:
         """The frames of each race, in their order."""
-        races: dict[str, list[Frame]] = defaultdict(list)
-        for frame in self.frames(split):
-            races[frame.race].append(frame)
-        return dict(races)
+        return grouped(self.frames(split), attrgetter("race"))
 
     @cached_property
     def by_image_file(self) -> Mapping[str, View]:

@@ -1,9 +1,11 @@
 """What frames hold, counted: tables of races, tracks, karts and views, as rows with a column a split."""
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
 
 from stkvlm_lib.data.frames import KART_CLASS, Frame
+from stkvlm_lib.grouping import grouped
 
 Splits = Mapping[str, Sequence[Frame]]
 Rows = list[dict[str, int | str]]
@@ -17,8 +19,8 @@ def split_rows(splits: Splits) -> Rows:
             "races": len({f.race for f in frames}),
             "frames": len(frames),
             "views": _views(frames),
-            "tracks": len({f.track for f in frames}),
-            "karts": len({k for f in frames for k in f.karts}),
+            "tracks": len(tracks_of(frames)),
+            "karts": len(karts_of(frames)),
         }
         for split, frames in splits.items()
     ]
@@ -27,30 +29,21 @@ def split_rows(splits: Splits) -> Rows:
 def track_rows(splits: Splits) -> Rows:
     """One row a track: its races of each split, how many karts drive there, its views."""
     return [
-        {
-            "track": track,
-            **_races(splits, frames),
-            "karts": len({kart for frame in frames for kart in frame.karts}),
-            "views": _views(frames),
-        }
-        for track, frames in _grouped(splits, lambda frame: [frame.track])
+        {"track": track, **_races(splits, frames), "karts": len(karts_of(frames)), "views": _views(frames)}
+        for track, frames in sorted(grouped(_all(splits), attrgetter("track")).items())
     ]
 
 
 def kart_rows(splits: Splits) -> Rows:
     """One row a kart: its races of each split, on how many tracks, and the views in which it is detected."""
-    seen: Counter[str] = Counter()
-    for view in (view for frames in splits.values() for frame in frames for view in frame.views):
-        seen.update(view.frame.karts[d.object_id] for d in view.detections if d.class_id == KART_CLASS)
-    return [
-        {
-            "kart": kart,
-            **_races(splits, frames),
-            "tracks": len({frame.track for frame in frames}),
-            "views that show it": seen[kart],
-        }
-        for kart, frames in _grouped(splits, lambda frame: frame.karts)
-    ]
+    frames, rows = _all(splits), []
+    views = [view for frame in frames for view in frame.views]
+    seen = Counter(v.frame.karts[d.object_id] for v in views for d in v.detections if d.class_id == KART_CLASS)
+    for kart in sorted(karts_of(frames)):
+        mine = [frame for frame in frames if kart in frame.karts]
+        told = {"tracks": len(tracks_of(mine)), "views that show it": seen[kart]}
+        rows.append({"kart": kart, **_races(splits, mine), **told})
+    return rows
 
 
 def pair_rows(splits: Splits) -> Rows:
@@ -63,8 +56,20 @@ def pair_rows(splits: Splits) -> Rows:
     ]
 
 
+def tracks_of(frames: Iterable[Frame]) -> set[str]:
+    return {frame.track for frame in frames}
+
+
+def karts_of(frames: Iterable[Frame]) -> set[str]:
+    return {kart for frame in frames for kart in frame.karts}
+
+
 def track_kart_pairs(frames: Iterable[Frame]) -> set[tuple[str, str]]:
     return {(frame.track, kart) for frame in frames for kart in frame.karts}
+
+
+def _all(splits: Splits) -> list[Frame]:
+    return [frame for frames in splits.values() for frame in frames]
 
 
 def _views(frames: Iterable[Frame]) -> int:
@@ -74,13 +79,3 @@ def _views(frames: Iterable[Frame]) -> int:
 def _races(splits: Splits, frames: Iterable[Frame]) -> dict[str, int]:
     races = {(frame.split, frame.race) for frame in frames}
     return {split: sum(home == split for home, _ in races) for split in splits}
-
-
-def _grouped(splits: Splits, keys: Callable[[Frame], Iterable[str]]) -> list[tuple[str, list[Frame]]]:
-    """The frames of every key that `keys` gives for a frame, sorted by key."""
-    groups: dict[str, list[Frame]] = defaultdict(list)
-    for frames in splits.values():
-        for frame in frames:
-            for key in keys(frame):
-                groups[key].append(frame)
-    return sorted(groups.items())

@@ -3,9 +3,9 @@
 Guessing from the words gives both pictures the same answer; so does a model that always names one side.
 """
 
-from collections import defaultdict
 from collections.abc import Sequence
 from itertools import chain
+from operator import attrgetter
 
 from stkvlm_lib.config import ScoreConfig
 from stkvlm_lib.data.frame_sets import FrameSet
@@ -13,9 +13,10 @@ from stkvlm_lib.evaluation.asking import answer_items
 from stkvlm_lib.evaluation.predictions import PairPrediction
 from stkvlm_lib.evaluation.question_sets import check_pictures, draw
 from stkvlm_lib.grammar.questions import is_exact
+from stkvlm_lib.grouping import grouped
 from stkvlm_lib.qa.contrast import KINDS, ContrastItem, Pair, pairs_of, read_contrast
 from stkvlm_lib.qa.qa_sets import CONTRAST, CUSTOM_SPLIT
-from stkvlm_lib.vlm.features import FeatureStore, Picture
+from stkvlm_lib.vlm.features import FeatureStore
 
 
 def pairs_to_ask(frames: FrameSet, config: ScoreConfig, split: str) -> list[Pair]:
@@ -31,9 +32,7 @@ def pairs_to_ask(frames: FrameSet, config: ScoreConfig, split: str) -> list[Pair
 
 def answer_pairs(store: FeatureStore, pairs: Sequence[Pair]) -> list[PairPrediction]:
     """Each picture, mirrored or not, is asked each question once."""
-    asked: dict[Picture, list[ContrastItem]] = defaultdict(list)
-    for item in chain.from_iterable(pairs):
-        asked[item.image_file, item.mirrored].append(item)
+    asked = grouped(chain.from_iterable(pairs), attrgetter("image_file", "mirrored"))
     said: dict[ContrastItem, str] = {}
     for chunk, features in store.batches(asked, "pairs"):
         answers = answer_items(store.answerer, features, [asked[picture] for picture in chunk])

@@ -1,8 +1,8 @@
 """Which questions are answered: those scored; beside them, of valid and further splits, and in other wordings."""
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,13 +11,13 @@ from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.data.frames import FLAT_SPLIT
 from stkvlm_lib.grammar.families import pick
 from stkvlm_lib.grammar.questions import FAMILIES, read_question
+from stkvlm_lib.grouping import by_turns, grouped
 from stkvlm_lib.qa.qa_sets import (
     COURSE,
     CUSTOM_SPLIT,
     EXTENDED,
     QaError,
     Record,
-    by_turns,
     make_records,
     read_course_qa,
     read_records,
@@ -114,11 +114,10 @@ def check_pictures(path: Path, items: Sequence, folder: FrameSet) -> None:
 
 def draw(items: Iterable[T], config: ScoreConfig) -> list[T]:
     """EXTENDED_SCORED items of each family in the order of `items`, the same ones for any order."""
-    items, families = list(items), defaultdict(list)
-    for number, item in enumerate(items):
-        families[item.family].append((pick(1 << 64, "scored", config.seed, str(item)), number))
-    kept = {number for ranks in families.values() for _, number in sorted(ranks)[: config.extended_scored or None]}
-    return [item for number, item in enumerate(items) if number in kept]
+    ranked = sorted(enumerate(items), key=lambda each: (pick(1 << 64, "scored", config.seed, str(each[1])), each[0]))
+    families = grouped(ranked, lambda each: each[1].family).values()
+    kept = [each for mine in families for each in mine[: config.extended_scored or None]]
+    return [item for _, item in sorted(kept, key=itemgetter(0))]
 
 
 def trained_wording(record: Record, seed: int) -> int:

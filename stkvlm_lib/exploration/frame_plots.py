@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from stkvlm_lib.data.frame_sets import FrameSet
+from stkvlm_lib.data.frame_statistics import karts_of, tracks_of
 from stkvlm_lib.data.frames import KART_CLASS, Detection, View
 from stkvlm_lib.figures.style import (
     BLACK,
@@ -68,8 +69,7 @@ def line_ups(folder: FrameSet) -> Figure:
     known = folder.line_ups(train)
     others = [split for split in folder.splits if train and split != train]
     held = {(track, kart) for split in others for track, row in folder.line_ups(split).items() for kart in row}
-    tracks = sorted({frame.track for frame in folder.frames()})
-    karts = sorted({kart for frame in folder.frames() for kart in frame.karts})
+    tracks, karts = (sorted(names(folder.frames())) for names in (tracks_of, karts_of))
     table = np.array([[known.get(track, {}).get(kart, 0) for kart in karts] for track in tracks])
     chart = Chart(figsize=(2.6 + 0.37 * len(karts), 1.7 + 0.25 * len(tracks)), layout="constrained")
     axes = chart.subplots()

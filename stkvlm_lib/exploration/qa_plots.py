@@ -5,8 +5,9 @@ Every function returns a figure; fractions come in as 0..1 and are shown as perc
 
 import random
 import textwrap
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,6 +18,7 @@ from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.figures import style
 from stkvlm_lib.figures.tiles import caption, question_tiles, tile_figure, wrapped
 from stkvlm_lib.grammar.questions import in_order
+from stkvlm_lib.grouping import grouped
 from stkvlm_lib.qa import qa_sets
 from stkvlm_lib.qa.blind import Guess
 from stkvlm_lib.qa.contrast import ContrastItem, Pair, pairs_of
@@ -77,9 +79,8 @@ def qa_samples(records: Sequence[Record], folder: FrameSet, n: int, seed: int) -
 
 def draw_samples(records: Sequence[Record], n: int, seed: int) -> list[Record]:
     """n questions, each family in turn, about pictures that are not drawn yet as long as there are such."""
-    rng, piles = random.Random(f"samples-{seed}"), defaultdict(list)
-    for record in sorted(records, key=lambda r: (r.image_file, r.question)):
-        piles[record.family].append(record)
+    rng = random.Random(f"samples-{seed}")
+    piles = grouped(sorted(records, key=attrgetter("image_file", "question")), attrgetter("family"))
     queues = [rng.sample(piles[family], min(n, len(piles[family]))) for family in in_order(piles)]
     drawn: list[Record] = []
     while len(drawn) < n and any(queues):

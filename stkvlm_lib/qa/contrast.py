@@ -18,7 +18,7 @@ from stkvlm_lib.grammar.families import Asked, pick
 from stkvlm_lib.grammar.questions import FAMILIES, answer, ask_extended
 from stkvlm_lib.grammar.scene import STRICT_RULES, Reason, Scene, mirror_box, read_scene
 from stkvlm_lib.grammar.spelling import plain
-from stkvlm_lib.qa.qa_sets import grouped
+from stkvlm_lib.grouping import grouped
 
 MIRROR, OTHER_VIEW = "mirror", "other_view"
 KINDS = (MIRROR, OTHER_VIEW)

@@ -5,18 +5,19 @@ the course rule; `<split>_extended.jsonl` all families in varied wordings under 
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import inf
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.data.frames import FLAT_SPLIT, SPLITS, View
 from stkvlm_lib.files import read_json_list, stream_rows
 from stkvlm_lib.grammar.questions import FAMILIES, ask_all, family_of
 from stkvlm_lib.grammar.scene import COURSE_RULES, read_scene
+from stkvlm_lib.grouping import grouped
 
 CUSTOM_SPLIT = "custom"
 """The split's name for questions that a user brought."""
@@ -27,7 +28,6 @@ MULTIPLE_CHOICE, CONTRAST = "{}_mc.json", "{}_contrast.jsonl"
 FILES = (COURSE_JSON, COURSE, EXTENDED, MULTIPLE_CHOICE, CONTRAST)
 """Names of the files of a split."""
 
-T, K = TypeVar("T"), TypeVar("K")
 Composition = dict[str, dict[str, int]]
 """{family: {answer: number of questions}}, the most frequent answer first."""
 
@@ -170,21 +170,3 @@ def ordered(counts: dict[tuple[str, str], int]) -> Composition:
 def by_picture(records: Iterable[Record]) -> dict[str, list[Record]]:
     """Records of each picture, in their order."""
     return grouped(records, attrgetter("image_file"))
-
-
-def grouped(items: Iterable[T], group: Callable[[T], K]) -> dict[K, list[T]]:
-    """Items of each group, in their order; the groups in that of their first."""
-    groups: dict[K, list[T]] = defaultdict(list)
-    for item in items:
-        groups[group(item)].append(item)
-    return dict(groups)
-
-
-def by_turns(items: Iterable[T], group: Callable[[T], Hashable]) -> list[T]:
-    """The first of each group, then the second of each, and so on; within a turn in the order given."""
-    seen: Counter[Hashable] = Counter()
-    turns = []
-    for place, item in enumerate(items):
-        turns.append((seen[group(item)], place, item))
-        seen[group(item)] += 1
-    return [item for *_, item in sorted(turns, key=lambda turn: turn[:2])]

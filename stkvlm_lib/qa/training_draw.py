@@ -13,6 +13,7 @@ from stkvlm_lib.grammar.families import pick
 from stkvlm_lib.grammar.questions import FAMILIES, PRETRAINED, answer, ask_all, family_of
 from stkvlm_lib.grammar.scene import COURSE_RULES, STRICT_RULES, Reason, Scene, mirror_box, read_scene
 from stkvlm_lib.grammar.wordings import TASK_OF, ask_worded, unanswerable
+from stkvlm_lib.grouping import by_turns
 from stkvlm_lib.qa.drawn import DRAWN, DrawnPictures, TrainingPicture, write_drawn
 from stkvlm_lib.qa.qa_sets import (
     COURSE,
@@ -21,7 +22,6 @@ from stkvlm_lib.qa.qa_sets import (
     Composition,
     QaError,
     Record,
-    by_turns,
     ordered,
     read_records,
     stream_records,
