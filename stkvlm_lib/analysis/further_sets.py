@@ -42,7 +42,7 @@ class Extended(Score, Analysis):
             f"{interval(self.exact_ci95)}), {percent(self.macro_exact)} in the mean over the families"
             + (f", {percent(self.base_exact)} by the base alone." if self.base_exact is not None else ".")
         )
-        caption = "Extended questions answered exactly right, by family, with 95% intervals and two baselines."
+        caption = "Extended questions answered exactly right, by family, with 95% intervals and their baselines."
         chart = Shown("score_extended", accuracy_chart(self), caption, self.alt())
         return Section("Extended questions", text, [chart], self.table())
 
