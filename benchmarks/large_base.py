@@ -23,9 +23,10 @@ import torch
 from flops import counted_flops, matmul_peak, timed
 
 from stkvlm_lib import markdown
-from stkvlm_lib.config import PROFILES, ROOT, FinetuneConfig, make_config
+from stkvlm_lib.config import PROFILES, ROOT, FinetuneConfig
 from stkvlm_lib.data.frame_sets import FrameSet, read_frames
 from stkvlm_lib.files import write_json
+from stkvlm_lib.parameters import make_config
 from stkvlm_lib.pretraining.random_smolvlm import TEXT, TEXT_500M, write_random_smolvlm
 from stkvlm_lib.qa.drawn import TrainingPicture
 from stkvlm_lib.qa.qa_sets import by_picture, make_records

@@ -66,12 +66,13 @@ DETAILS: dict[str, type[Analysis]] = {
 }
 QUESTIONS = {
     "the course's ten forms, on races never seen": "",
-    "families beside them (colours, nearest, comparisons ...)": "extended.",
-    "all families, asked in words that no training has seen": "own_words.",
-    "the ten forms, on karts that never drove that track in training": "other_splits.test_unseen.",
-    "multiple choice, of five sentences": "mc.",
+    "a kind that the base has never met: at which o'clock does a kart stand?": "extended.families.clock",
+    "families beside them (colours, nearest, comparisons ...)": "extended",
+    "all families, asked in words that no training has seen": "own_words",
+    "the ten forms, on karts that never drove that track in training": "other_splits.test_unseen",
+    "multiple choice, of five sentences": "mc",
 }
-"""The rows of the README: what was asked, and how the paths of its figures in metrics.json begin."""
+"""The rows of the README: what was asked, and where its figures lie in metrics.json."""
 FIGURES = {
     "ten forms": "exact",
     "ten forms, mean over families": "macro_exact",
@@ -85,6 +86,8 @@ FIGURES = {
     "answerable, answered unknown": "own_words.unknown",
     "held-out wordings": "held_out_wordings.exact",
     "extended families, mean over them": "extended.macro_exact",
+    "of these, at which o'clock": "extended.families.clock.exact",
+    "the same, base alone": "extended.families.clock.base",
     "mirrored pairs both right": "consistency.mirror.both",
     "left and right agree with the total": "entailed.left_and_right.agree",
     "line-ups never seen": "other_splits.test_unseen.exact",
@@ -158,21 +161,22 @@ def write_page() -> Path:
 
 
 def _at(metrics: dict, path: str) -> Any:
-    """What lies at a dotted path, None where nothing does."""
-    return reduce(lambda part, name: part.get(name) if isinstance(part, dict) else None, path.split("."), metrics)
+    """What lies at a dotted path, None where nothing does; at an empty one all."""
+    names = filter(None, path.split("."))
+    return reduce(lambda part, name: part.get(name) if isinstance(part, dict) else None, names, metrics)
 
 
 def _headlines(metrics: dict) -> list[dict[str, str]]:
-    """The README's five rows."""
+    """The README's rows."""
+    asked = {name: figures for name, path in QUESTIONS.items() if (figures := _at(metrics, path))}
     return [
         {
             "questions": name,
-            "fine-tuned": percent(_at(metrics, f"{part}exact")),
-            "base alone": percent(_at(metrics, f"{part}base_exact")),
-            "most frequent answer": percent(_at(metrics, f"{part}majority")),
+            "fine-tuned": percent(figures["exact"]),
+            "base alone": percent(figures.get("base_exact", figures.get("base"))),
+            "most frequent answer": percent(figures.get("majority")),
         }
-        for name, part in QUESTIONS.items()
-        if _at(metrics, f"{part}exact") is not None
+        for name, figures in asked.items()
     ]
 
 

@@ -32,11 +32,12 @@ from large_base import random_base
 from plain_loop import Times, answer_straight, train_straight
 
 from stkvlm_lib import markdown
-from stkvlm_lib.config import AUTO, PRECISIONS, ROOT, FinetuneConfig, make_config
+from stkvlm_lib.config import AUTO, PRECISIONS, ROOT, FinetuneConfig
 from stkvlm_lib.data.frame_sets import FrameSet, read_frames
 from stkvlm_lib.device import device_name, precision_of
 from stkvlm_lib.files import write_json
 from stkvlm_lib.grammar.questions import NEVER_OF_COURSE
+from stkvlm_lib.parameters import make_config
 from stkvlm_lib.qa.qa_sets import by_picture, make_records
 from stkvlm_lib.qa.training_draw import TrainingPicture, draw_training
 from stkvlm_lib.runs import set_seeds, set_up_torch

@@ -17,7 +17,7 @@ def percent(value: Any) -> str:
 
 def points(value: Any) -> str:
     """A difference of two shares in percentage points, with its sign."""
-    return f"{100 * value:+.1f}" if is_number(value) else NOTHING
+    return f"{round(100 * value, 1) or 0.0:+.1f}" if is_number(value) else NOTHING  # never -0.0
 
 
 def count(value: Any) -> str:

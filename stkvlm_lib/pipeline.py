@@ -9,21 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from stkvlm_lib import runs
-from stkvlm_lib.config import (
-    PROFILES,
-    ROOT,
-    STEPS,
-    ConfigError,
-    Failure,
-    RunConfig,
-    from_root,
-    make_config,
-    unknown_parameters,
-    upper,
-)
+from stkvlm_lib.config import PROFILES, ROOT, STEPS, ConfigError, Failure, RunConfig, from_root
 from stkvlm_lib.files import full_disk, read_object
 from stkvlm_lib.notebook_kernel import execute, write_html
 from stkvlm_lib.number_text import interval, percent
+from stkvlm_lib.parameters import make_config, unknown_parameters, upper
 from stkvlm_lib.preflight import check_named, preflight
 
 NOTEBOOKS = ROOT / "notebooks"

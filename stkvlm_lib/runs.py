@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stkvlm_lib import __version__, run_lock
-from stkvlm_lib.config import EMBEDDED, ROOT, STEPS, ConfigError, RunConfig, did_you_mean, from_root, resolve, upper
+from stkvlm_lib.config import EMBEDDED, ROOT, STEPS, ConfigError, RunConfig, did_you_mean, from_root, resolve
 from stkvlm_lib.files import drop_parts, read_object, sha256, write_json
 from stkvlm_lib.model_files import ADAPTER_CONFIG, ModelError, started_form
 from stkvlm_lib.notebook_kernel import CONNECTION_FILE
+from stkvlm_lib.parameters import upper
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -102,6 +102,15 @@ def bundled():
 
 
 @pytest.fixture(scope="session")
+def busy_scenes(bundled):
+    """Valid pictures in which the strict rules see an ego kart and two others."""
+    from stkvlm_lib.grammar.scene import STRICT_RULES, read_scene
+
+    scenes = (read_scene(view, rules=STRICT_RULES) for view in bundled.views("valid"))
+    return [scene for scene in scenes if scene.ego and len(scene.karts) > 2]
+
+
+@pytest.fixture(scope="session")
 def records(bundled):
     """All questions about the bundled valid races."""
     from stkvlm_lib.qa.qa_sets import make_records

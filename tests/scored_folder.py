@@ -6,7 +6,7 @@ from pathlib import Path
 from frame_files import write_frame
 from hand_made import answered
 
-from stkvlm_lib.config import STEPS, upper
+from stkvlm_lib.config import STEPS
 from stkvlm_lib.data.frame_sets import FrameSet, read_frames
 from stkvlm_lib.evaluation.predictions import (
     HEADLINE,
@@ -19,6 +19,7 @@ from stkvlm_lib.evaluation.predictions import (
 from stkvlm_lib.files import write_json, write_jsonl
 from stkvlm_lib.grammar.questions import FAMILIES
 from stkvlm_lib.grammar.wordings import UNKNOWN
+from stkvlm_lib.parameters import upper
 from stkvlm_lib.qa.contrast import KINDS
 
 EGO, LEFT, RIGHT = [1, 0, 260, 160, 340, 240], [1, 1, 60, 100, 140, 170], [1, 2, 430, 260, 520, 330]

@@ -15,8 +15,9 @@ from stkvlm_lib.analysis.calibration import (
     selective,
 )
 from stkvlm_lib.analysis.intervals import Bootstrap
-from stkvlm_lib.config import ConfigError, ScoreConfig, make_config
+from stkvlm_lib.config import ConfigError, ScoreConfig
 from stkvlm_lib.evaluation.predictions import further_file, write_answers
+from stkvlm_lib.parameters import make_config
 
 
 def rows(*pairs, race="a"):

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from stkvlm_lib import __main__ as cli
-from stkvlm_lib import config, runs
+from stkvlm_lib import parameters, runs
 from stkvlm_lib.commands import command_line, run, test
-from stkvlm_lib.config import ROOT, ConfigError, ExploreConfig, read_parameters
+from stkvlm_lib.config import ROOT, ConfigError, ExploreConfig
 from stkvlm_lib.files import write_json
 from stkvlm_lib.installation import lead_to_this_library
+from stkvlm_lib.parameters import read_parameters
 
 PICTURE = str(ROOT / "frames" / "test" / "800000_00_im.jpg")
 
@@ -286,7 +287,7 @@ def test_help_is_that_of_how_it_was_called(capsys, monkeypatch):
 
 def test_a_library_without_its_checkout_says_how_to_install_it(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["stkvlm", "cpu"])
-    monkeypatch.setattr(config, "ROOT", tmp_path)
+    monkeypatch.setattr(parameters, "ROOT", tmp_path)
     assert command_line.script() == 2
     assert f"{tmp_path} is a copy" in (said := capsys.readouterr().err) and "pip install -e" in said
 

@@ -19,11 +19,9 @@ from stkvlm_lib.config import (
     ModelConfig,
     QaConfig,
     ScoreConfig,
-    make_config,
-    read_parameters,
     resolve,
-    upper,
 )
+from stkvlm_lib.parameters import make_config, read_parameters, upper
 from stkvlm_lib.pipeline import step_configs
 
 
@@ -198,7 +196,10 @@ def test_in_a_real_kernel_start_up_files_and_later_cells_are_no_parameters(tmp_p
     (startup / "00.py").write_text('me = "ann"\nHOME_PAGE = "x"\nworkers = 7\n')
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    configure = "from stkvlm_lib.config import QaConfig, read_parameters\nconfig = read_parameters(globals(), QaConfig)"
+    configure = (
+        "from stkvlm_lib.config import QaConfig\nfrom stkvlm_lib.parameters import read_parameters\n"
+        "config = read_parameters(globals(), QaConfig)"
+    )
     cells = ["SEED = 3\nWORKERS = 2", configure, 'card = "text"\nsplits = []', f"{configure}\nprint(me, config)"]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     NotebookClient(notebook, kernel_name="python3").execute()

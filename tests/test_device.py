@@ -5,9 +5,10 @@ import torch
 from tiny import copy_frames
 
 from stkvlm_lib import device
-from stkvlm_lib.config import ConfigError, FinetuneConfig, ScoreConfig, make_config
+from stkvlm_lib.config import ConfigError, FinetuneConfig, ScoreConfig
 from stkvlm_lib.data.frame_sets import read_frames
 from stkvlm_lib.device import compute_dtype, device_name, precision_of
+from stkvlm_lib.parameters import make_config
 from stkvlm_lib.qa.generate import frames_by_split, write_qa_sets
 from stkvlm_lib.qa.training_draw import read_questions
 from stkvlm_lib.vlm import finetune

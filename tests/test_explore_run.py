@@ -11,12 +11,13 @@ from run_folder import make_run
 
 from stkvlm_lib import __main__ as cli
 from stkvlm_lib import runs
-from stkvlm_lib.config import ROOT, ConfigError, ExplorerConfig, upper
+from stkvlm_lib.config import ROOT, ConfigError, ExplorerConfig
 from stkvlm_lib.explore import page
 from stkvlm_lib.explore.links import Place, explorer_link, query, read_query
 from stkvlm_lib.explore.models import AskError, OwnModel
 from stkvlm_lib.explore.page import NOTEBOOK, TEMPLATES, find_socket_folder, write_page
 from stkvlm_lib.explore.run import explore_run, frames_of, model_of, read_answers
+from stkvlm_lib.parameters import upper
 from stkvlm_lib.qa.label_check import MARKS_FILE
 from stkvlm_lib.qa.qa_sets import read_records
 

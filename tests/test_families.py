@@ -52,6 +52,7 @@ REASONS = {
     "more_side": {Reason.LEVEL, Reason.NONE},
     "left_of": {Reason.LEVEL},
     "nearer": {Reason.EQUALLY_FAR},
+    "clock": {Reason.BETWEEN_HOURS},
 }
 """Why a family declines, beside the reasons that any may have and those of scenes without an ego kart."""
 both_rules = st.sampled_from((COURSE_RULES, STRICT_RULES))
@@ -205,6 +206,8 @@ def test_in_the_mirror_left_and_right_change_places(view):
             assert truth != row.answer
         elif row.family == "where":
             assert truth.split()[0] == row.answer.split()[0] and truth.split()[2] == swap[row.answer.split()[2]]
+        elif row.family == "clock":
+            assert (int(truth) + int(row.answer)) % 12 == 0
         else:
             assert truth == row.answer
 
@@ -367,6 +370,34 @@ def test_pairs_are_compared_once_in_either_order():
     assert answer("Is gnu left of xue?", scene) == answer("Is xue nearer than gnu?", scene) == "yes"
     assert answer("Is xue left of gnu?", scene) == answer("Is gnu nearer than xue?", scene) == "no"
     assert answer("Is tux left of tux?", scene) == Reason.ITSELF
+
+
+@pytest.mark.parametrize(
+    ("right", "up", "hour"),
+    [
+        (0, 100, 12),
+        (100, 0, 3),
+        (0, -100, 6),
+        (-100, 0, 9),
+        (100, 60, 2),
+        (-100, 60, 10),
+        (60, -100, 5),
+        (-60, -100, 7),
+    ],
+)
+def test_the_clock_lies_on_the_picture_around_the_ego_car(right, up, hour):
+    boxes = EGO, box(300 + right, 200 - up)
+    assert told("clock", scene_of(*boxes)) == {str(hour)}
+    mirrored = scene_of(*map(mirror_box, boxes))
+    assert answer("At which o'clock is gnu, seen from the ego car?", mirrored) == str((12 - hour) % 12 or 12)
+
+
+@pytest.mark.parametrize(("right", "up"), [(27, 100), (100, -27), (36, 0)], ids=["12 or 1", "3 or 4", "too near"])
+def test_between_two_hours_the_strict_rules_tell_none(right, up):
+    boxes = EGO, box(300 + right, 200 - up)
+    assert told("clock", scene_of(*boxes)) == {Reason.BETWEEN_HOURS}
+    loosely = answer("At which o'clock is gnu, seen from the ego car?", scene_of(*boxes, rules=COURSE_RULES))
+    assert loosely in FAMILIES["clock"].answers
 
 
 # Asking a scene a question from elsewhere

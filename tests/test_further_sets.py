@@ -5,6 +5,7 @@ from hand_made import scored_run
 from tiny import prediction as row
 
 from stkvlm_lib.analysis.further_sets import Extended, UnseenLineUps
+from stkvlm_lib.analysis.run_words import headline
 from stkvlm_lib.evaluation.predictions import further_file, write_answers
 
 NEARER = {"family": "nearer", "answer": "tux", "blind_correct": False}
@@ -29,6 +30,19 @@ def test_only_the_families_beside_the_ten_are_scored(run):
     assert "50.0% of 2 are answered exactly right" in section.text
     assert [line["family"] for line in section.table.rows] == ["all", "nearer"]
     assert section.figures[0].name == "score_extended"
+
+
+def test_what_the_base_has_never_met_is_told_in_the_headline_of_a_run_on_it(run):
+    asked = {"family": "clock", "answer": "3", "base_prediction": "unknown", "base_correct": False}
+    write_answers(
+        [*ASKED[:2], row("a", prediction="3", **asked), row("b", prediction="4", **asked)],
+        further_file(run.folder, "extended"),
+    )
+    run.metrics |= {"base_model": "embedded"}
+    told = "At which o'clock is {kart}, seen from the ego car?\u201d, rises from 0.0% to 50.0% (2 questions"
+    assert told in headline(run)
+    run.metrics |= {"base_model": "owner/name"}
+    assert "never met" not in headline(run)
 
 
 def test_without_any_of_them_there_is_nothing_to_score(run):

@@ -8,8 +8,9 @@ from safetensors.torch import load_file
 from tiny import copy_frames, pictures
 from torch import nn
 
-from stkvlm_lib.config import PROFILES, FinetuneConfig, make_config
+from stkvlm_lib.config import PROFILES, FinetuneConfig
 from stkvlm_lib.data.frame_sets import read_frames
+from stkvlm_lib.parameters import make_config
 from stkvlm_lib.pretraining import random_smolvlm
 from stkvlm_lib.qa.generate import frames_by_split, write_qa_sets
 from stkvlm_lib.qa.training_draw import read_questions

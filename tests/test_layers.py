@@ -11,6 +11,7 @@ from stkvlm_lib.config import ROOT
 LAYERS = (
     "cell_order",
     "config",
+    "parameters",
     "device",
     "files",
     "number_text",

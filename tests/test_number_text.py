@@ -4,7 +4,7 @@ from stkvlm_lib.number_text import NOTHING, count, interval, number, percent, po
 
 
 def test_figures_as_text():
-    assert (percent(0.1234), points(-0.05), points(0.0), count(12345), number(2.345, 2)) == (
+    assert (percent(0.1234), points(-0.05), points(-0.0002), count(12345), number(2.345, 2)) == (
         "12.3%",
         "-5.0",
         "+0.0",

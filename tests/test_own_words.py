@@ -10,7 +10,7 @@ from hand_made import scored_run
 from tiny import prediction as row
 
 from stkvlm_lib.analysis import wordings as analysis
-from stkvlm_lib.config import ConfigError, ScoreConfig, make_config
+from stkvlm_lib.config import ConfigError, ScoreConfig
 from stkvlm_lib.evaluation.asking import predict
 from stkvlm_lib.evaluation.own_words import (
     DrawnViews,
@@ -24,6 +24,7 @@ from stkvlm_lib.evaluation.predictions import further_file, write_answers
 from stkvlm_lib.grammar.questions import FAMILIES, OTHER, answer
 from stkvlm_lib.grammar.scene import STRICT_RULES, read_scene
 from stkvlm_lib.grammar.wordings import UNKNOWN
+from stkvlm_lib.parameters import make_config
 from stkvlm_lib.qa.qa_sets import CUSTOM_SPLIT, QaError, Record
 from stkvlm_lib.vlm.answering import Answer
 from stkvlm_lib.vlm.features import FeatureStore

@@ -4,9 +4,19 @@ import pytest
 
 from stkvlm_lib.config import ROOT
 from stkvlm_lib.data.frame_sets import read_frames
-from stkvlm_lib.grammar.questions import COURSE_FAMILIES, FAMILIES, ask_all
+from stkvlm_lib.grammar.questions import COURSE_FAMILIES, FAMILIES, PRETRAINED, ask_all
 from stkvlm_lib.grammar.scene import STRICT_RULES, Kart, Scene, read_scene
-from stkvlm_lib.pretraining.prompts import PLACES, Task, course_tasks, draw_tasks, further_tasks, place, vocabulary
+from stkvlm_lib.pretraining.prompts import (
+    PLACES,
+    TASKS,
+    Task,
+    course_tasks,
+    draw_tasks,
+    draw_worded,
+    further_tasks,
+    place,
+    vocabulary,
+)
 
 EGO, AHEAD = Kart(0, "tux", (65, 40, 85, 60)), Kart(1, "gnu", (5, 5, 25, 25))
 SCENE = Scene("mines", (EGO, AHEAD), EGO)
@@ -66,3 +76,10 @@ def test_drawn_tasks_follow_from_the_seed_and_are_at_most_so_many():
 def test_the_vocabulary_names_every_task():
     words = {word for text in vocabulary() for word in text.split()}
     assert {*FAMILIES, "karts", "box", "column", "width", str(PLACES)} <= words
+
+
+def test_a_family_that_fine_tuning_shall_teach_is_none_of_the_bases_tasks(busy_scenes):
+    new = FAMILIES.keys() - PRETRAINED.keys()
+    assert "clock" in new and not new & set(TASKS)
+    asked = {task.name for seed, scene in enumerate(busy_scenes) for task in draw_worded(scene, scene, seed)}
+    assert {"where", "nearer"} <= asked and not new & asked

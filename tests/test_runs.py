@@ -17,27 +17,19 @@ from safetensors.torch import load_file, save_file
 from tiny import copy_frames
 
 from stkvlm_lib import parallel, pipeline, runs
-from stkvlm_lib.config import (
-    ROOT,
-    STEPS,
-    ConfigError,
-    ExploreConfig,
-    FinetuneConfig,
-    QaConfig,
-    ScoreConfig,
-    make_config,
-)
+from stkvlm_lib.config import ROOT, STEPS, ConfigError, ExploreConfig, FinetuneConfig, QaConfig, ScoreConfig
 from stkvlm_lib.files import read_json, write_json
+from stkvlm_lib.parameters import make_config
 from stkvlm_lib.pipeline import Request, StepFailed, run_pipeline, step_configs
 from stkvlm_lib.preflight import EXPECTED_TIME, describe_base, preflight
 
 METRICS = {"split": "test", "n": 9, "exact": 0.75, "exact_ci95": [0.7, 0.8], "majority": 0.3, "base_exact": 0.1}
 START = """\
-from stkvlm_lib import config, runs
+from stkvlm_lib import config, parameters, runs
 from stkvlm_lib.files import write_json
 runs.set_seeds = runs.set_up_torch = lambda *given: None  # torch takes seconds to load
 runs.device_name = lambda: "none"
-run = runs.start_run(config.make_config({"RUN_DIR": RUN_DIR, "SEED": SEED}, config.STEPS[STEP][1]), STEP)
+run = runs.start_run(parameters.make_config({"RUN_DIR": RUN_DIR, "SEED": SEED}, config.STEPS[STEP][1]), STEP)
 print("in step", STEP)
 """
 FINISH = f"""\

@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from stkvlm_lib.analysis.accuracy import Accuracy, Score, accuracy_chart, score
+from stkvlm_lib.analysis.accuracy import Accuracy, FamilyScore, Score, accuracy_chart, score
 from stkvlm_lib.analysis.intervals import column, with_families
 from stkvlm_lib.analysis.measured import ByFamily, Share
 from stkvlm_lib.analysis.scored_run import Analysis, ScoredRun
@@ -14,7 +14,7 @@ from stkvlm_lib.evaluation.predictions import ChoicePrediction
 from stkvlm_lib.evaluation.question_sets import FURTHER_SPLITS
 from stkvlm_lib.grammar.captions import CANDIDATES
 from stkvlm_lib.grammar.families import EXTENDED as EXTENDED_GROUP
-from stkvlm_lib.grammar.questions import FAMILIES
+from stkvlm_lib.grammar.questions import FAMILIES, PRETRAINED
 from stkvlm_lib.number_text import count, interval, percent
 
 
@@ -29,11 +29,18 @@ class Extended(Score, Analysis):
         mine = [p for p in asked if p.family in FAMILIES and FAMILIES[p.family].group == EXTENDED_GROUP]
         return cls(**vars(score(mine, run.interval_of(mine)))) if mine else None
 
+    @property
+    def taught(self) -> list[tuple[str, FamilyScore]]:
+        """The families that the embedded base is not trained on, with what it says to them alone."""
+        rows = (self.families or {}).items()
+        return [(name, row) for name, row in rows if name not in PRETRAINED and row.base is not None]
+
     def section(self, run: ScoredRun) -> Section:
         text = (
             "Questions of families beside the course's ten, under the strict rules and balanced; no part of the scores "
             f"above. {percent(self.exact)} of {count(self.n)} are answered exactly right (95% interval "
-            f"{interval(self.exact_ci95)}), {percent(self.macro_exact)} in the mean over the families."
+            f"{interval(self.exact_ci95)}), {percent(self.macro_exact)} in the mean over the families"
+            + (f", {percent(self.base_exact)} by the base alone." if self.base_exact is not None else ".")
         )
         caption = "Extended questions answered exactly right, by family, with 95% intervals and two baselines."
         chart = Shown("score_extended", accuracy_chart(self), caption, self.alt())

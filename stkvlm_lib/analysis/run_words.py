@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from stkvlm_lib.analysis.accuracy import Accuracy
+from stkvlm_lib.analysis.accuracy import Accuracy, FamilyScore
+from stkvlm_lib.analysis.further_sets import Extended
 from stkvlm_lib.analysis.scored_run import ScoredRun, as_object
-from stkvlm_lib.config import PROFILES, STEPS
+from stkvlm_lib.config import EMBEDDED, PROFILES, STEPS
 from stkvlm_lib.grammar.questions import FAMILIES
 from stkvlm_lib.grammar.scene import MIN_SIDE
 from stkvlm_lib.markdown import cell
@@ -33,9 +34,21 @@ def headline(run: ScoredRun) -> str:
     if found.gain_over_base is not None:
         gain, ends = points(found.gain_over_base), interval(found.gain_over_base_ci95, points)
         text += f" The gain over the base is {gain} points on the same questions (95% interval {ends})."
+    for name, row in taught(run):
+        text += (
+            f" A kind of question that the base has never met, \u201c{FAMILIES[name].template}\u201d, rises from "
+            f"{percent(row.base)} to {percent(row.exact)} ({count(row.n)} questions; most frequent answer "
+            f"{percent(row.majority)})."
+        )
     families = found.families or {}
     lost = [name for name, row in families.items() if row.majority is not None and row.exact <= row.majority]
     return text + (f" No better than the most frequent answer: {', '.join(lost)}." if lost else "")
+
+
+def taught(run: ScoredRun) -> list[tuple[str, FamilyScore]]:
+    """The families that the run's base has never met; none where it is from a hub, which has met no family at all."""
+    extended = run.figures(Extended) if run.metrics.get("base_model") == EMBEDDED else None
+    return extended.taught if extended else []
 
 
 Facts = list[tuple[str, str]]

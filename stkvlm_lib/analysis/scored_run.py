@@ -14,10 +14,11 @@ from stkvlm_lib.analysis.intervals import Bootstrap
 from stkvlm_lib.analysis.measured import Measured, MeasuredError
 from stkvlm_lib.analysis.question_facts import Facts, read_facts
 from stkvlm_lib.analysis.sections import Section, Shown
-from stkvlm_lib.config import ConfigError, ErrorConfig, ScoreConfig, make_config
+from stkvlm_lib.config import ConfigError, ErrorConfig, ScoreConfig
 from stkvlm_lib.data.frame_sets import FrameSet, read_frames
 from stkvlm_lib.evaluation.predictions import HEADLINE, Prediction, further_file, read_answers
 from stkvlm_lib.files import read_json, read_jsonl
+from stkvlm_lib.parameters import make_config
 from stkvlm_lib.runs import compared_run
 
 T = TypeVar("T")

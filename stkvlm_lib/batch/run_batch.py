@@ -32,8 +32,9 @@ from stkvlm_lib.batch.states import (
     read_state,
     write_state,
 )
-from stkvlm_lib.config import ROOT, ConfigError, ScoreConfig, make_config
+from stkvlm_lib.config import ROOT, ConfigError, ScoreConfig
 from stkvlm_lib.files import errors_naming, explain, full_disk, write_json
+from stkvlm_lib.parameters import make_config
 from stkvlm_lib.preflight import describe_base
 
 Command = Callable[[PlannedRun, str | None], list[str]]

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stkvlm_lib.config import STEPS, QaConfig, upper
+from stkvlm_lib.config import STEPS, QaConfig
 from stkvlm_lib.grammar.questions import FAMILIES
 from stkvlm_lib.grammar.scene import COURSE_RULES, STRICT_RULES
 from stkvlm_lib.markdown import table
+from stkvlm_lib.parameters import upper
 from stkvlm_lib.qa.blind import Guess
 from stkvlm_lib.qa.generate import Plan, Tally
 from stkvlm_lib.qa.label_check import MarksByOrigin, label_error, label_errors

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from stkvlm_lib.commands import run
 from stkvlm_lib.commands.endings import EXIT_STATUSES, USAGE_ERROR, ended
-from stkvlm_lib.config import PROFILES, ConfigError, check_checkout, did_you_mean
+from stkvlm_lib.config import PROFILES, ConfigError, did_you_mean
 from stkvlm_lib.installation import lead_to_this_library
+from stkvlm_lib.parameters import check_checkout
 from stkvlm_lib.runs import quiet_libraries
 
 LISTED = (

@@ -68,7 +68,7 @@ class Evaluation:
     def answer_wordings(self) -> None:
         """The extended questions in trained wordings, and in the one of each family that training leaves out."""
         trained, held_out = question_sets.extended_records(self.config, self.frames, self.split)
-        rows, _ = predict(self.store, trained + held_out, "extended", blind=self.blind)
+        rows, _ = predict(self.store, trained + held_out, "extended", blind=self.blind, base_too=True)
         self._write("extended", rows[: len(trained)])
         self._write("held_out_wordings", rows[len(trained) :])
 

@@ -10,13 +10,14 @@ import nbformat
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
-from stkvlm_lib.config import ROOT, ConfigError, ExplorerConfig, make_config
+from stkvlm_lib.config import ROOT, ConfigError, ExplorerConfig
 from stkvlm_lib.explore.links import ADDRESS, Place
 from stkvlm_lib.explore.model_host import ModelHost
 from stkvlm_lib.explore.models import ADDRESS_VARIABLE
 from stkvlm_lib.explore.run import read_run
 from stkvlm_lib.explore.state import find_picture
 from stkvlm_lib.installation import lead_to_this_library
+from stkvlm_lib.parameters import make_config
 from stkvlm_lib.qa.qa_sets import by_picture
 
 NOTEBOOK = ROOT / "notebooks" / "06_explore.ipynb"

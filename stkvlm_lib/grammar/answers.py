@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import combinations
+from math import atan2, degrees, hypot, radians, sin
 
 from stkvlm_lib.grammar.families import Pick, Subject
 from stkvlm_lib.grammar.kart_colours import KART_COLOURS
@@ -61,6 +62,22 @@ def where(scene: Scene, kart: Kart) -> str | Reason:
     if isinstance(along, Reason) or isinstance(across, Reason):
         return along if isinstance(along, Reason) else across
     return f"{along} and {across}"
+
+
+def clock(scene: Scene, kart: Kart) -> str | Reason:
+    """The hour at which a kart stands on a clock face laid on the picture around the ego kart, 12 above it.
+
+    Declined where one centre, moved by the rules' `level`, could be at another hour.
+    """
+    (x, y), (ego_x, ego_y) = kart.centre, scene.ego.centre
+    right, up = x - ego_x, ego_y - y
+    hours = degrees(atan2(right, up)) / 30
+    hour = round(hours)
+    if scene.rules.declines:
+        reach = sin(radians(30 * (0.5 - abs(hours - hour)))) * hypot(right, up)
+        if reach < scene.rules.level:
+            return Reason.BETWEEN_HOURS
+    return str(hour % 12 or 12)
 
 
 def _tally(scene: Scene, relation: Callable[[Scene, Kart], str | Reason]) -> list[str] | Reason:

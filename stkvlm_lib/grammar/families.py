@@ -58,6 +58,7 @@ class Family:
     needs_ego: it is asked only where there is an ego kart, and never about that kart by name.
     asks_absent: it may be asked about a kart that is not in view.
     besides: why it declines -> what is answered all the same to a person who asks in words of their own.
+    pretrained: whether the embedded base is trained on it; if not, it shows what a fine-tuning teaches from nothing.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Family:
     asks_absent: bool = False
     besides: Mapping[Reason, str] = field(default_factory=dict, hash=False)
     group: str = EXTENDED
+    pretrained: bool = True
 
     @cached_property
     def wordings(self) -> tuple[str, ...]:

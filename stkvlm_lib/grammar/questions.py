@@ -218,10 +218,26 @@ _FAMILIES = (
         answers.nearer,
         answers.pairs,
     ),
+    Family(
+        "clock",
+        "At which o'clock is {kart}, seen from the ego car?",
+        (
+            "At what hour of the clock is {kart} from the ego car?",
+            "Which hour does a clock hand show that points from the ego car to {kart}?",
+            "On a clock face around the ego car, at which hour is {kart}?",
+        ),
+        tuple(str(hour) for hour in range(1, 13)),
+        answers.clock,
+        answers.others,
+        needs_ego=True,
+        pretrained=False,
+    ),
 )
 FAMILIES: dict[str, Family] = {family.name: family for family in _FAMILIES}
 """All families by their ids, the course's ten first."""
 COURSE_FAMILIES: dict[str, Family] = {name: family for name, family in FAMILIES.items() if family.group == COURSE}
+PRETRAINED: dict[str, Family] = {name: family for name, family in FAMILIES.items() if family.pretrained}
+"""Those that the embedded base is trained on; the others it first meets in fine-tuning."""
 NEVER_OF_COURSE = tuple(sorted({UNKNOWN}.union(*(family.besides.values() for family in FAMILIES.values()))))
 """Answers that the course's own wordings never get: `unknown`, and a count of none, which its files never ask for."""
 

@@ -83,6 +83,7 @@ class Reason(StrEnum):
     UNCLEAR = "a kart that matters is barely visible"
     LEVEL = "too close to level"
     DEPTH_DOUBT = "place in the picture and distance disagree"
+    BETWEEN_HOURS = "too close to the middle between two hours"
     EQUALLY_FAR = "about equally far"
     NONE = "none to name or count"
     TOO_FEW = "too few karts to compare"

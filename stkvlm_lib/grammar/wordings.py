@@ -9,7 +9,7 @@ import json
 import random
 import re
 import string
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
@@ -202,15 +202,22 @@ def read_task(text: str) -> tuple[str, tuple[str, ...]] | None:
     return (name, tuple(names)) if known else None
 
 
-def ask_worded(scene: Scene, n: int, rng: random.Random, otherwise: Scene | None = None) -> list[Worded]:
-    """At most n questions about a scene, its families in turn, each in a drawn wording.
+def ask_worded(
+    scene: Scene,
+    n: int,
+    rng: random.Random,
+    otherwise: Scene | None = None,
+    families: Mapping[str, Family] = FAMILIES,
+) -> list[Worded]:
+    """At most n questions about a scene, these families in turn, each in a drawn wording; those that the base has never
+    met come first, so that none is left out.
 
-    otherwise: the same picture read by rules that decline nothing: what they say to questions of the course's families
-    that `scene` declines. Other questions that it declines are not asked.
+    otherwise: the same picture read by rules that decline nothing: what they say to questions that `scene` declines, of
+    the course's families and of those that the base has never met. Other questions that it declines are not asked.
     """
-    families = rng.sample(list(FAMILIES.values()), len(FAMILIES))
-    told = {family.name: _told(family, scene, otherwise, rng) for family in families}
-    turns = chain.from_iterable(zip_longest(*([(family, *row) for row in told[family.name]] for family in families)))
+    drawn = sorted(rng.sample(list(families.values()), len(families)), key=lambda family: family.pretrained)
+    told = {family.name: _told(family, scene, otherwise, rng) for family in drawn}
+    turns = chain.from_iterable(zip_longest(*([(family, *row) for row in told[family.name]] for family in drawn)))
     asked = []
     for family, names, answer in islice(filter(None, turns), n):
         question = fill(_wording(family, rng), dict(zip(family.slots, names, strict=True)))
@@ -229,7 +236,7 @@ def _told(
 ) -> list[tuple[tuple[str, ...], str]]:
     """Names of the karts that a family can ask about, and the answer, in a drawn order."""
     told: dict[tuple[str, ...], str] = {}
-    for each in (otherwise if family.group == COURSE else None, scene):  # what the scene says goes before
+    for each in (otherwise if family.group == COURSE or not family.pretrained else None, scene):  # the scene prevails
         if each is None or (family.needs_ego and each.ego is None):
             continue
         for subject in family.subjects(each, lambda n, *key: rng.randrange(n)):

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from stkvlm_lib.grammar.families import Family, pick
-from stkvlm_lib.grammar.questions import COURSE_FAMILIES, FAMILIES
+from stkvlm_lib.grammar.questions import COURSE_FAMILIES, FAMILIES, PRETRAINED
 from stkvlm_lib.grammar.scene import IMAGE_SIZE, Kart, Reason, Scene
 from stkvlm_lib.grammar.wordings import TASK_OF, UNKNOWN, ask_worded, unanswerable
 
@@ -20,7 +20,7 @@ WORDED, PROMPTS = 14, 4
 PLACES = 16
 """Places and sizes are told in a grid of this many columns and rows over the picture."""
 KARTS_TASK, BOX_TASK = "karts", "box"
-TASKS = (*FAMILIES, KARTS_TASK, BOX_TASK, TASK_OF, UNKNOWN)
+TASKS = (*PRETRAINED, KARTS_TASK, BOX_TASK, TASK_OF, UNKNOWN)
 """Names of all tasks."""
 
 
@@ -41,7 +41,7 @@ def course_tasks(scene: Scene) -> Iterator[Task]:
 
 def further_tasks(scene: Scene, strict: Scene, seed: int) -> Iterator[Task]:
     """The other families, by the strict rules; the list of karts; and the place of each. seed: draws subjects."""
-    for family in FAMILIES.values():
+    for family in PRETRAINED.values():
         if family.name not in COURSE_FAMILIES:
             yield from _family_tasks(family, strict, seed)
     if scene.karts:
@@ -64,7 +64,7 @@ def draw_worded(scene: Scene, strict: Scene, seed: int) -> list[Task]:
     `scene` where they decline; one that no picture answers, one that asks for the task of a question, and PROMPTS tasks
     without words."""
     rng = random.Random(seed)
-    questions = [*ask_worded(strict, WORDED, rng, scene), unanswerable(strict, rng)]
+    questions = [*ask_worded(strict, WORDED, rng, scene, PRETRAINED), unanswerable(strict, rng)]
     understood = rng.choice(questions)
     return [
         *(Task(asked.family, asked.question, asked.answer) for asked in questions),

@@ -10,7 +10,7 @@ from stkvlm_lib.config import FinetuneConfig
 from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.data.frames import View
 from stkvlm_lib.grammar.families import pick
-from stkvlm_lib.grammar.questions import FAMILIES, answer, ask_all, family_of
+from stkvlm_lib.grammar.questions import FAMILIES, PRETRAINED, answer, ask_all, family_of
 from stkvlm_lib.grammar.scene import COURSE_RULES, STRICT_RULES, Reason, Scene, mirror_box, read_scene
 from stkvlm_lib.grammar.wordings import TASK_OF, ask_worded, unanswerable
 from stkvlm_lib.grouping import by_turns
@@ -63,11 +63,10 @@ def draw_training(
     """Pictures and questions for training, one by one, seeded per picture.
 
     records: of the ten forms, of which a picture keeps at most `per_view`. extended: of all families, of which it keeps
-    at most `extended_per_view`, its families in turn. worded_per_view: questions of all families in drawn words, by the
-    strict rules, or the course's where they decline, with which go one that no picture answers and one for the task of
-    a question, each in every second picture; they keep the adapter from unlearning the base's language. mirror: each
-    picture comes a second time, mirrored, with the answers that the mirrored boxes give. Raises QaError for an extended
-    question in a held-out wording.
+    at most `extended_per_view`, its families in turn. worded_per_view: questions in drawn words (`ask_worded`), with
+    which go one that no picture answers and one for the task of a question, each in every second picture; they keep the
+    adapter from unlearning the base's language. mirror: each picture comes a second time, mirrored, with the answers
+    that the mirrored boxes give. Raises QaError for an extended question in a held-out wording.
     """
     groups = _pairs_by_picture(records)
     more = _trainable_pairs(extended) if extended_per_view else {}
@@ -139,8 +138,16 @@ def _mirrored_answers(view: View, pairs: Pairs) -> Pairs:
 
 
 def _in_turn(pairs: Pairs, n: int, seed: int, name: str, mirrored: bool) -> Pairs:
-    """n of them, one of each family before a second of any: families that ask much do not crowd out the others."""
-    ranked = sorted(pairs, key=lambda pair: (pick(1 << 64, "extended", seed, name, mirrored, pair[0]), pair))
+    """n of them, one of each family before a second of any: families that ask much do not crowd out the others.
+
+    What the base has never met comes first.
+    """
+
+    def key(pair: tuple[str, str]) -> tuple:
+        new = family_of(pair[0]) not in PRETRAINED
+        return not new, pick(1 << 64, "extended", seed, name, mirrored, pair[0]), pair
+
+    ranked = sorted(pairs, key=key)
     return by_turns(ranked, lambda pair: family_of(pair[0]))[:n]
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from stkvlm_lib.analysis.accuracy import Accuracy
 from stkvlm_lib.analysis.measured import Interval
-from stkvlm_lib.analysis.run_words import as_list, command, facts, hashes, headline, limits, origin
+from stkvlm_lib.analysis.run_words import as_list, command, facts, hashes, headline, limits, origin, taught
 from stkvlm_lib.analysis.scored_run import ScoredRun
 from stkvlm_lib.analysis.sections import Section, Shown
 from stkvlm_lib.analysis.story import Story
@@ -163,7 +163,7 @@ def _part(section: Section) -> str:
 
 
 def _scores(run: ScoredRun) -> list[tuple[str, float, Interval | None]]:
-    """The headline and its baselines as bars: name, share and interval."""
+    """The headline and its baselines as bars, and what the base has never met: name, share and interval."""
     figures = run.figures(Accuracy)
     if not figures:
         return []
@@ -173,4 +173,6 @@ def _scores(run: ScoredRun) -> list[tuple[str, float, Interval | None]]:
         ("the same model, blind", figures.blind, None),
         ("base, not fine-tuned", figures.base_exact, None),
     ]
+    for name, row in taught(run):
+        rows += [(f"{name}: fine-tuned", row.exact, row.exact_ci95), (f"{name}: base, never met it", row.base, None)]
     return [row for row in rows if row[1] is not None]

@@ -21,6 +21,7 @@ from stkvlm_lib.files import read_object
 from stkvlm_lib.grammar.questions import NEVER_OF_COURSE, is_of_course
 from stkvlm_lib.grammar.spelling import plain
 from stkvlm_lib.model_files import ModelError, base_weights, check_base, hash_weights
+from stkvlm_lib.vlm.attention import faster_attention
 from stkvlm_lib.vlm.packing import Options, Segment
 
 FULL_PRECISION = ["model.vision_model", "model.connector", "lm_head"]
@@ -102,7 +103,7 @@ def load_base(base: Base, quantization: str = "nf4", precision: str = AUTO) -> n
         model, found = AutoModelForImageTextToText.from_pretrained(
             base.folder,
             dtype=dtype,
-            attn_implementation="sdpa",
+            attn_implementation=faster_attention(device, dtype),
             device_map={"": device},
             quantization_config=_nf4(dtype) if quantization == "nf4" else None,
             output_loading_info=True,

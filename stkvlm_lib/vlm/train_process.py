@@ -7,8 +7,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from stkvlm_lib.config import ConfigError, FinetuneConfig, make_config
+from stkvlm_lib.config import ConfigError, FinetuneConfig
 from stkvlm_lib.files import read_object
+from stkvlm_lib.parameters import make_config
 from stkvlm_lib.runs import set_seeds, set_up_hub, set_up_torch
 
 
