@@ -20,7 +20,6 @@ from filelock import FileLock, Timeout
 
 from stkvlm_lib.data.download import CHUNK, check_space, download, progress_bar
 from stkvlm_lib.data.frames import FLAT_SPLIT, INFO_SUFFIX, SPLITS
-from stkvlm_lib.files import drop_parts, whole_file
 
 COURSE_URL = "https://utexas.box.com/shared/static/qubjm5isldqvyimfj9rsmbnvnbezwcv4.zip"
 FOLDER = "data/course"
@@ -99,7 +98,6 @@ def unpack(path: str | Path, to: str | Path) -> Unpacked:
         entries = _checked(path, archive.infolist())
         root, frames = _frames(path, entries)
         to.mkdir(parents=True, exist_ok=True)
-        drop_parts(to)  # what a killed call has left
         missing = [entry.file_size for name, entry in entries.items() if not os.path.exists(to / name)]
         check_space(to, sum(-(-size // BLOCK) * BLOCK for size in missing))
         written = 0
@@ -195,13 +193,17 @@ def _is_there(target: Path, entry: zipfile.ZipInfo) -> bool:
 
 
 def _write(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path) -> None:
-    """One file of the zip."""
+    """One file of the zip. Its temporary name is always the same, so that a killed call leaves nothing behind."""
+    part = target.with_name(f".{target.name}.part")
     try:
-        with whole_file(target) as part, archive.open(entry) as source, part.open("wb") as file:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with archive.open(entry) as source, part.open("wb") as file:
             shutil.copyfileobj(source, file, CHUNK)
+        part.replace(target)
     except OSError as error:
         raise CourseZipError(f"{target}: cannot be written ({error}); mend this and call again to go on") from None
     except DAMAGE as error:
+        part.unlink(missing_ok=True)
         raise CourseZipError(
             f"{path}: entry {entry.filename!r} is damaged ({error}); remove the zip and fetch it again, "
             "the files unpacked so far stay"
