@@ -24,6 +24,11 @@ def count(value: Any) -> str:
     return f"{value:,}" if is_number(value) else NOTHING
 
 
+def counted(n: int, noun: str) -> str:
+    """`1 race`, `1,234 races`."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
 def number(value: Any, digits: int = 1) -> str:
     return f"{value:,.{digits}f}" if is_number(value) else NOTHING
 

@@ -1,5 +1,7 @@
 """Karts marked by their role, and the parts of the overlay that can be switched on and off."""
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -87,9 +89,8 @@ def view(tmp_path):
     """A grey picture: tux in the middle, gnu front left, puffy back right, kiki too small."""
     Image.new("RGB", (150, 100), "#404040").save(tmp_path / "00001_00_im.jpg")
     boxes = [(280, 180, 320, 220), (80, 40, 160, 100), (440, 300, 520, 360), (400, 40, 416, 60)]
-    frame = Frame(tmp_path, "all", "00001", "abyss", ("tux", "gnu", "puffy", "kiki"), "race-1")
-    frame.views.append(View(frame, 0, tuple(Detection(1, i, box) for i, box in enumerate(boxes))))
-    return frame.views[0]
+    rows = json.dumps([[1, i, *box] for i, box in enumerate(boxes)])
+    return Frame(tmp_path, "all", "00001", "abyss", ("tux", "gnu", "puffy", "kiki"), "race-1", rows=(rows,)).views[0]
 
 
 def test_marks_give_each_kart_its_role(view):

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from stkvlm_lib.analysis.intervals import Bootstrap, by_family, column, every, mean
+from stkvlm_lib.analysis.intervals import Bootstrap, column, mean, with_families
 from stkvlm_lib.analysis.measured import ByFamily, Interval, Share
 from stkvlm_lib.analysis.scored_run import Analysis, ScoredRun
 from stkvlm_lib.analysis.sections import Section, Shown, Table, listed, table_of
@@ -105,18 +105,16 @@ def score(predictions: Sequence[Prediction], interval_of: Bootstrap) -> Score:
     def family(member: np.ndarray) -> FamilyScore:
         return FamilyScore(**interval_of.means(member, "exact", **right))
 
-    families = by_family(predictions, family)
-    whole = dict(vars(family(every(predictions))))
+    whole = with_families(predictions, family)
     gains = {name: right["exact"] - right[name] for name in ("base", "blind")}
     return Score(
         base_exact=whole.pop("base"),
         **whole,
-        macro_exact=mean([row.exact for row in families.values()]),
+        macro_exact=mean([row.exact for row in whole["families"].values()]),
         **{f"gain_over_{name}": mean(gain) for name, gain in gains.items()},
         **{f"gain_over_{name}_ci95": interval_of(gain, paired=True) for name, gain in gains.items()},
         clusters=interval_of.unit,
         n_clusters=interval_of.n,
-        families=families,
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from stkvlm_lib.analysis.intervals import by_family, column, every, mean
+from stkvlm_lib.analysis.intervals import column, every, mean, with_families
 from stkvlm_lib.analysis.measured import ByFamily, Interval, Measured
 from stkvlm_lib.analysis.question_facts import COUNTED
 from stkvlm_lib.analysis.scored_run import Analysis, ScoredRun
@@ -116,8 +116,8 @@ def measure_validity(predictions: Sequence[Prediction]) -> Validity | None:
     """None without a question of a family."""
     known = [p for p in predictions if p.family in FAMILIES]
     valid = np.array([is_valid(p) for p in known])
-    families = by_family(known, lambda member: Validity(int(member.sum()), mean(valid[member])))
-    return Validity(len(known), mean(valid), families) if known else None
+    figures = with_families(known, lambda member: Validity(int(member.sum()), mean(valid[member])))
+    return Validity(**figures) if known else None
 
 
 def is_valid(prediction: Prediction) -> bool:

@@ -18,7 +18,7 @@ from stkvlm_lib.figures.style import message
 from stkvlm_lib.figures.tiles import question_tiles, wrapped
 from stkvlm_lib.grammar.questions import normalise
 from stkvlm_lib.grouping import grouped
-from stkvlm_lib.number_text import percent
+from stkvlm_lib.number_text import counted, percent
 
 Noted = tuple[Prediction, str]
 """A wrong answer, and what is said of it."""
@@ -133,7 +133,7 @@ def by_cause(run: ScoredRun) -> list[Noted]:
     for name in sorted(groups, key=lambda name: (-len(groups[name]), list(CAUSES).index(name)))[:CAUSES_SHOWN]:
         errors = [p for p, _ in groups[name]]
         choose(name, ((p, f"most confident, {p.confidence:.0%}") for p in surest(errors)))
-        choose(name, ((p, f"typical, {_times(n)}") for p, n in frequent(errors, len(errors), chosen)))
+        choose(name, ((p, f"typical, {counted(n, 'time')}") for p, n in frequent(errors, len(errors), chosen)))
         choose(name, ((p, f"near miss, {note}") for p, note in near_misses(errors, len(errors))))
     return list(chosen.values())
 
@@ -147,15 +147,11 @@ def gallery(noted: Sequence[Noted], folder: FrameSet) -> Figure:
     return question_tiles(folder, captioned) if captioned else message("No such answer.")
 
 
-def _times(n: int) -> str:
-    return f"{n} {'time' if n == 1 else 'times'}"
-
-
 def error_tables(wrong: Sequence[Prediction]) -> list[Table | None]:
     """The surest errors and the most frequent ones as text."""
     said = {"truth": "answer", "answered": "prediction"}
     sure = ((p.question, p) for p in surest(wrong)[:LISTED])
-    often = ((_times(n), p) for p, n in frequent(wrong, LISTED))
+    often = ((counted(n, "time"), p) for p, n in frequent(wrong, LISTED))
     known, seen = {"confidence": "confidence", "picture": "image_file"}, {"example": "image_file"}
     return [
         table_of("question", sure, said | known, "Most confident wrong answers as text"),

@@ -14,7 +14,7 @@ from stkvlm_lib.config import EMBEDDED, PROFILES, STEPS
 from stkvlm_lib.grammar.questions import FAMILIES
 from stkvlm_lib.grammar.scene import MIN_SIDE
 from stkvlm_lib.markdown import cell
-from stkvlm_lib.number_text import count, interval, is_number, number, percent, points
+from stkvlm_lib.number_text import count, counted, interval, is_number, number, percent, points
 
 
 def headline(run: ScoredRun) -> str:
@@ -123,11 +123,6 @@ def model(run: ScoredRun) -> list[tuple[str, Any]]:
 def settings_of(run: ScoredRun) -> dict:
     """The settings that the adapter was trained with, as it records them."""
     return as_object(run.adapter.get("settings"))
-
-
-def counted(n: int, noun: str) -> str:
-    """`1 race`, `1,234 races`."""
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 def frames_name(run: ScoredRun) -> str:

@@ -93,7 +93,7 @@ class Frame:
     @property
     def view_count(self) -> int:
         """The number of views, without parsing them."""
-        return len(self.rows) or len(self.views)
+        return len(self.rows)
 
     @property
     def info_path(self) -> Path:
@@ -118,11 +118,8 @@ class Frame:
         return f"{self.image_prefix}{self.picture_name(view)}"
 
     def moved(self, **changes: Any) -> Self:
-        """The same frame with another split, race or prefix, or other names of its pictures."""
-        other = replace(self, **changes)
-        if not self.rows:
-            other.views.extend(replace(view, frame=other) for view in self.views)
-        return other
+        """The same frame with another split, race or prefix, or other names of its pictures; nothing of it parsed."""
+        return replace(self, **changes)
 
 
 def _detections(rows: str) -> tuple[Detection, ...]:

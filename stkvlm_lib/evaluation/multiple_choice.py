@@ -155,15 +155,10 @@ def _prediction(item: Item, scores: Scores, blind: Scores) -> ChoicePrediction:
     right = item.candidates[item.correct_index]
     chosen, unseen = int(np.argmax(scores)), int(np.argmax(blind))
     return ChoicePrediction(
-        image_file=item.image_file,
-        candidates=item.candidates,
-        correct_index=item.correct_index,
+        **vars(item),
         chosen=chosen,
         correct=item.candidates[chosen] == right,
         scores=scores,
-        family=item.family,
-        race=item.race,
-        track=item.track,
         blind_chosen=unseen,
         blind_correct=item.candidates[unseen] == right,
     )

@@ -17,6 +17,7 @@ from stkvlm_lib.figures.tiles import caption, show, tile_figure
 from stkvlm_lib.grammar.kart_colours import KART_COLOURS, UNCLEAR_KARTS, KartColour, cut_out
 from stkvlm_lib.grammar.names import KARTS
 from stkvlm_lib.grammar.scene import read_scene
+from stkvlm_lib.number_text import counted
 
 
 def draw_views(folder: FrameSet, split: str, n: int, seed: int, min_karts: int = 0) -> list[View]:
@@ -91,8 +92,7 @@ def _kart_strip(found: KartColour, examples: int, side: int = 96) -> np.ndarray:
 
 
 def _place(view: View) -> str:
-    n = len(read_scene(view).karts)
-    return f"{view.frame.track}, {n} {'kart' if n == 1 else 'karts'}"
+    return f"{view.frame.track}, {counted(len(read_scene(view).karts), 'kart')}"
 
 
 def _role_legend(chart: Chart, columns: int) -> None:

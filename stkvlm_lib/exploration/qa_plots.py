@@ -19,6 +19,7 @@ from stkvlm_lib.figures import style
 from stkvlm_lib.figures.tiles import caption, question_tiles, tile_figure, wrapped
 from stkvlm_lib.grammar.questions import in_order
 from stkvlm_lib.grouping import grouped
+from stkvlm_lib.number_text import counted
 from stkvlm_lib.qa import qa_sets
 from stkvlm_lib.qa.blind import Guess
 from stkvlm_lib.qa.contrast import ContrastItem, Pair, pairs_of
@@ -46,8 +47,7 @@ def composition(records: Iterable[Record] | dict[str, dict[str, int]]) -> Figure
     axes = chart.subplots()
     for y, height, family in zip(middles, inches, families, strict=True):
         n = _share_bar(axes, y, height - 0.1, counts[family], upright=height > 1)
-        answers = len(counts[family])
-        axes.text(1.01, y, f"n = {n:,}, {answers} {'answer' if answers == 1 else 'answers'}", va="center", fontsize=8)
+        axes.text(1.01, y, f"n = {n:,}, {counted(len(counts[family]), 'answer')}", va="center", fontsize=8)
     axes.set(yticks=middles, yticklabels=families, xlim=(0, 1), ylim=(sum(inches), 0))
     axes.xaxis.set_major_formatter(style.as_percent)
     title = "Answers of each family (dark: the most frequent one, the majority baseline)"

@@ -5,7 +5,6 @@ the game is skipped, and named with its reason in the folder's `manifest.json`, 
 versions, every race, and hashes of the truth (the `_info.json` files).
 """
 
-import os
 import sys
 from collections.abc import Sequence
 from importlib import metadata
@@ -20,6 +19,7 @@ from stkvlm_lib.game.race_plans import FLAT_SPLIT, TRACKS, Recipes, plan_races, 
 from stkvlm_lib.game.race_process import GAME, Limits, RaceTask, render_watched
 from stkvlm_lib.game.render_folder import CollectError, RenderFolder, package_version
 from stkvlm_lib.parallel import Workers
+from stkvlm_lib.runs import cores
 
 GAME_PACKAGE = "PySuperTuxKart2"
 _HOPELESS = 3
@@ -110,8 +110,7 @@ def _render_all(folder: RenderFolder, workers: int, renderer: str, limits: Limit
         for race in folder.races
         if not folder.is_done(race)
     ]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    results = Workers(workers or cores).run(render_watched, ((task,) for task in tasks), "races", len(tasks))
+    results = Workers(workers or cores()).run(render_watched, ((task,) for task in tasks), "races", len(tasks))
     fruitless = []
     for task, skipped in zip(tasks, results, strict=True):
         if len(skipped) < task.race.plan.frames:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from warnings import catch_warnings, simplefilter
 
 from stkvlm_lib.grammar.questions import FAMILIES, normalise
+from stkvlm_lib.number_text import percent
 from stkvlm_lib.qa.qa_sets import Record
 
 Asked = Counter[tuple[str, str, str]]
@@ -42,7 +43,7 @@ class Guess:
         """A line of a table."""
         shares = {"rolling a die": self.uniform, "most frequent": self.majority, "by track": self.track}
         shares |= {"by words": self.words, "best guess": self.best}
-        texts = {name: "–" if share is None else f"{share:.1%}" for name, share in shares.items()}
+        texts = {name: percent(share) for name, share in shares.items()}
         return {"family": self.family, "n": self.n, "answers": self.answers, **texts}
 
 
