@@ -154,8 +154,8 @@ def write_page() -> Path:
         if "printed" in kept:
             parts.append(_benchmark(kept))
     write_text(PAGE, "\n\n".join(part.strip() for part in parts) + "\n")
-    if first := next((kept["metrics"] for name, kept in scored.items() if name.startswith(MAIN)), None):
-        shown = table(_headlines(first), right=True)
+    if seeds := [kept["metrics"] for name, kept in scored.items() if name.startswith(MAIN)]:
+        shown = table(_headlines(seeds), right=True)
         write_text(README, TABLE.sub(lambda found: f"{found[1]}{shown}\n{found[2]}", README.read_text("utf-8")))
     return PAGE
 
@@ -166,18 +166,22 @@ def _at(metrics: dict, path: str) -> Any:
     return reduce(lambda part, name: part.get(name) if isinstance(part, dict) else None, names, metrics)
 
 
-def _headlines(metrics: dict) -> list[dict[str, str]]:
-    """The README's rows."""
-    asked = {name: figures for name, path in QUESTIONS.items() if (figures := _at(metrics, path))}
-    return [
-        {
-            "questions": name,
-            "fine-tuned": percent(figures["exact"]),
-            "base alone": percent(figures.get("base_exact", figures.get("base"))),
-            "most frequent answer": percent(figures.get("majority")),
-        }
-        for name, figures in asked.items()
-    ]
+def _headlines(seeds: Sequence[dict]) -> list[dict[str, str]]:
+    """The README's rows, from metrics that differ by their seed alone."""
+    tuned = f"fine-tuned, mean of {len(seeds)} seeds" if len(seeds) > 1 else "fine-tuned"
+    rows = []
+    for name, path in QUESTIONS.items():
+        if figures := [found for metrics in seeds if (found := _at(metrics, path))]:
+            base = [each.get("base_exact", each.get("base")) for each in figures]
+            majority = [each.get("majority") for each in figures]
+            told = {tuned: [each["exact"] for each in figures], "base alone": base, "most frequent answer": majority}
+            rows.append({"questions": name, **{what: percent(_mean(values)) for what, values in told.items()}})
+    return rows
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.mean(known) if known else None
 
 
 def _seeds(kept: dict[str, dict]) -> Iterator[str]:
@@ -190,7 +194,7 @@ def _seeds(kept: dict[str, dict]) -> Iterator[str]:
         values = [value for value in found.values() if value is not None]
         spread = f"{100 * statistics.stdev(values):.1f}" if len(values) > 1 else NOTHING
         shown = {name: percent(value) for name, value in found.items()}
-        rows.append({"": what, **shown, "mean": percent(statistics.mean(values) if values else None), "sd": spread})
+        rows.append({"": what, **shown, "mean": percent(_mean(values)), "sd": spread})
     yield "## The profile `cpu` by seed"
     yield table(rows, right=True)
 

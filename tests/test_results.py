@@ -45,7 +45,7 @@ def test_a_run_is_kept_and_shown_with_what_made_it(results, scored):
         assert f"<summary>{title}</summary>" in page
 
 
-def test_the_readme_gets_its_five_rows_and_nothing_else_changes(results, scored):
+def test_the_readme_gets_its_rows_and_nothing_else_changes(results, scored):
     results.main(["keep", str(scored), "cpu-seed0"])
     results.main([])
     lines = results.README.read_text().splitlines()
@@ -60,6 +60,8 @@ def test_seeds_stand_beside_each_other_with_mean_and_spread(results, scored):
         results.main(["keep", str(scored), f"cpu-seed{seed}"])
     results.main([])
     assert "| ten forms | 80.0% | 90.0% | 85.0% | 7.1 |" in results.PAGE.read_text()
+    assert "fine-tuned, mean of 2 seeds" in (told := results.README.read_text())
+    assert "| the course's ten forms, on races never seen | 85.0% |" in told
 
 
 def test_what_a_benchmark_prints_is_recorded(results):
