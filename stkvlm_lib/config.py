@@ -124,10 +124,10 @@ class FinetuneConfig(ModelConfig):
     train_views: int = valid(0, at_least(0), "a number of pictures, 0 for all")
     valid_views: int = valid(200, at_least(0), "a number of pictures, 0 for all")
     mirror: bool = True
-    questions_per_view: int = valid(12, at_least(1), _FROM_1)
+    questions_per_view: int = valid(8, at_least(1), _FROM_1)
     extended_per_view: int = valid(4, at_least(0), _FROM_0)
     worded_per_view: int = valid(4, at_least(0), _FROM_0)
-    epochs: int = valid(1, at_least(1), _FROM_1)
+    epochs: int = valid(2, at_least(1), _FROM_1)
     batch_size: int = valid(16, at_least(1), _FROM_1)
     learning_rate: float = valid(2e-3, lambda rate: 0 < rate < 1, "a number between 0 and 1")
     lora_rank: int = valid(16, at_least(1), _FROM_1)
@@ -272,6 +272,7 @@ PROFILES: dict[str, dict[str, Any]] = {
     "gpu": {
         "BASE_MODEL": "HuggingFaceTB/SmolVLM-256M-Instruct",
         "EPOCHS": 3,
+        "QUESTIONS_PER_VIEW": 12,
         "LEARNING_RATE": 2e-4,
         "LORA_DROPOUT": 0.05,
         "EVAL_BATCH_SIZE": 32,
