@@ -130,7 +130,7 @@ def test_only_an_unfinished_step_with_the_same_parameters_counts_as_interrupted(
     config = FinetuneConfig(run_dir=str(tmp_path))
     assert not runs.start_run(config, "03").interrupted
     assert runs.start_run(config, "03").interrupted
-    assert not runs.start_run(FinetuneConfig(run_dir=str(tmp_path), epochs=2), "03").interrupted
+    assert not runs.start_run(FinetuneConfig(run_dir=str(tmp_path), epochs=3), "03").interrupted
     runs.start_run(config, "03").finish()
     assert not runs.start_run(config, "03").interrupted, "it was done: this is a new beginning"
     runs.start_run(QaConfig(run_dir=str(tmp_path)), "02")
