@@ -9,8 +9,9 @@ from tiny import copy_frames, fresh
 
 from stkvlm_lib.config import ScoreConfig
 from stkvlm_lib.data.frame_sets import read_frames
-from stkvlm_lib.evaluation.contrast_pairs import answer_pairs, pairs_to_ask
+from stkvlm_lib.evaluation.asking import answer_pairs
 from stkvlm_lib.evaluation.predictions import PairPrediction, read_answers, write_answers
+from stkvlm_lib.evaluation.question_sets import pairs_to_ask
 from stkvlm_lib.qa.contrast import KINDS, pairs_of, read_contrast
 from stkvlm_lib.qa.qa_sets import CUSTOM_SPLIT, QaError
 from stkvlm_lib.vlm.features import FeatureStore
@@ -43,19 +44,19 @@ def test_so_many_pairs_of_each_kind_and_family_of_a_run_are_asked_and_those_of_n
 ):
     shutil.copytree(written[0], tmp_path / "qa")
     config = ScoreConfig(run_dir=str(tmp_path), extended_scored=1)
-    asked = pairs_to_ask(bundled, config, "test")
+    asked = pairs_to_ask(config, bundled, "test")
     kinds = [(first.kind, first.family) for first, _ in asked]
     assert len(set(kinds)) == len(kinds) > 2 and set(asked) < set(pairs)
     assert set(kinds) == {(first.kind, first.family) for first, _ in pairs}
-    assert pairs_to_ask(bundled, config, CUSTOM_SPLIT) == []
-    assert pairs_to_ask(bundled, ScoreConfig(run_dir=str(tmp_path / "none")), "test") == []
+    assert pairs_to_ask(config, bundled, CUSTOM_SPLIT) == []
+    assert pairs_to_ask(ScoreConfig(run_dir=str(tmp_path / "none")), bundled, "test") == []
 
 
 def test_pairs_about_other_pictures_are_refused(written, tmp_path):
     shutil.copytree(written[0], tmp_path / "run" / "qa")
     folder = read_frames(copy_frames(tmp_path, "test", 1))
     with pytest.raises(QaError, match=r"test_contrast\.jsonl: .* is not in .*run notebook 02"):
-        pairs_to_ask(folder, ScoreConfig(run_dir=str(tmp_path / "run")), "test")
+        pairs_to_ask(ScoreConfig(run_dir=str(tmp_path / "run")), folder, "test")
 
 
 def test_answers_are_read_back_as_they_were_written(answerer, bundled, pairs, tmp_path):

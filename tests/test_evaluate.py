@@ -116,7 +116,7 @@ def test_each_further_set_has_a_file_of_its_own(evaluation, config):
     trained, held_out = rows_of(config, "extended"), rows_of(config, "held_out_wordings")
     assert [(p.image_file, p.family) for p in trained] == [(p.image_file, p.family) for p in held_out]
     assert all(a.wording != b.wording for a, b in zip(trained, held_out, strict=True))
-    assert trained[0].blind_prediction is not None and trained[0].base_prediction is None
+    assert trained[0].blind_prediction is not None and trained[0].base_prediction is not None
     own = rows_of(config, "own_words")
     assert {p.question for p in own} > {"name our kart", "will it rain"} and own[0].base_prediction is not None
     assert {p.image_file.split("/")[0] for p in rows_of(config, "test_unseen")} == {"test_unseen"}

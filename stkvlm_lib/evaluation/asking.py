@@ -1,15 +1,21 @@
-"""Questions put to a model: with the adapter, by the base alone, blind, and by likelihood from a closed set."""
+"""Questions put to a model: with the adapter, by the base alone, blind, and by likelihood from a closed set.
+
+Those of contrast pairs are put to both of their pictures.
+"""
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
+from operator import attrgetter
 from typing import Any, TypeVar
 
 import torch
 from PIL import Image
 
-from stkvlm_lib.evaluation.predictions import Prediction, is_prefix
+from stkvlm_lib.evaluation.predictions import PairPrediction, Prediction, is_prefix
 from stkvlm_lib.grammar.questions import FAMILIES, is_exact
+from stkvlm_lib.grouping import grouped
+from stkvlm_lib.qa.contrast import ContrastItem, Pair
 from stkvlm_lib.qa.qa_sets import Record, by_picture
 from stkvlm_lib.vlm.answering import Answer, AnswerModel, ranked
 from stkvlm_lib.vlm.features import FeatureStore
@@ -115,4 +121,31 @@ def as_prediction(
         track=record.track,
         wording=record.wording,
         **beside,
+    )
+
+
+def answer_pairs(store: FeatureStore, pairs: Sequence[Pair]) -> list[PairPrediction]:
+    """Each picture, mirrored or not, is asked each question once."""
+    asked = grouped(chain.from_iterable(pairs), attrgetter("image_file", "mirrored"))
+    said: dict[ContrastItem, str] = {}
+    for chunk, features in store.batches(asked, "pairs"):
+        answers = answer_items(store.answerer, features, [asked[picture] for picture in chunk])
+        said |= {item: answer.text for item, answer in answers.items()}
+    return [_pair_prediction(first, second, (said[first], said[second])) for first, second in pairs]
+
+
+def _pair_prediction(first: ContrastItem, second: ContrastItem, said: tuple[str, str]) -> PairPrediction:
+    return PairPrediction(
+        pair=first.pair,
+        kind=first.kind,
+        family=first.family,
+        question=first.question,
+        image_file=first.image_file,
+        other_file=second.image_file,
+        answers=(first.answer, second.answer),
+        predictions=said,
+        correct=(is_exact(said[0], first.answer), is_exact(said[1], second.answer)),
+        differ=first.answer != second.answer,
+        race=first.race,
+        track=first.track,
     )

@@ -11,8 +11,8 @@ from typing import Any
 from stkvlm_lib.config import STEPS, ScoreConfig
 from stkvlm_lib.data.frame_sets import FrameSet, read_frames
 from stkvlm_lib.device import precision_of
-from stkvlm_lib.evaluation import contrast_pairs, multiple_choice, own_words, question_sets
-from stkvlm_lib.evaluation.asking import Blind, predict
+from stkvlm_lib.evaluation import multiple_choice, own_words, question_sets
+from stkvlm_lib.evaluation.asking import Blind, answer_pairs, predict
 from stkvlm_lib.evaluation.predictions import HEADLINE, further_file, write_answers
 from stkvlm_lib.evaluation.question_sets import FIT_SPLIT
 from stkvlm_lib.files import read_object
@@ -79,8 +79,8 @@ class Evaluation:
 
     def answer_pairs(self) -> None:
         """One question about two pictures that answer it differently."""
-        pairs = contrast_pairs.pairs_to_ask(self.frames, self.config, self.split)
-        self._write("consistency", contrast_pairs.answer_pairs(self.store, pairs))
+        pairs = question_sets.pairs_to_ask(self.config, self.frames, self.split)
+        self._write("consistency", answer_pairs(self.store, pairs))
 
     def answer_choices(self) -> None:
         """The course's multiple choice."""

@@ -1,6 +1,6 @@
 """Which questions are answered: those scored; beside them, of valid and further splits, and in other wordings."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from operator import itemgetter
 from pathlib import Path
@@ -12,7 +12,9 @@ from stkvlm_lib.data.frames import FLAT_SPLIT
 from stkvlm_lib.grammar.families import pick
 from stkvlm_lib.grammar.questions import FAMILIES, read_question
 from stkvlm_lib.grouping import by_turns, grouped
+from stkvlm_lib.qa.contrast import KINDS, Pair, pairs_of, read_contrast
 from stkvlm_lib.qa.qa_sets import (
+    CONTRAST,
     COURSE,
     CUSTOM_SPLIT,
     EXTENDED,
@@ -98,18 +100,22 @@ def extended_records(config: ScoreConfig, folder: FrameSet, split: str) -> tuple
     return trained, [reworded(r, FAMILIES[r.family].held_out) for r in records]
 
 
-def read_known(path: Path, folder: FrameSet) -> list[Record]:
+def pairs_to_ask(config: ScoreConfig, folder: FrameSet, split: str) -> list[Pair]:
+    """The run's contrast pairs, EXTENDED_SCORED of each kind and family; none where it has none."""
+    written = config.run_path / "qa" / CONTRAST.format(split)
+    if split == CUSTOM_SPLIT or not written.exists():
+        return []
+    of_first = {pair[0]: pair for pair in pairs_of(read_known(written, folder, read_contrast))}
+    return [of_first[item] for kind in KINDS for item in draw((i for i in of_first if i.kind == kind), config)]
+
+
+def read_known(path: Path, folder: FrameSet, read: Callable[[Path], list[T]] = read_records) -> list[T]:
     """A run's records, whose pictures must lie in the folder. Raises QaError naming the first that does not."""
-    records = read_records(path)
-    check_pictures(path, records, folder)
-    return records
-
-
-def check_pictures(path: Path, items: Sequence, folder: FrameSet) -> None:
-    """Raises QaError naming the first `image_file` that is not in the folder."""
+    items = read(path)
     strange = next((item.image_file for item in items if item.image_file not in folder.by_image_file), None)
     if strange:
         raise QaError(f"{path}: {strange} is not in {folder.root}; run notebook 02 with this FRAMES_DIR again")
+    return items
 
 
 def draw(items: Iterable[T], config: ScoreConfig) -> list[T]:
