@@ -1,7 +1,7 @@
 """What is on disk: frames, their views and detections.
 
 A data folder holds `train/ valid/ test/ test_unseen/` (or only some of them), or the files of one set directly. A frame
-is `NNNNN_info.json` and one picture a view, `NNNNN_VV_im.jpg` (or `.jpeg` or `.png`, in any case). Bundled, rendered and
+is `NNNNN_info.json` and one picture a view, `NNNNN_VV_im.jpg` (or `.jpeg`, `.png`, in any case). Bundled, rendered and
 course data share this format.
 """
 
