@@ -168,6 +168,20 @@ def test_split_by_race_refuses_fewer_than_three_races(n):
         split_by_race(frames_of_races(n), seed=0)
 
 
+@pytest.mark.parametrize(
+    "box", [(65, 40, 85, 60), (0.4, 0.4, 0.6, 0.6)], ids=["px of a 150x100 picture", "shares of it"]
+)
+def test_boxes_in_another_frame_are_refused(tmp_path, box):
+    write_frame(tmp_path, "00000", views=20, detections=[[[1, 0, *box]]] * 20)
+    with pytest.raises(FramesError, match="all 20 boxes lie in the top left quarter of the 600x400 px"):
+        read_frames(tmp_path)
+
+
+def test_few_boxes_may_lie_in_one_corner(tmp_path):
+    write_frame(tmp_path, "00000", detections=[[[1, 0, 65, 40, 85, 60]]] * 2)
+    assert len(read_frames(tmp_path)) == 2
+
+
 def test_a_flat_set_is_drawn_by_race_and_its_pictures_keep_their_names(tmp_path):
     for number in range(8):
         write_frame(tmp_path, f"{number:05x}", race_seed=number // 2)

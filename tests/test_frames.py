@@ -124,9 +124,9 @@ BREAKAGES = {
     "missing JSON": (lambda d: (d / "00001_info.json").unlink(), "00001_info.json: missing"),
     "missing picture": (
         lambda d: (d / "00001_01_im.jpg").unlink(),
-        r"00001_info.json: 2 detection lists but 1 pictures.*00001_01_im.jpg is missing",
+        r"00001_info.json: 2 detection lists but 1 pictures.*missing: 00001_01_im.jpg",
     ),
-    "picture too many": (_rewrite(pictures=3), "2 detection lists but 3 pictures.*00001_02_im.jpg is of no view"),
+    "picture too many": (_rewrite(pictures=3), "2 detection lists but 3 pictures.*of no view: 00001_02_im.jpg"),
     "detections too many": (_rewrite(views=3, pictures=2), "00001_info.json: 3 detection lists but 2 pictures"),
     "no track": (_rewrite(track=NOTHING), "00001_info.json: key 'track'"),
     "no karts": (_rewrite(karts=NOTHING), "00001_info.json: key 'karts'"),

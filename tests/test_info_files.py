@@ -56,7 +56,7 @@ BROKEN = {
     "100,000 detections": (views_of([BOX] * 100_000), "view 0: 100,000 detections, over the limit of 1,000"),
     "100,000 views": (
         {"detections": [[]] * 100_000},
-        "100000 detection lists but 2 pictures .*00001_02_im.jpg, .*, 00001_06_im.jpg and more is missing",
+        "100000 detection lists but 2 pictures .*missing: 00001_02_im.jpg, .*, 00001_06_im.jpg and more",
     ),
     "a distance of 10**400": ({"distance": [[10**400], [1]]}, "'distance' holds 1000.*, not 0 to 1,000,000"),
     "a distance that is no number": ({"distance": [[float("nan")], [1]]}, "'distance' holds nan"),
@@ -149,7 +149,7 @@ def test_hidden_files_are_no_data(tmp_path):
     assert len(folder) == 2 and folder.skipped == ()
 
 
-@pytest.mark.parametrize("ending", [".JPG", ".jpeg", ".JPEG"])
+@pytest.mark.parametrize("ending", [".JPG", ".jpeg", ".JPEG", ".png"])
 def test_pictures_may_have_other_endings(tmp_path, ending):
     write_frame(tmp_path / "test", "00000")
     for picture in (tmp_path / "test").glob("*.jpg"):
@@ -163,7 +163,9 @@ def test_pictures_may_have_other_endings(tmp_path, ending):
 def test_two_pictures_of_one_view_are_refused(tmp_path):
     write_frame(tmp_path, "00000")
     (tmp_path / "00000_01_im.JPG").write_bytes((tmp_path / "00000_01_im.jpg").read_bytes())
-    with pytest.raises(FramesError, match=r"2 detection lists but 3 pictures .*00000_01_im\.JPG is of a view"):
+    with pytest.raises(
+        FramesError, match=r"2 detection lists but 3 pictures .*of a view that has another: 00000_01_im\.JPG"
+    ):
         read_frames(tmp_path)
 
 

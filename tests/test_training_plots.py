@@ -23,3 +23,9 @@ def test_loss_curve_marks_the_best_evaluation():
     said = texts(loss_curve(rows))
     assert "n = 8 logged steps" in said and "n = 2 evaluations" in said and "best 70.0%\nat step 4" in said
     assert texts(loss_curve([])).count("nothing logged yet") == 2
+
+
+def test_loss_curve_shows_the_floor_where_it_is_known():
+    rows = [{"step": 4, "valid_exact": 0.7}]
+    assert "most frequent answer 41.6%" in texts(loss_curve(rows, majority=0.4156))
+    assert "most frequent answer" not in str(texts(loss_curve(rows)))

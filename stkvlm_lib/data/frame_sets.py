@@ -15,11 +15,14 @@ from pathlib import Path
 
 from stkvlm_lib.data import frame_statistics
 from stkvlm_lib.data.frame_statistics import Rows, track_kart_pairs
-from stkvlm_lib.data.frames import FLAT_SPLIT, INFO_SUFFIX, SPLITS, Frame, FramesError, View
+from stkvlm_lib.data.frames import BOX_FRAME, FLAT_SPLIT, INFO_SUFFIX, SPLITS, Frame, FramesError, View
 from stkvlm_lib.data.info_files import read_folder
 from stkvlm_lib.data.pictures import BrokenFile
 from stkvlm_lib.files import one_line
 from stkvlm_lib.grouping import grouped
+
+_MANY_BOXES = 20
+"""So many boxes, and one kart near the middle of each view, do not lie in one quarter by chance."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,7 +165,9 @@ def _read_folder(root: Path, skip_broken: bool, check_images: bool) -> FrameSet:
         )
     check_races_disjoint(splits)
     check_unseen(splits)
-    return FrameSet(root, splits, tuple(skipped))
+    folder = FrameSet(root, splits, tuple(skipped))
+    check_box_frame(folder)
+    return folder
 
 
 def _homes(root: Path, below: str) -> list[Path]:
@@ -196,6 +201,19 @@ def check_unseen(splits: Mapping[str, Iterable[Frame]]) -> None:
                 f"test_unseen/{frame.frame_id}: {', '.join(again)} on {frame.track} is in train too; "
                 "move the race to test/"
             )
+
+
+def check_box_frame(folder: FrameSet) -> None:
+    """Refuse boxes that all lie in the top left quarter: they are in pixels of the pictures, or in shares of them."""
+    width, height = BOX_FRAME
+    corners = (detection.box[2:] for view in folder for detection in view.detections)
+    if any(x > width / 2 or y > height / 2 for x, y in corners):
+        return
+    if (n := sum(len(view.detections) for view in folder)) >= _MANY_BOXES:
+        raise FramesError(
+            f"{folder.root}: all {n:,} boxes lie in the top left quarter of the {width}x{height} px in which boxes are "
+            f"given, whatever the size of the pictures; scale them to {width}x{height}"
+        )
 
 
 def split_by_race(frames: Sequence[Frame], seed: int, held_out: float = 0.15) -> dict[str, list[str]]:

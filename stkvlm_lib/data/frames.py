@@ -1,8 +1,8 @@
 """What is on disk: frames, their views and detections.
 
 A data folder holds `train/ valid/ test/ test_unseen/` (or only some of them), or the files of one set directly. A frame
-is `NNNNN_info.json` and one picture a view, `NNNNN_VV_im.jpg` (or `.jpeg`, in any case). Bundled, rendered and course
-data share this format.
+is `NNNNN_info.json` and one picture a view, `NNNNN_VV_im.jpg` (or `.jpeg`, `.png`, in any case). Bundled, rendered and
+course data share this format.
 """
 
 import json
@@ -23,7 +23,7 @@ FLAT_SPLIT = "all"
 BOX_FRAME = (600, 400)
 """Width and height in pixels of the frame in which every detection box is given, whatever the picture's size."""
 KART_CLASS = 1
-VIEW_NAME = re.compile(r"^(?P<frame>[0-9a-f]+)_(?P<view>[0-9][0-9])_im\.jpe?g\Z", re.IGNORECASE)
+VIEW_NAME = re.compile(r"^(?P<frame>[0-9a-f]+)_(?P<view>[0-9][0-9])_im\.(jpe?g|png)\Z", re.IGNORECASE)
 INFO_SUFFIX = "_info.json"
 
 

@@ -100,12 +100,12 @@ def _differs(frame_id: str, n: int, pictures: Sequence[tuple[int, str]]) -> str:
     """In what the pictures differ from one for each of n views."""
     names = dict(pictures)
     faults = {
-        "is of a view that has another": [name for view, name in pictures if names[view] != name],
-        "is missing": [f"{frame_id}_{view:02d}_im.jpg" for view in range(n) if view not in names],
-        "is of no view": [name for view, name in pictures if view >= n],
+        "of a view that has another": [name for view, name in pictures if names[view] != name],
+        "missing": [f"{frame_id}_{view:02d}_im.jpg" for view in range(n) if view not in names],
+        "of no view": [name for view, name in pictures if view >= n],
     }
     fault, files = next((fault, files) for fault, files in faults.items() if files)
-    return f"{one_line(', '.join(files[:5]))}{' and more' if len(files) > 5 else ''} {fault}"
+    return f"{fault}: {one_line(', '.join(files[:5]))}{' and more' if len(files) > 5 else ''}"
 
 
 def _checked_views(data: Any) -> list[list[list]]:

@@ -42,8 +42,11 @@ def _chip(token: str, kept: bool) -> str:
     return f"<span style='{box};{look}'>{html.escape(text)}</span>"
 
 
-def loss_curve(rows: Sequence[dict]) -> Figure:
-    """Training loss and exact match on valid over the steps, from the rows of train_log.jsonl."""
+def loss_curve(rows: Sequence[dict], majority: float | None = None) -> Figure:
+    """Training loss and exact match on valid over the steps, from the rows of train_log.jsonl.
+
+    majority: what each family's most frequent answer has right, the floor of valid.
+    """
     chart = Chart(figsize=(9.6, 3.1), layout="constrained")
     loss_axes, exact_axes = chart.subplots(1, 2)
     log = pd.DataFrame(list(rows), columns=["step", "loss", "valid_exact"]).set_index("step")
@@ -59,6 +62,10 @@ def loss_curve(rows: Sequence[dict]) -> Figure:
         text = f"best {best:.1%}\nat step {step:.0f}"
         below = {"textcoords": "offset points", "ha": "right", "va": "top", "fontsize": 8}
         exact_axes.annotate(text, (step, best), (6, -12), **below)
+    if majority is not None:
+        exact_axes.axhline(majority, color=GREY, linewidth=1, linestyle="--")
+        floor = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "fontsize": 8, "color": GREY}
+        exact_axes.annotate(f"most frequent answer {majority:.1%}", (0, majority), (4, 3), **floor)
     for axes, filled in ((loss_axes, losses), (exact_axes, exact)):
         if filled.empty:
             axes.text(0.5, 0.5, "nothing logged yet", transform=axes.transAxes, ha="center", color=GREY)
