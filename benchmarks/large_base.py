@@ -25,6 +25,7 @@ from flops import counted_flops, matmul_peak, timed
 from stkvlm_lib import markdown
 from stkvlm_lib.config import PROFILES, ROOT, FinetuneConfig
 from stkvlm_lib.data.frame_sets import FrameSet, read_frames
+from stkvlm_lib.device import precision_of
 from stkvlm_lib.files import write_json
 from stkvlm_lib.parameters import make_config
 from stkvlm_lib.pretraining.random_smolvlm import TEXT, TEXT_500M, write_random_smolvlm
@@ -112,6 +113,7 @@ def measure(options: argparse.Namespace, base: str) -> dict[str, Any]:
     peak = matmul_peak(answerer.dtype)
     return {
         "device": device_name(),
+        "computes in": precision_of(answerer.dtype),
         "base": f"random weights, {options.size}" if not options.base else answerer.base.name,
         "parameters, million": f"{(every - trainable) / 1e6:.1f}",
         "trainable parameters, million": f"{trainable / 1e6:.2f}",

@@ -117,7 +117,7 @@ def keep(name: str, to: str, note: str) -> Path:
         "command": command(run, lambda value: Path(str(value)).name),
         "note": note,
         "date": time.strftime("%Y-%m-%d"),
-        "device": run.manifest.get("device"),
+        "device": ", ".join(filter(None, (run.manifest.get("device"), run.metrics.get("precision")))),
         "commit": run.manifest.get("commit"),
         "versions": run.manifest.get("versions"),
         "seconds": {step: entry.get("wall_seconds") for step, entry in steps.items()},

@@ -4,12 +4,13 @@
 
 The straightforward loop is what Transformers and PEFT give by themselves: the Trainer on one question a sequence, whose
 picture is processed and encoded each time it is asked about, with as many questions in an optimiser step as this
-project has on average; and `generate`, a question at a time. Both sides train the same fresh adapter on the same
-4-bit base and take turns, each round on pictures of its own. Both compute in --precision, or the straightforward loop
-in --straight-precision: on a CPU it would by itself in fp32. Ratios are of questions a second. "With encoding" is the
-wall time of all that `finetune` does, saving included; a second pass of the straightforward loop costs what its first
-does. On a machine that others use give it one thread (OMP_NUM_THREADS=1) and --cpu-time, which counts the seconds that
-this process computes; our steps alone are then what two passes take over one.
+project has on average; and `generate`, a question at a time. Both sides train the same fresh adapter on the same 4-bit
+base and take turns, each round on pictures of its own. Each computes as it would by itself: ours in PRECISION's
+default, the straightforward loop on a CPU in fp32 (--precision, --straight-precision: otherwise), and the table names
+both. Ratios are of questions a second. "With encoding" is the wall time of all that `finetune` does, saving included; a
+second pass of the straightforward loop costs what its first does. On a machine that others use give it one thread
+(OMP_NUM_THREADS=1) and --cpu-time, which counts the seconds that this process computes; our steps alone are then what
+two passes take over one.
 
 The share of the matmul peak is the FLOPs that training computes (counted by torch in the warm-up, padding and masked
 attention included) over its seconds, against the fastest large matrix product of the same run. `--base random` takes
@@ -55,9 +56,10 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=16 if on_gpu else 8, help="pictures an optimiser step")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--cpu-time", action="store_true", help="seconds of this process instead of those on the wall")
-    precision = {"default": AUTO, "choices": (AUTO, *PRECISIONS)}
-    parser.add_argument("--precision", **precision, help="what both compute in (default: as PRECISION)")
-    parser.add_argument("--straight-precision", choices=PRECISIONS, help="of the straightforward loop, if another")
+    known = (AUTO, *PRECISIONS)
+    parser.add_argument("--precision", default=AUTO, choices=known, help="what ours computes in")
+    plain = {"default": AUTO if on_gpu else "fp32", "choices": known}
+    parser.add_argument("--straight-precision", **plain, help="what the straightforward loop computes in")
     parser.add_argument("--profile", type=int, default=0, metavar="N")
     parser.add_argument("--out", type=Path, metavar="FILE", help="the figures as JSON")
     options = parser.parse_args()
@@ -83,7 +85,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     frames = read_frames([ROOT / "frames"])
     train, test = draw(frames, options)
     config = configure(options, folder)
-    plain = replace(config, precision=options.straight_precision or options.precision)
+    plain = replace(config, precision=options.straight_precision)
     flops, dtype = warm_up(config, plain, frames, train[0], options.batch_size)
     peak = matmul_peak(dtype, cpu=options.cpu_time)
     ours, straight = Times(options.cpu_time), Times(options.cpu_time)

@@ -35,13 +35,12 @@ def precision_of(dtype: torch.dtype) -> str:
 
 
 def device_name() -> str:
-    """The device with what it computes in, e.g. `NVIDIA H200, bf16, 140 GB` or `CPU, 2 threads, bf16`."""
+    """The device, e.g. `NVIDIA H200, 140 GB` or `CPU, 2 threads`. What a model computes in there, PRECISION says."""
     device = pick_device()
-    precision = precision_of(compute_dtype(device))
     if device.type == "cpu":
-        return f"CPU, {torch.get_num_threads()} threads, {precision}"
+        return f"CPU, {torch.get_num_threads()} threads"
     properties = torch.cuda.get_device_properties(device)
-    return f"{properties.name}, {precision}, {properties.total_memory / 1e9:.0f} GB"
+    return f"{properties.name}, {properties.total_memory / 1e9:.0f} GB"
 
 
 def _fastest(device: torch.device) -> str:

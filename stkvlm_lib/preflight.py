@@ -48,12 +48,19 @@ def preflight(profile: str, name: str, configs: dict[str, RunConfig]) -> None:
     runs.set_up_torch()  # else the number of threads would be torch's own
     memory, disk = psutil.virtual_memory().available / 1e9, shutil.disk_usage(ROOT).free / 1e9
     print(f"run     {name} (profile {profile}, seed {config.seed})")
-    print(f"device  {runs.device_name()}")
+    print(f"device  {runs.device_name()}, computes in {_precision(config)}")
     print(f"memory  {memory:.0f} GB free{_scarce(memory, NEEDED_MEMORY_GB)}")
     print(f"disk    {disk:.0f} GB free{_scarce(disk, NEEDED_DISK_GB)}")
     print(f"frames  {', '.join(map(str, config.frames_paths))}")
     print(f"base    {base}")
     print(f"time    {EXPECTED_TIME[profile]}", flush=True)
+
+
+def _precision(config: ScoreConfig) -> str:
+    """Raises ConfigError for one that the device does not train in."""
+    from stkvlm_lib import device
+
+    return device.precision_of(device.compute_dtype(device.pick_device(), config.precision))
 
 
 def _scarce(gigabytes: float, needed: float) -> str:

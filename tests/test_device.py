@@ -25,7 +25,7 @@ def test_a_cpu_computes_in_bf16_only_where_it_multiplies_in_it(monkeypatch, nati
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     assert compute_dtype(CPU) is wanted
     assert compute_dtype(CPU, "fp32") is torch.float32
-    assert precision_of(wanted) in device_name() or torch.cuda.is_available()
+    assert precision_of(wanted) not in device_name()  # which does not know what a run has chosen
 
 
 def test_the_environment_says_what_auto_means_and_a_parameter_goes_before_it(monkeypatch):

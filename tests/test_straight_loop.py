@@ -64,7 +64,7 @@ def test_both_sides_do_the_same_work_and_give_the_same_answers(modules, base_fol
         profile=0,
         cpu_time=False,
         precision="fp32",
-        straight_precision=None,
+        straight_precision="fp32",
     )
     figures = loop.measure(options, tmp_path)
     same, of = figures["answers equal"].split(" of ")
@@ -73,4 +73,5 @@ def test_both_sides_do_the_same_work_and_give_the_same_answers(modules, base_fol
     assert figures["mean loss, ours"] == pytest.approx(figures["mean loss, straightforward"], rel=0.1)
     ratios = [value for name, value in figures.items() if name.endswith(": ratio")]
     assert len(ratios) == 4 and all(ratio > 0 for ratio in ratios)
+    assert figures["ours computes in"] == figures["straightforward in"] == "fp32"
     assert 0 < figures["share of the matmul peak in our steps"] < 1
