@@ -9,7 +9,7 @@ from typing import Any
 
 from stkvlm_lib.analysis.accuracy import Accuracy
 from stkvlm_lib.analysis.scored_run import ScoredRun, as_object
-from stkvlm_lib.config import PROFILES, STEPS
+from stkvlm_lib.config import EMBEDDED, PROFILES, STEPS
 from stkvlm_lib.grammar.questions import FAMILIES
 from stkvlm_lib.grammar.scene import MIN_SIDE
 from stkvlm_lib.markdown import cell
@@ -33,6 +33,10 @@ def headline(run: ScoredRun) -> str:
     if found.gain_over_base is not None:
         gain, ends = points(found.gain_over_base), interval(found.gain_over_base_ci95, points)
         text += f" The gain over the base is {gain} points on the same questions (95% interval {ends})."
+        low, high = found.gain_over_base_ci95 or (1, 1)
+        if low <= 0 <= high:
+            knew = ": the embedded one has learnt this game before" if run.metrics.get("base_model") == EMBEDDED else ""
+            text += f" These races show no difference from the base{knew}."
     families = found.families or {}
     lost = [name for name, row in families.items() if row.majority is not None and row.exact <= row.majority]
     return text + (f" No better than the most frequent answer: {', '.join(lost)}." if lost else "")
