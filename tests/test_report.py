@@ -13,6 +13,7 @@ from scored_folder import answers, make_frames, make_scored
 
 from stkvlm_lib import __main__ as cli
 from stkvlm_lib.analysis import story
+from stkvlm_lib.analysis.run_words import headline
 from stkvlm_lib.analysis.scored_run import ScoredRun
 from stkvlm_lib.analysis.story import Story, measure
 from stkvlm_lib.config import ROOT
@@ -122,11 +123,21 @@ def read_page(run_dir):
     return Page(path.read_text(encoding="utf-8"))
 
 
+@pytest.mark.parametrize(
+    ("base", "why"), [("embedded", ": the embedded one has learnt this game before."), ("other", ".")]
+)
+def test_a_gain_that_may_be_none_is_called_no_difference(run_dir, base, why):
+    change(run_dir, base_model=base, gain_over_base=-0.006, gain_over_base_ci95=[-0.02, 0.008])
+    said = headline(ScoredRun(run_dir))
+    assert "The gain over the base is -0.6 points on the same questions (95% interval -2.0 to +0.8)." in said
+    assert f" These races show no difference from the base{why}" in said
+
+
 def test_complete_run_says_all(plain):
     page = page_of(plain)
     assert "Not all of this run could be read" not in page.said
     assert "With the adapter, 93.7% of 63 questions on pictures of 3 races in the test set" in page.said
-    assert "The gain over the base is +93.7 points" in page.said
+    assert "The gain over the base is +93.7 points" in page.said and "no difference from the base" not in page.said
     assert "Seeing the picture is worth +93.7 points (95% interval " in page.said
     headings = ("Scores by question family", "What is taken for what", "Errors", "How to reproduce", "Known limits")
     assert all(heading in page.said for heading in headings)

@@ -34,6 +34,10 @@ def headline(run: ScoredRun) -> str:
     if found.gain_over_base is not None:
         gain, ends = points(found.gain_over_base), interval(found.gain_over_base_ci95, points)
         text += f" The gain over the base is {gain} points on the same questions (95% interval {ends})."
+        low, high = found.gain_over_base_ci95 or (1, 1)
+        if low <= 0 <= high:
+            knew = ": the embedded one has learnt this game before" if run.metrics.get("base_model") == EMBEDDED else ""
+            text += f" These races show no difference from the base{knew}."
     for name, row in taught(run):
         text += (
             f" A kind of question that the base has never met, \u201c{FAMILIES[name].template}\u201d, rises from "
