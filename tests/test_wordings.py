@@ -112,6 +112,11 @@ def test_a_language_that_has_only_kept_wordings_says_so(monkeypatch):
         mine.draw("ego", random.Random(0))
 
 
+def test_a_family_without_wordings_is_named_with_the_file_that_lacks_them():
+    with pytest.raises(GrammarError, match=r"ego: no wordings .*`families` in .*wordings\.json"):
+        Language({"parts": {}, "families": {}, "unknown": {}}).draw("ego", random.Random(0))
+
+
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_what_it_asks_is_answered_by_the_family_as_the_scene_says(busy_scenes, seed):

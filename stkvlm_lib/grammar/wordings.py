@@ -82,7 +82,10 @@ class Language:
 
     def patterns(self, family: str) -> list[str]:
         """The patterns of a family, or of what is `unknown`."""
-        return self._data["unknown"]["questions"] if family == UNKNOWN else self._data["families"][family]
+        said = self._data["unknown"]["questions"] if family == UNKNOWN else self._data["families"].get(family)
+        if not said:
+            raise GrammarError(f"{family}: no wordings in people's own words; list some under `families` in {_LANGUAGE}")
+        return said
 
     def draw(self, family: str, rng: random.Random) -> str:
         """A wording of a family in plain form, its places for karts left open; none that is kept for tests."""
