@@ -84,7 +84,7 @@ class Language:
         """The patterns of a family, or of what is `unknown`."""
         said = self._data["unknown"]["questions"] if family == UNKNOWN else self._data["families"].get(family)
         if not said:
-            raise GrammarError(f"{family}: no wordings in people's own words; list some under `families` in {_LANGUAGE}")
+            raise GrammarError(f"{family}: no wordings of people's own; list some under `families` in {_LANGUAGE}")
         return said
 
     def draw(self, family: str, rng: random.Random) -> str:
