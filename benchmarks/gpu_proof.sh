@@ -11,14 +11,15 @@
 # heart      the loss on 64 pictures learnt by heart by the 256M
 # straight   the straightforward loop beside ours on the embedded base
 # straight256  the same on the 256M
-# notebooks  all notebooks through papermill in the profile `gpu`, with the 256M as its base
-# batch      two settings x two seeds
+# notebooks  01 to 06 through papermill in the profile `gpu`, with the 256M as its base
+# batch      two settings x two seeds, and notebook 07 about them
 #
-# A part that fails or takes too long is noted and the next begins; parts not begun when time is up are said. Called
-# again with the names of parts it does those and keeps the others' results. Logs, summary.json and summary.md (for
-# RESULTS.md) lie in DIR, by default outputs/gpu-proof; runs in outputs/ (`latest` then is one of them). --cpu-run: a
-# run folder of the same profile from a CPU, whose score then stands beside. --dry: everything tiny, on whatever device
-# there is, to see that this script is not broken.
+# A part that fails or takes too long is noted and the next begins; parts not begun when time is up are said. Ctrl-C
+# ends it with a summary of what is done. Called again with the names of parts it does those and keeps the others'
+# results. Logs, summary.json and summary.md lie in DIR, by default outputs/gpu-proof (`results.py proof DIR` takes them
+# into RESULTS.md); runs in outputs/ (`latest` then is one of them). The score must be within a point of a CPU's: that of
+# benchmarks/results/cpu-seed0.json, or of the run folder given with --cpu-run. --dry: everything tiny, on whatever
+# device there is, to see that this script is not broken.
 # PYTHON names the interpreter (default .venv/bin/python, else python3), LIMIT the seconds in all (default 870).
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -58,8 +59,10 @@ export JUPYTER_PREFER_ENV_PATH=1 PATH="$(dirname "$PYTHON"):$PATH"
 mkdir -p "$OUT" || exit 1
 NAME="gpu-proof-$(basename "$OUT")"
 STARTED=$SECONDS
+read -r LOAD _ </proc/loadavg
 
 stkvlm() { "$PYTHON" -P -m stkvlm_lib "$@"; }
+notebook() { "$PYTHON" -m papermill -k python3 --cwd . "notebooks/$1.ipynb" "$OUT/$1.ipynb" -p "${@:2}"; }
 
 # frames_of DIR EVERY: every so manieth frame of each bundled split, with its pictures
 frames_of() {
@@ -144,18 +147,16 @@ do_notebooks() {
     given+=(EXTENDED_SCORED 5 CALIBRATION_VIEWS 4 BOOTSTRAP 200)
     stkvlm run gpu -p "${given[@]}" --run-id "$NAME-gpu" || return 1
     cp "outputs/$NAME-gpu/metrics.json" "$OUT/notebooks.json"
-    local notebook
-    for notebook in notebooks/0[4-9]*_explore.ipynb; do # the explorer's, whatever its number
-        "$PYTHON" -m papermill -k python3 --cwd . "$notebook" "$OUT/explore.ipynb" -p RUN_DIR "outputs/$NAME-gpu" || return 1
-    done
+    notebook 06_explore RUN_DIR "outputs/$NAME-gpu"
 }
 
 do_batch() {
-    stkvlm --help | grep -qw batch || { echo "there is no command batch here"; return 77; }
     rm -rf "outputs/$NAME-batch"
-    local given=()
-    [ -z "$DRY" ] || { frames_of "$OUT/frames" 60 && given=(-p TRAIN_VIEWS 8 -p VALID_VIEWS 4 -p FRAMES_DIR "$OUT/frames"); }
-    stkvlm batch smoke -p LORA_RANK 8,16 "${given[@]}" --seeds 0 1 --name "$NAME-batch"
+    local parameters=
+    [ -z "$DRY" ] || { frames_of "$OUT/frames" 60 && parameters="TRAIN_VIEWS: 8, VALID_VIEWS: 4, FRAMES_DIR: '$OUT/frames'"; }
+    printf '%s\n' "name: $NAME-batch" "profile: smoke" "parameters: {$parameters}" "grid: {LORA_RANK: [8, 16]}" \
+        "seeds: [0, 1]" >"$OUT/batch.yml"
+    stkvlm batch "$OUT/batch.yml" && notebook 07_batch BATCH_FILE "$OUT/batch.yml"
 }
 
 declare -A MOST=([tests]=150 [run]=330 [again]=240 [base256]=120 [base500]=120 [heart]=90 [straight]=120 [straight256]=120
@@ -178,7 +179,8 @@ for part in "${CHOSEN[@]}"; do
         set -m # a process group of its own, so that all it has started can be ended
         "do_$part" >"$OUT/$part.log" 2>&1 &
         job=$!
-        trap 'kill -TERM -$job 2>/dev/null' TERM INT
+        set +m # what waits stays in ours, which Ctrl-C reaches
+        trap 'kill -TERM -$job 2>/dev/null; wait $job; exit 130' TERM INT
         for ((waited = 0; waited < most; waited++)); do kill -0 $job 2>/dev/null || break; sleep 1; done
         if kill -0 $job 2>/dev/null; then
             kill -TERM -$job
@@ -190,22 +192,23 @@ for part in "${CHOSEN[@]}"; do
     )
     case $? in
     0) status="done" ;;
-    77) status="skipped: $(tail -n 1 "$OUT/$part.log")" ;;
+    130) status="interrupted" ;;
     124) status="stopped after $most s" ;;
     *) status="FAILED: $(grep -v '^ *$' "$OUT/$part.log" | tail -n 1 | tr '\t' ' ' | cut -c 1-200)" ;;
     esac
     printf '%s\t%s\t%s\n' "$part" "$status" "$((SECONDS - begun))" >"$OUT/$part.tsv"
     echo "$part: $status ($((SECONDS - begun)) s)"
+    [ "$status" != interrupted ] || break
 done
 
-"$PYTHON" - "$OUT" "$CPU_RUN" "$DRY" "${PARTS[@]}" <<'EOF'
+"$PYTHON" - "$OUT" "$CPU_RUN" "$DRY" "$LOAD" "${PARTS[@]}" <<'EOF'
 import datetime, json, sys
 from pathlib import Path
 from stkvlm_lib import markdown
 from stkvlm_lib.files import write_json, write_text
 from stkvlm_lib.runs import commit, device_name, versions
 
-out, cpu_run, dry, *parts = Path(sys.argv[1]), *sys.argv[2:]
+out, cpu_run, dry, load, *parts = Path(sys.argv[1]), *sys.argv[2:]
 SCORES = ("exact", "macro_exact", "n", "majority", "blind", "base_exact", "train_seconds", "qa_per_second_train", "peak_memory_mb", "adapter_mb")
 read = lambda path: json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 rows, found = [], {}
@@ -218,23 +221,26 @@ for part in parts:
     if part in ("run", "again", "notebooks"):
         figures = {name: figures[name] for name in SCORES if name in figures}
     found[part] = {"result": status, "seconds": int(seconds), "figures": figures}
-if cpu_run:
-    metrics = read(Path(cpu_run, "metrics.json"))
+metrics = read(Path(cpu_run, "metrics.json")) if cpu_run else {} if dry else read(Path("benchmarks/results/cpu-seed0.json")).get("metrics")
+if metrics:
     found["cpu"] = {"result": "given", "seconds": 0, "figures": {name: metrics[name] for name in SCORES if name in metrics}}
-facts = {"device": device_name(), "date": datetime.date.today().isoformat(), "commit": commit(), "dry": bool(dry), "versions": versions()}
+facts = {"device": device_name(), "date": datetime.date.today().isoformat(), "commit": commit(), "dry": bool(dry), "load": round(float(load), 1), "versions": versions()}
 write_json(out / "summary.json", facts | {"parts": found})
-text = [f"## GPU proof: {facts['device']}, {facts['date']}{' (dry: tiny sizes, proves nothing)' if dry else ''}"]
-text += [f"Commit {facts['commit']}; `benchmarks/gpu_proof.sh{' --dry' if dry else ''}`.", markdown.table(rows)]
+said = ", a dry one of tiny sizes, which proves nothing" if dry else ""
+text = [f"GPU proof: {facts['device']}, {facts['date']}, commit {facts['commit']}{said}.", markdown.table(rows)]
 for part, entry in found.items():
     if entry["figures"]:
         shown = [{"": name, part: f"{value:.4g}" if isinstance(value, float) else str(value)} for name, value in entry["figures"].items()]
         text += [f"### {part}", markdown.table(shown, right=True)]
-scores = {name: found[name]["figures"].get("exact") for name in ("cpu", "run", "again") if name in found}
-if scores.get("run") is not None:
-    for name, other in scores.items():
-        if name != "run" and other is not None:
-            text.append(f"Exact match of run minus {name}: {100 * (scores['run'] - other):+.2f} points.")
+scores = {name: entry["figures"]["exact"] for name, entry in found.items() if name in ("cpu", "again") and "exact" in entry["figures"]}
+ours, apart = found.get("run", {}).get("figures", {}).get("exact"), False
+for name, other in scores.items() if ours is not None else ():
+    far = abs(ours - other) > 0.01
+    apart |= far and not dry
+    text.append(f"Exact match of run minus {name}: {100 * (ours - other):+.2f} points{': MORE THAN A POINT APART' if far else ''}.")
 write_text(out / "summary.md", "\n\n".join(text) + "\n")
 print((out / "summary.md").read_text(encoding="utf-8"))
-sys.exit(any(not (row["result"] == "done" or row["result"].startswith("skipped")) for row in rows))
+if not dry:
+    print(f"for RESULTS.md: {sys.executable} benchmarks/results.py proof {out} && {sys.executable} benchmarks/results.py")
+sys.exit(apart or any(row["result"] != "done" for row in rows))
 EOF

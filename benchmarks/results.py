@@ -2,7 +2,8 @@
 
     python benchmarks/results.py keep RUN NAME [--note TEXT]       # keep the figures of a run in benchmarks/results/
     python benchmarks/results.py record NAME TITLE -- COMMAND ...  # run a benchmark, and keep what it prints
-    python benchmarks/results.py          # write RESULTS.md and the table of the README from what is kept
+    python benchmarks/results.py proof DIR                        # keep what benchmarks/gpu_proof.sh has found
+    python benchmarks/results.py                                  # write RESULTS.md and the README's table of these
 
 `keep` takes metrics.json of a run with what it was made with; `record` the last lines that a command prints, with the
 load of the machine before it.
@@ -144,6 +145,18 @@ def record(name: str, title: str, words: Sequence[str]) -> Path:
     return path
 
 
+def keep_proof(folder: Path) -> Path:
+    """Keep what `gpu_proof.sh` has found. Raises FileNotFoundError without it, ValueError where it was dry."""
+    proof = read_object(folder / "summary.json", "run benchmarks/gpu_proof.sh")
+    if proof["dry"]:
+        raise ValueError(f"{folder}: was made with --dry, which proves nothing; run it on a GPU")
+    made = {"command": "benchmarks/gpu_proof.sh"} | {name: proof[name] for name in ("date", "device", "commit", "load")}
+    printed = (folder / "summary.md").read_text("utf-8").splitlines()
+    path = KEPT / "gpu-proof.json"
+    write_json(path, {"title": "On a GPU", "made": made, "printed": printed[printed.index("") + 1 :]})
+    return path
+
+
 def write_page() -> Path:
     found = {path.stem: read_object(path) for path in sorted(KEPT.glob("*.json"))}
     scored = {name: kept for name, kept in found.items() if "metrics" in kept}
@@ -222,7 +235,7 @@ def _run(name: str, kept: dict) -> Iterator[str]:
 def _benchmark(kept: dict) -> str:
     made, lines = kept["made"], kept["printed"]
     n = next((i for i, line in enumerate(lines) if not line.startswith("|")), len(lines))
-    printed = "\n".join([*lines[:n], "", *lines[n:]] if n else ["```", *lines, "```"]).rstrip()  # a table, and words
+    printed = "\n".join([*lines[:n], "", *lines[n:]] if n else ["```", *lines, "```"]).rstrip()  # tables, and words
     where = f"{made['date']}, commit {made['commit']}, {made['device']}, load {made['load']} before"
     return f"## {kept['title']}\n\n`{made['command']}`: {where}.\n\n{printed}"
 
@@ -236,6 +249,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     kept.add_argument("name")
     kept.add_argument("--note", default="")
     kept.set_defaults(act=lambda given: keep(given.run, given.name, given.note))
+    proof = commands.add_parser("proof", help="keep what benchmarks/gpu_proof.sh has found")
+    proof.add_argument("folder", type=Path)
+    proof.set_defaults(act=lambda given: keep_proof(given.folder))
     recorded = commands.add_parser("record", help="run a benchmark, and keep what it prints")
     recorded.add_argument("name")
     recorded.add_argument("title")

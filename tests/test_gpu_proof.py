@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -56,4 +58,37 @@ def test_a_part_that_fails_is_noted_and_the_summary_is_written(tmp_path):
     assert summary["parts"]["heart"]["result"] == "not begun, time was up"
     assert summary["parts"]["cpu"]["figures"] == {"exact": 0.5, "n": 10}
     text = (tmp_path / "out" / "summary.md").read_text()
-    assert "dry: tiny sizes, proves nothing" in text and "| again | FAILED" in text
+    assert "tiny sizes, which proves nothing" in text and "| again | FAILED" in text
+
+
+@pytest.fixture
+def with_a_gpu(tmp_path):
+    """A Python that says that there is a GPU, and whose tests never end."""
+    path = tmp_path / "python"
+    cases = '*is_available*) exit 0 ;; "-m pytest"*) sleep 60 ;;'
+    path.write_text(f'#!/bin/bash\ncase "$*" in {cases} *) exec {sys.executable} "$@" ;; esac\n')
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.mark.parametrize(("score", "is_near"), [(0.905, True), (0.88, False)])
+def test_a_score_must_be_within_a_point_of_the_cpus_that_is_kept(with_a_gpu, tmp_path, score, is_near):
+    (tmp_path / "run.json").write_text(json.dumps({"exact": score}))
+    (tmp_path / "run.tsv").write_text("run\tdone\t9\n")
+    kept = json.loads((ROOT / "benchmarks" / "results" / "cpu-seed0.json").read_text())["metrics"]["exact"]
+    done = proof("--out", tmp_path, "heart", LIMIT="5", PYTHON=with_a_gpu)
+    assert f"Exact match of run minus cpu: {100 * (score - kept):+.2f} points" in done.stdout
+    assert ("MORE THAN A POINT APART" in done.stdout) is not is_near and "results.py proof" in done.stdout
+
+
+def test_ctrl_c_ends_it_with_a_summary_of_what_is_done(with_a_gpu, tmp_path):
+    command = ["bash", str(ROOT / "benchmarks" / "gpu_proof.sh"), "--dry", "--out", str(tmp_path), "tests", "again"]
+    settings = {"env": os.environ | {"PYTHON": with_a_gpu}, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, start_new_session=True, **settings) as process:
+        while not (tmp_path / "tests.log").exists():
+            time.sleep(0.1)
+        time.sleep(1)
+        os.killpg(process.pid, signal.SIGINT)
+        said = process.communicate()[0]
+    assert process.returncode == 1 and "tests: interrupted" in said and "again: " not in said
+    assert "| tests | interrupted" in (tmp_path / "summary.md").read_text()

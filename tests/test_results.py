@@ -72,6 +72,18 @@ def test_what_a_benchmark_prints_is_recorded(results):
     assert results.main([]) == 0 and "## How fast" in results.PAGE.read_text()
 
 
+def test_what_the_gpu_proof_found_is_kept_whole_and_a_dry_one_is_not(results, tmp_path, capsys):
+    facts = {"dry": False, "date": "2026-11-27", "device": "H200", "commit": "abc", "load": 0.1}
+    parts = [f"### part {n}\n\n| | it |\n| --- | --: |\n| a | {n} |" for n in range(20)]
+    (tmp_path / "summary.md").write_text("\n\n".join(["GPU proof.", "| part | result |\n| --- | --- |", *parts]) + "\n")
+    write_json(tmp_path / "summary.json", facts | {"dry": True})
+    assert results.main(["proof", str(tmp_path)]) == 2 and "proves nothing" in capsys.readouterr().err
+    write_json(tmp_path / "summary.json", facts)
+    assert results.main(["proof", str(tmp_path)]) == 0 == results.main([])
+    page = results.PAGE.read_text()
+    assert "## On a GPU" in page and "abc, H200" in page and all(part in page for part in parts)
+
+
 def test_what_fails_or_has_no_score_is_not_kept(results, tmp_path, capsys):
     assert results.main(["record", "speed", "How fast", "--", sys.executable, "-c", "raise SystemExit(3)"]) == 2
     (tmp_path / "empty").mkdir()

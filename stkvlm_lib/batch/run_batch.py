@@ -78,20 +78,21 @@ def run_batch(batch: Batch, machines: Machines, *, resume: str, command: Command
     _ended.clear()
     check_same(batch)
     _check_bases(batch)
-    batch.folder.mkdir(parents=True, exist_ok=True)
-    lock = run_lock.hold_run(batch.folder)
-    _free_gpus[:] = machines.places()
-    try:
-        with _workers(machines) as workers, heartbeat(batch.folder):
-            _remember(batch)
-            with shown(batch.runs, machines.at_once):
-                ended = _do(batch, partial(Job, machines=machines, command=command), workers)
-    except KeyboardInterrupt:
-        print(f"\nbatch {batch.name} interrupted\n  resume {resume}", file=sys.stderr, flush=True)
-        raise
-    finally:
-        end_all()
-        lock.release()
+    with _workers(machines) as workers:  # before there is a folder, as a cluster may not answer
+        batch.folder.mkdir(parents=True, exist_ok=True)
+        lock = run_lock.hold_run(batch.folder)
+        _free_gpus[:] = machines.places()
+        try:
+            with heartbeat(batch.folder):
+                _remember(batch)
+                with shown(batch.runs, machines.at_once):
+                    ended = _do(batch, partial(Job, machines=machines, command=command), workers)
+        except KeyboardInterrupt:
+            print(f"\nbatch {batch.name} interrupted\n  resume {resume}", file=sys.stderr, flush=True)
+            raise
+        finally:
+            end_all()
+            lock.release()
     done = {run.name: replace(read_state(run.folder), state=DONE, reason="") for run in batch.runs if run.is_done}
     return {run.name: done.get(run.name) or ended[run.name] for run in batch.runs}
 
