@@ -12,6 +12,7 @@ from stkvlm_lib import markdown, pipeline, runs
 from stkvlm_lib.batch.plan import BATCH_FILE, KEYS, Batch, make_batch, read_batch
 from stkvlm_lib.commands.arguments import add_parameters, named_values, whole_number
 from stkvlm_lib.config import PROFILES, ConfigError, did_you_mean
+from stkvlm_lib.number_text import counted
 
 EPILOG = "keys of a batch file:\n" + "\n".join(f"  {key:<11} {meaning}" for key, meaning in KEYS.items())
 
@@ -40,7 +41,8 @@ def call(options: argparse.Namespace) -> int:
 
     batch = batch_of(options)
     machines = choose_machines(options.at_once, options.gpus, options.cluster)
-    print(f"batch   {batch.name}: {len(batch.settings)} settings x {len(batch.seeds)} seeds, profile {batch.profile}")
+    size = f"{counted(len(batch.settings), 'setting')} x {counted(len(batch.seeds), 'seed')}"
+    print(f"batch   {batch.name}: {size}, profile {batch.profile}")
     print(f"folder  {batch.folder}\nlogs    {batch.folder / 'logs'}", flush=True)
     states = run_batch(batch, machines, resume=options.again)
     failed = {name: state for name, state in states.items() if state.state != DONE}
