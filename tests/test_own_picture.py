@@ -31,7 +31,7 @@ def widget(bundled):
 def test_any_picture_file_becomes_a_view(white, tmp_path):
     view = own_view("mine.png", white, tmp_path)
     assert is_own(view) and view.image().size == (300, 200) and not is_own(None)
-    with pytest.raises(ValueError, match="“notes.txt”: .*of no kind that is read.*; take another file, best JPEG or PNG"):
+    with pytest.raises(ValueError, match="“notes.txt”: .*of no kind that is read.*; take another file, best JPEG"):
         own_view("notes.txt", b"no picture", tmp_path)
     with pytest.raises(ValueError, match="“vast.png”: .*8,000 x 8,000 px, over the limit of 50,000,000"):
         own_view("vast.png", content_of(Image.new("1", (8000, 8000))), tmp_path)
@@ -47,7 +47,7 @@ def test_it_is_shown_and_asked_about_and_left_by_a_step(widget, white):
     assert "no questions about this picture" in widget.questions.value and widget.keyboard.query == ""
     assert widget.tabs.children[widget.tabs.selected_index] is widget.ask
     widget.ask.ask("What track is this?")
-    assert widget.ask.reply.answer.text == "seen" and "nothing is known of a picture" in widget.ask.answer.value
+    assert widget.ask.reply.answer.text == "seen" and "takes it for one of the game" in widget.ask.answer.value
     widget.buttons["next"].click()
     assert widget.state.own is None and "View 2 of 3" in widget.place.value and widget.ask.reply is None
 
