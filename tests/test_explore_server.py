@@ -135,9 +135,10 @@ def test_the_token_is_left_out_of_what_is_logged():
 
 
 @pytest.mark.slow
-def test_a_page_that_is_gone_leaves_no_kernel(server):
+def test_a_page_says_what_it_waits_for_and_leaves_no_kernel_when_it_is_gone(server):
     """Closed at once, as by a browser that crashed: nothing tells the server, and it ends the kernel by itself."""
     status, _, text = ask(server, "/", server[1])
+    assert "voila_process = function (n, all) { update_loading_text(n, all, `Opening the explorer: step" in text
     kernel = re.search(r'"kernelId": "([^"]+)"', text).group(1)
     assert status == 200 and ask(server, f"/api/kernels/{kernel}", server[1])[0] == 200
     until = time.monotonic() + GONE_AFTER + LOOK_EVERY + PATIENCE_S

@@ -460,6 +460,13 @@ def test_the_label_stands_out_among_the_rivals_whatever_its_rank(widget):
         assert shown.count("the label</small>") == 1 and f"{len(names) - (6 if rank < 7 else 7)} more" in shown
 
 
+def test_rivals_that_are_next_to_impossible_are_told_together(widget):
+    reply = widget.ask.asker.ask(with_others(widget), "What track is this?")
+    rivals = tuple(Answer(f"place {number}", 0.9 / 10**number) for number in range(6))
+    shown = reply_html(replace(reply, rivals=rivals))
+    assert [f"place {number}" in shown for number in range(6)] == [True] * 3 + [False] * 3 and "3 more" in shown
+
+
 @pytest.mark.parametrize(("value", "said"), [(1, "100%"), (0.0123, "1%"), (0.004, "0.4%"), (0.0001, "0%")])
 def test_small_shares_keep_a_digit(value, said):
     assert share(value) == said

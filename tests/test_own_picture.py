@@ -11,11 +11,15 @@ from stkvlm_lib.explore.own_picture import LARGEST, is_own, own_view
 from stkvlm_lib.qa.qa_sets import make_records
 
 
+def content_of(picture):
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 @pytest.fixture(scope="module")
 def white():
-    buffer = io.BytesIO()
-    Image.new("RGB", (300, 200), "white").save(buffer, "PNG")
-    return buffer.getvalue()
+    return content_of(Image.new("RGB", (300, 200), "white"))
 
 
 @pytest.fixture
@@ -27,8 +31,10 @@ def widget(bundled):
 def test_any_picture_file_becomes_a_view(white, tmp_path):
     view = own_view("mine.png", white, tmp_path)
     assert is_own(view) and view.image().size == (300, 200) and not is_own(None)
-    with pytest.raises(ValueError, match="“notes.txt” is no picture that can be read; take a JPEG or PNG"):
+    with pytest.raises(ValueError, match="“notes.txt”: .*of no kind that is read.*; take another file, best JPEG"):
         own_view("notes.txt", b"no picture", tmp_path)
+    with pytest.raises(ValueError, match="“vast.png”: .*8,000 x 8,000 px, over the limit of 50,000,000"):
+        own_view("vast.png", content_of(Image.new("1", (8000, 8000))), tmp_path)
     with pytest.raises(ValueError, match="“big.png” has 8.0 MB; at most 8 MB"):
         own_view("big.png", b"x" * (LARGEST + 1), tmp_path)
 
@@ -41,7 +47,7 @@ def test_it_is_shown_and_asked_about_and_left_by_a_step(widget, white):
     assert "no questions about this picture" in widget.questions.value and widget.keyboard.query == ""
     assert widget.tabs.children[widget.tabs.selected_index] is widget.ask
     widget.ask.ask("What track is this?")
-    assert widget.ask.reply.answer.text == "seen" and "nothing is known of a picture" in widget.ask.answer.value
+    assert widget.ask.reply.answer.text == "seen" and "takes it for one of the game" in widget.ask.answer.value
     widget.buttons["next"].click()
     assert widget.state.own is None and "View 2 of 3" in widget.place.value and widget.ask.reply is None
 
@@ -49,5 +55,5 @@ def test_it_is_shown_and_asked_about_and_left_by_a_step(widget, white):
 def test_what_is_no_picture_is_told_and_changes_nothing(widget):
     before = widget.picture.value
     widget._hear({"action": "own", "name": "<b>notes.txt"}, [b"text"])
-    assert "is no picture" in widget.place.value and "<b>notes" not in widget.place.value
+    assert "of no kind that is read" in widget.place.value and "<b>notes" not in widget.place.value
     assert widget.picture.value == before and widget.state.own is None

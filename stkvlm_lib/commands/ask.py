@@ -35,7 +35,7 @@ def call(options: argparse.Namespace) -> None:
     try:
         image = load_image(options.image)
     except BrokenFile as error:  # its remedy is a notebook's parameter
-        raise ValueError(f"{error.file}: {error.reason}; name a JPEG or PNG file") from error
+        raise ValueError(f"{error.file}: {error.reason}; name another file, best JPEG or PNG") from error
 
     from stkvlm_lib.explore.asking import in_lines
     from stkvlm_lib.explore.models import put

@@ -21,7 +21,7 @@ BASE_ALONE = "base alone"
 LONGEST_QUESTION = 1000
 """Characters; a longer text is no question, and would keep the model busy for minutes."""
 LEAST_SHOWN = 0.005
-"""Other answers that are less likely are not shown in a terminal."""
+"""Other answers that are less likely are not shown one by one."""
 NO_MODEL = (
     "No model is loaded, so nothing can be asked. Open the explorer with a model: explore(frames, qa, model=...), "
     "or run ./run_all.sh first and then ./run_all.sh explore."
@@ -182,7 +182,7 @@ def suggestions(view: View, family: str) -> list[str]:
 def label_of(view: View, asked: Understood) -> Label:
     """What the labels answer to a question as understood: the course's rule for its families, else the strict one."""
     if is_own(view):
-        return Label(reason="nothing is known of a picture of your own")
+        return Label(reason="a picture of your own has none; whatever it shows, the model takes it for one of the game")
     if not asked.is_known:
         return Label(reason="the wording is of no known kind, so no rule answers it")
     family, scene = FAMILIES[asked.family], read_scene(view)

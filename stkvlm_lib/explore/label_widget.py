@@ -36,7 +36,7 @@ class LabelMarker(widgets.VBox):
         for name, button in self.buttons.items():
             button.layout.width = "auto"
             button.on_click(lambda _, name=name: self._press(name))
-        self.note = widgets.Text(placeholder="a note, if need be", layout={"width": "260px"})
+        self.note = widgets.Text(placeholder="a note, if need be", continuous_update=False, layout={"width": "260px"})
         self.boxes = widgets.Checkbox(False, description="Show the boxes and names", indent=False)
         self.boxes.observe(lambda _: self.refresh(), "value")
         self.picture = widgets.Image(format="png", layout={"max_width": "100%"})

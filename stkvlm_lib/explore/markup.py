@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 
 from stkvlm_lib.data.frames import KART_CLASS, Detection, View
-from stkvlm_lib.explore.asking import Reply
+from stkvlm_lib.explore.asking import LEAST_SHOWN, Reply
 from stkvlm_lib.explore.state import AS_FILTERED, NOTHING_LEFT, SORTS, ExplorerState, find_rows
 from stkvlm_lib.explore.understanding import UNKNOWN_MEANS, is_unknown
 from stkvlm_lib.figures.drawing import ROLE_COLOURS, TOO_SMALL, role
@@ -101,7 +101,11 @@ def reply_html(reply: Reply) -> str:
     """A live answer: the question that was asked and how it was understood, the answer, how sure it is where that means
     something, what the label says, its rivals, and the time it took."""
     ranked = list(enumerate(reply.rivals, 1))
-    shown = [(rank, a) for rank, a in ranked if rank <= RIVALS_SHOWN or is_exact(a.text, reply.label.answer)]
+    shown = [
+        (rank, a)
+        for rank, a in ranked
+        if is_exact(a.text, reply.label.answer) or (rank <= RIVALS_SHOWN and a.confidence >= LEAST_SHOWN)
+    ]
     return render(
         HERE / "reply.html",
         reply=reply,

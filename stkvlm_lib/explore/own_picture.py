@@ -3,7 +3,8 @@
 import hashlib
 from pathlib import Path
 
-from stkvlm_lib.data.frames import Frame, FramesError, View
+from stkvlm_lib.data.frames import Frame, View
+from stkvlm_lib.data.pictures import BrokenFile
 
 OWN = "own"
 """The split of such a picture; no data folder has it."""
@@ -25,8 +26,8 @@ def own_view(name: str, content: bytes, folder: Path) -> View:
     view.image_path.write_bytes(content)
     try:
         view.image()
-    except FramesError:
-        raise ValueError(f"“{name}” is no picture that can be read; take a JPEG or PNG file") from None
+    except BrokenFile as error:  # its remedy is a notebook's parameter
+        raise ValueError(f"“{name}”: {error.reason}; take another file, best JPEG or PNG") from None
     return view
 
 
