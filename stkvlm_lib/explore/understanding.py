@@ -11,8 +11,8 @@ from stkvlm_lib.grammar.wordings import UNKNOWN, language
 UNKNOWN_MEANS = "the picture does not show it, or the question is not one that this model was made for"
 NOT_SEEN = "the question is one that this model was made for, but it does not see the answer in this picture"
 LEAST_FAMILIAR = 0.5
-"""Of how sure a model is of track and ego kart together: above it are all frames like those it was trained on, below it
-four of five pictures of other things, and a tenth of the frames of races unlike those of training."""
+"""Of how sure a model is of track and ego kart together. Below it: none of 50 frames of test and of 80 of the course, 8
+of 80 of test_unseen; of pictures of other things 54 of 65 with a run's adapter, 22 of 42 with that of the course."""
 STRANGE = "The model hardly knows a track and a kart in this picture. If it is none of the game, no answer counts."
 
 
