@@ -13,7 +13,7 @@ NOT_SEEN = "the question is one that this model was made for, but it does not se
 LEAST_FAMILIAR = 0.5
 """Of how sure a model is of track and ego kart together. Below it: none of 50 frames of test and of 80 of the course, 8
 of 80 of test_unseen; of pictures of other things 54 of 65 with a run's adapter, 22 of 42 with that of the course."""
-STRANGE = "The model hardly knows a track and a kart in this picture. If it is none of the game, no answer counts."
+STRANGE = "The model is unsure which track and kart this picture shows. If it is none of the game, no answer counts."
 
 
 @dataclass(frozen=True)
