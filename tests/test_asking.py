@@ -1,17 +1,31 @@
 """Questions put to a model by hand: answers with their rivals, labels, what stays encoded, and what is refused."""
 
+import io
 import re
 import sys
 
 import pytest
+from PIL import Image
 from stub_model import StubModel
 
 from stkvlm_lib import __main__ as cli
 from stkvlm_lib.config import ROOT
 from stkvlm_lib.data.frames import Detection, Frame, View
 from stkvlm_lib.explore.asking import Asker, AskError, in_lines, label_of, suggestions
-from stkvlm_lib.explore.models import ENCODED_PICTURES, OwnModel
-from stkvlm_lib.explore.understanding import UNKNOWN_MEANS, Understood, families_with, is_unknown, understand
+from stkvlm_lib.explore.markup import reply_html
+from stkvlm_lib.explore.models import ENCODED_PICTURES, SIGHTS, OwnModel, put
+from stkvlm_lib.explore.own_picture import OWN, own_view
+from stkvlm_lib.explore.understanding import (
+    NOT_SEEN,
+    STRANGE,
+    UNKNOWN_MEANS,
+    Understood,
+    families_with,
+    is_unknown,
+    understand,
+    unknown_means,
+)
+from stkvlm_lib.grammar.names import KARTS
 from stkvlm_lib.grammar.questions import FAMILIES, OTHER
 from stkvlm_lib.grammar.scene import Reason, read_scene
 from stkvlm_lib.vlm.answering import Answer
@@ -215,3 +229,32 @@ KNOWN = Understood("left_right", ("tux",), by_model=True)
 )
 def test_an_answer_in_a_terminal_has_a_percentage_only_where_it_means_something(understood, given, rivals, lines):
     assert in_lines(understood, given, rivals) == lines
+
+
+def test_unknown_says_why_where_a_rule_reads_the_question():
+    read = understand("Which colour does the ego car have?")
+    assert in_lines(read, Answer("unknown", 0.9), []) == [f"unknown: {NOT_SEEN}"]
+    assert unknown_means(Understood(OTHER)) == unknown_means(KNOWN) == UNKNOWN_MEANS
+
+
+def test_a_picture_of_ones_own_that_is_most_likely_none_of_the_game_is_told(view, tmp_path):
+    model, content = StubModel(), io.BytesIO()
+    Image.new("RGB", (30, 20), "white").save(content, "PNG")
+    (tmp_path / OWN).mkdir()
+    own = own_view("mine.png", content.getvalue(), tmp_path)
+    asker = Asker(OwnModel(model))
+    assert not asker.ask(own, "Who will win?").strange
+    model.says.update(dict.fromkeys(SIGHTS, "abyss"))  # 0.6 x 0.6
+    strange = asker.ask(own, "Who will win?")
+    assert strange.strange and STRANGE in reply_html(strange)
+    assert not asker.ask(view, "Who will win?").strange  # known to be of the game
+    put_so = put(model, model.encode([own.image()]), "Who will win?")
+    assert in_lines(*put_so)[-1] == STRANGE and STRANGE not in in_lines(*put_so[:3])
+
+
+def test_a_picture_of_ones_own_can_be_asked_everything_of_every_kart(tmp_path):
+    own = View(Frame(tmp_path, OWN, "00000", "", (), OWN), 0, ())
+    assert suggestions(own, "track") == ["What track is this?"]
+    assert len(suggestions(own, "where")) == len(KARTS)
+    for family in FAMILIES:
+        assert all(understand(question).family == family for question in suggestions(own, family))

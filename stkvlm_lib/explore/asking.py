@@ -5,14 +5,16 @@ import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import permutations
 from typing import NamedTuple
 
 from stkvlm_lib.data.frames import View
 from stkvlm_lib.explore.filters import Given
 from stkvlm_lib.explore.models import Askable, AskError, SharedModel
 from stkvlm_lib.explore.own_picture import is_own
-from stkvlm_lib.explore.understanding import UNKNOWN_MEANS, Understood, as_asked, is_unknown
+from stkvlm_lib.explore.understanding import LEAST_FAMILIAR, STRANGE, Understood, as_asked, is_unknown, unknown_means
 from stkvlm_lib.grammar.families import COURSE
+from stkvlm_lib.grammar.names import KARTS
 from stkvlm_lib.grammar.questions import FAMILIES, answer, normalise
 from stkvlm_lib.grammar.scene import STRICT_RULES, Reason, read_scene
 from stkvlm_lib.vlm.answers import Answer
@@ -64,7 +66,7 @@ class Reply:
 
     wording: in which it was put to the model. rivals: the answers of the family's set, likeliest first; empty where the
     wording is of no known kind. seconds: for all of it; encoding: of these, for the picture, 0 where it was encoded
-    before.
+    before; strange: whether it is a picture of the reader's own that is most likely none of the game.
     """
 
     question: str
@@ -75,6 +77,7 @@ class Reply:
     label: Label
     seconds: float
     encoding: float
+    strange: bool
     beside: Aside | None = None
 
 
@@ -127,7 +130,8 @@ class Asker:
         said = self.model.put(view.image_path, wording)
         label, seconds = label_of(view, said.understood), time.perf_counter() - begin
         other = self._ask_beside(view, wording, beside) if beside else None
-        return Reply(question, wording, said.understood, said.answer, said.rivals, label, seconds, said.encoding, other)
+        told = said.understood, said.answer, said.rivals, label, seconds, said.encoding
+        return Reply(question, wording, *told, is_own(view) and said.familiarity < LEAST_FAMILIAR, other)
 
     def _ask_beside(self, view: View, wording: str, name: str) -> Aside:
         other = self.others[name]
@@ -158,11 +162,15 @@ def checked(question: str) -> str:
     return question
 
 
-def in_lines(understood: Understood, given: Answer, rivals: Iterable[Answer]) -> list[str]:
-    """An answer as a terminal shows it: with a percentage only where it means something, what was understood, and the
-    likeliest other answers."""
+def in_lines(understood: Understood, given: Answer, rivals: Iterable[Answer], familiarity: float = 1.0) -> list[str]:
+    """An answer as a terminal shows it: with a percentage only where it means something, what was understood, the
+    likeliest other answers, and a word where the picture is most likely none of the game."""
+    return _answer_lines(understood, given, rivals) + ([STRANGE] if familiarity < LEAST_FAMILIAR else [])
+
+
+def _answer_lines(understood: Understood, given: Answer, rivals: Iterable[Answer]) -> list[str]:
     if is_unknown(given.text):
-        return [f"{given.text}: {UNKNOWN_MEANS}"]
+        return [f"{given.text}: {unknown_means(understood)}"]
     if not understood.is_known:
         return [f"{given.text}  (a guess: the question is of no kind that this model was made for)"]
     others = [a for a in rivals if normalise(a.text) != normalise(given.text) and a.confidence >= LEAST_SHOWN][:3]
@@ -171,8 +179,11 @@ def in_lines(understood: Understood, given: Answer, rivals: Iterable[Answer]) ->
 
 
 def suggestions(view: View, family: str) -> list[str]:
-    """What a family can ask about a view, in the wording of its template; names karts in view where it names any."""
+    """What a family can ask about a view, in the wording of its template; names karts in view where it names any,
+    and all karts where nobody knows which are in view."""
     kind, scene = FAMILIES[family], read_scene(view)
+    if is_own(view):  # any kart may be in it
+        return [kind.write(0, karts) for karts in permutations(KARTS, len(kind.slots))]
     if kind.needs_ego and scene.ego is None:
         return []
     subjects = kind.subjects(scene, lambda n, *key: 0)

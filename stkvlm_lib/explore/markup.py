@@ -11,7 +11,7 @@ from pathlib import Path
 from stkvlm_lib.data.frames import KART_CLASS, Detection, View
 from stkvlm_lib.explore.asking import LEAST_SHOWN, Reply
 from stkvlm_lib.explore.state import AS_FILTERED, NOTHING_LEFT, SORTS, ExplorerState, find_rows
-from stkvlm_lib.explore.understanding import UNKNOWN_MEANS, is_unknown
+from stkvlm_lib.explore.understanding import STRANGE, is_unknown, unknown_means
 from stkvlm_lib.figures.drawing import ROLE_COLOURS, TOO_SMALL, role
 from stkvlm_lib.figures.style import VERMILLION
 from stkvlm_lib.grammar.questions import FAMILIES, is_exact
@@ -111,7 +111,8 @@ def reply_html(reply: Reply) -> str:
         reply=reply,
         means_something=reply.understood.is_known,
         is_unknown=is_unknown,
-        unknown_means=UNKNOWN_MEANS,
+        unknown_means=unknown_means(reply.understood),
+        strange=STRANGE,
         answers=len(FAMILIES[reply.understood.family].said) if reply.understood.is_known else 0,
         shown=shown,
         rest=[a for rank, a in ranked if (rank, a) not in shown],

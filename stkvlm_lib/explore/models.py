@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from math import exp
+from math import exp, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,8 @@ if TYPE_CHECKING:  # importing these takes seconds, which looking at pictures ne
 
     from stkvlm_lib.vlm.answering import AnswerModel
 
+SIGHTS = tuple(FAMILIES[name].write(0, ()) for name in ("track", "ego"))
+"""What any picture of the game shows, in the wording that is always answered."""
 ENCODED_PICTURES = 16
 """How many pictures stay encoded, those asked about last."""
 ADDRESS_VARIABLE = "STKVLM_MODEL_SOCKET"
@@ -52,11 +54,13 @@ class AskError(ValueError):
 @dataclass(frozen=True)
 class Said:
     """How a question was understood and answered. rivals: the answers of the family's set, likeliest first; empty where
-    the wording is of no known kind. encoding: seconds for the picture, 0 where it was encoded before."""
+    the wording is of no known kind. familiarity: how sure the model is of track and ego kart together, 0..1; encoding:
+    seconds for the picture, 0 where it was encoded before."""
 
     understood: Understood
     answer: Answer
     rivals: tuple[Answer, ...]
+    familiarity: float
     encoding: float
 
 
@@ -144,9 +148,9 @@ class SharedModel:
         self._call("prepare")
 
     def put(self, picture: Path, question: str) -> Said:
-        (family, karts, by_model), answer, rivals, encoding = self._call("put", picture, question)
+        (family, karts, by_model), answer, rivals, *more = self._call("put", picture, question)
         understood = Understood(family, tuple(karts), by_model)
-        return Said(understood, Answer(*answer), tuple(Answer(*rival) for rival in rivals), encoding)
+        return Said(understood, Answer(*answer), tuple(Answer(*rival) for rival in rivals), *more)
 
     def answer(self, picture: Path, question: str, *, alone: bool) -> Answer:
         return Answer(*self._call("answer", picture, question, alone=alone))
@@ -178,18 +182,20 @@ class SharedModel:
 Askable = OwnModel | SharedModel
 
 
-def put(model: "AnswerModel", features: "torch.Tensor", question: str) -> tuple[Understood, Answer, tuple[Answer, ...]]:
-    """How a model understands a question, what it answers, and the answers of the family's set, likeliest first (none
-    where the question is of no known kind). features: (1, tokens, D) of the picture."""
-    given = model.answer_encoded(features, [[question]])[0][0]
+def put(
+    model: "AnswerModel", features: "torch.Tensor", question: str
+) -> tuple[Understood, Answer, tuple[Answer, ...], float]:
+    """A question to a model, see `Said` but for the encoding. features: (1, tokens, D) of the picture."""
+    given, *sights = model.answer_encoded(features, [[question, *SIGHTS]])[0]
+    familiarity = prod(sight.confidence for sight in sights)
     understood = understand(question)
     if not understood.is_known:
         understood = _read(model, features, question, given.text)
     if not understood.is_known:
-        return understood, given, ()
+        return understood, given, (), familiarity
     answers = FAMILIES[understood.family].said
     rivals = map(Answer, answers, _chances(model, features, question, answers)[0])
-    return understood, given, tuple(sorted(rivals, key=lambda rival: -rival.confidence))
+    return understood, given, tuple(sorted(rivals, key=lambda rival: -rival.confidence)), familiarity
 
 
 def _read(model: "AnswerModel", features: "torch.Tensor", question: str, answer: str) -> Understood:
