@@ -120,7 +120,7 @@ def _busy(path: Path) -> str:
     pid = _holder(path)
     who = f"process {pid}" if pid else "another process"
     stop = f", end it (`kill {pid}`, or restart the notebook's kernel if it is one)" if pid else ""
-    return f"{path.parent}: {who} is working in this run; wait for it{stop}, or take another --run-id or RUN_DIR"
+    return f"{path.parent}: {who} is working in it; wait for it{stop}, or take another --run-id, --name or RUN_DIR"
 
 
 def _is_ancestor(pid: int | None) -> bool:

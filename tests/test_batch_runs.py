@@ -21,7 +21,20 @@ from stkvlm_lib.batch.machines import Machines, choose_machines
 from stkvlm_lib.batch.plan import make_batch
 from stkvlm_lib.batch.progress import headline, seconds_left
 from stkvlm_lib.batch.run_batch import run_batch
-from stkvlm_lib.batch.states import ALIVE, DONE, FAILED, RUNNING, WAITING, Pulse, State, heartbeat, log_path
+from stkvlm_lib.batch.states import (
+    ALIVE,
+    BEGUN,
+    DONE,
+    FAILED,
+    RUNNING,
+    WAITING,
+    Pulse,
+    State,
+    complaint,
+    doing,
+    heartbeat,
+    log_path,
+)
 from stkvlm_lib.config import ROOT, ConfigError
 from stkvlm_lib.files import read_json
 from stkvlm_lib.run_lock import RunBusy
@@ -200,10 +213,20 @@ def test_a_run_that_is_killed_is_named_and_the_others_go_on(outputs):
     assert_goes_on(outputs)
 
 
+def test_what_a_run_says_is_of_its_latest_attempt(outputs):
+    run = sweep().runs[0].folder
+    log_path(run).parent.mkdir(parents=True)
+    earlier = f"{BEGUN}yesterday\nstep 7 of 9\nerror: no space left\n"
+    log_path(run).write_text(f"{earlier}{BEGUN}today\n")
+    assert (doing(run), complaint(run)) == ("01_explore_data", "")
+    log_path(run).write_text(f"{BEGUN}today\nstep 1 of 9\n{earlier}")
+    assert (doing(run), complaint(run)) == ("01_explore_data: error: no space left", "no space left")
+
+
 def test_two_batches_do_not_work_in_one_folder(outputs):
     lock = hold_run_of(outputs / "rank")
     try:
-        with pytest.raises(RunBusy, match="is working in this run"):
+        with pytest.raises(RunBusy, match="is working in it"):
             do(sweep())
     finally:
         lock.kill()

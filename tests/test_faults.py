@@ -138,7 +138,7 @@ def test_a_second_run_of_one_name_is_sent_away_and_the_first_goes_on(place):
     process, kernel = begin_and_wait(place)
     second = begin(place)
     _, said = second.communicate(timeout=60)
-    assert second.returncode == 2 and f"process {process.pid} is working in this run" in said
+    assert second.returncode == 2 and f"process {process.pid} is working in it" in said
     assert said.count("\n") == 1 and is_alive(kernel)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)

@@ -76,7 +76,7 @@ def start():
 def test_the_second_is_told_who_is_there_and_comes_in_when_that_one_is_killed(tmp_path, start, mine, theirs):
     other = start(HOLD, tmp_path, theirs)
     with pytest.raises(
-        RunBusy, match=rf"{tmp_path}: process {other.pid} is working.*kill {other.pid}.*--run-id or RUN_DIR"
+        RunBusy, match=rf"{tmp_path}: process {other.pid} is working.*kill {other.pid}.*--run-id, --name or RUN_DIR"
     ):
         mine(tmp_path)
     other.kill()

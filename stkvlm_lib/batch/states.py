@@ -59,25 +59,25 @@ def read_state(run: Path) -> State:
 def doing(run: Path) -> str:
     """The step that a run is in, with the last line that it has printed."""
     step = next((name for step, (name, _) in STEPS.items() if not runs.is_done(run, step)), "")
-    lines = _tail(log_path(run), 4096)
+    lines = _latest_attempt(run, 4096)
     said = next((line.strip() for line in reversed(lines) if line.strip() and not line.startswith("==")), "")
     return f"{step}: {said[:90]}" if said else step
 
 
 def complaint(run: Path) -> str:
     """The error that a run's log ends with, empty where it ends with none."""
-    _, _, attempt = "\n".join(_tail(log_path(run), 20_000)).rpartition(BEGUN)
-    _, found, told = f"\n{attempt}".rpartition("\nerror: ")
+    _, found, told = "\n".join(["", *_latest_attempt(run, 20_000)]).rpartition("\nerror: ")
     lines = map(str.strip, told.splitlines() if found else ())
     return "; ".join(line for line in lines if line and not line.startswith(("see ", "resume ")))[:600]
 
 
-def _tail(path: Path, most: int) -> list[str]:
-    """The lines in the last `most` bytes of a file; none where it cannot be read."""
+def _latest_attempt(run: Path, most: int) -> list[str]:
+    """What it has printed, of the last `most` bytes of the run's log; nothing where that cannot be read."""
+    path = log_path(run)
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - most))
-            return file.read().decode(errors="replace").splitlines()
+            return file.read().decode(errors="replace").rpartition(BEGUN)[2].splitlines()[1:]
     except OSError:
         return []
 
