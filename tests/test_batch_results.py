@@ -106,6 +106,15 @@ def test_few_races_decide_nothing(tmp_path):
     assert any(note.startswith("One seed a setting") for note in tables.notes(comparison))
 
 
+def test_runs_of_other_code_are_noted(tmp_path):
+    runs = [make_run(tmp_path / str(n), LORA_RANK=n) for n in (12, 24)]
+    for run, commit in zip(runs, ("0a1", "0b2"), strict=True):
+        write_json(run / "manifest.json", {"commit": commit})
+    comparison = compare_settings(read_settings(runs), resamples=100)
+    assert any("different states of the code (commits 0a1, 0b2)" in note for note in tables.notes(comparison))
+    assert [row["commit"] for row in tables.run_records(comparison)] == ["0a1", "0b2"]
+
+
 def test_runs_asked_other_questions_are_noted(tmp_path):
     runs = [make_run(tmp_path / str(n), races=n, LORA_RANK=n) for n in (12, 24)]
     told = tables.notes(compare_settings(read_settings(runs), resamples=100))
@@ -210,6 +219,9 @@ def test_figures_name_every_setting_or_say_that_there_is_nothing(narrow_and_wide
     valid = charts.learning_curves(settings).axes[1]
     assert [line.get_ydata()[0] for line in valid.lines if line.get_linewidth() == 2] == pytest.approx([0.15, 0.35])
     assert len(charts.accuracy_against_cost(settings).axes) == 3
+    valid.set_ylim(0.93, 0.94)  # scores that lie near each other
+    ticks = valid.yaxis.get_major_formatter().format_ticks(valid.get_yticks())
+    assert len(set(ticks)) == len(ticks)
 
 
 def test_forty_settings_have_forty_looks():

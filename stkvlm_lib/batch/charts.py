@@ -41,7 +41,7 @@ def learning_curves(settings: Sequence[Setting]) -> Figure:
         _curves(valid_axes, setting, "valid_exact", look | {"marker": style(place)["marker"], "markersize": 5})
     plain(loss_axes, "Training loss, smoothed", "optimiser step", "cross-entropy per answer token, nats")
     plain(valid_axes, "Strict exact match on the valid races", "optimiser step", "questions answered right")
-    valid_axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    valid_axes.yaxis.set_major_formatter(PercentFormatter(1))
     for axes in (loss_axes, valid_axes):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlim(left=0)
@@ -83,7 +83,7 @@ def accuracy_against_cost(settings: Sequence[Setting]) -> Figure:
         plain(axes, None, label, "test questions answered right" if axes is panels[0] else "")
         axes.margins(0.12)
         axes.xaxis.set_major_locator(MaxNLocator(5))
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
     _legend(chart, panels[0])
     return chart
 

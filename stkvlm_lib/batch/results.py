@@ -121,6 +121,7 @@ def read_result(folder: Path, planned: Mapping[str, Any]) -> Result:
     for step in STEPS:
         parameters |= config[step] if isinstance(config.get(step), dict) else {}
     figures = metrics | {"valid_exact": training.get("valid_exact"), "wall_seconds": _wall(manifest.get("steps"))}
+    figures["commit"] = manifest.get("commit")
     figures |= {FAMILY + name: row.get("exact") for name, row in (metrics.get("families") or {}).items()}
     seed = planned.get("seed", parameters.get("SEED", 0))
     kept = {name: value for name, value in parameters.items() if name not in NOT_SETTINGS}

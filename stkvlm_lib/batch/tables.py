@@ -175,6 +175,9 @@ def notes(comparison: Comparison) -> list[str]:
     if len(sizes) > 1:
         told = ", ".join(f"{count(n)} of {split}" for split, n in sizes)
         found.append(f"The runs were not asked the same questions ({told}); only the paired differences compare them.")
+    commits = sorted({str(r.figures.get("commit")) for r in comparison.scored})
+    if len(commits) > 1:
+        found.append(f"The runs were made by different states of the code (commits {', '.join(commits)}).")
     races = {figures.n_clusters for figures in comparison.differences.values()}
     if races and min(races) < FEWEST_CLUSTERS:
         found.append(
@@ -198,6 +201,7 @@ def run_records(comparison: Comparison) -> list[dict[str, Any]]:
             "state": result.problem or "done",
             **{VARIED + name: result.parameters.get(name) for name in comparison.varied},
             **{name: result.figures.get(name) for name in ("n", *MEASURES, "macro_exact", "blind", "wall_seconds")},
+            "commit": result.figures.get("commit"),
         }
         for setting in comparison.settings
         for result in setting.results
