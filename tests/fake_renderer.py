@@ -41,7 +41,7 @@ def render_race(plan, size, *, skip=frozenset(), on_frame=None):
 
 
 def _truth(plan, number):
-    boxes = [[[1, view, 100 + number, 100, 200 + number, 200]] for view in range(plan.views)]
+    boxes = [[[1, view, 250 + number, 150, 350 + number, 250]] for view in range(plan.views)]
     return {
         "track": plan.track,
         "karts": list(plan.karts),

@@ -87,6 +87,7 @@ def test_training_what_sees_keeps_no_tokens_and_its_adapter_has_the_picture_size
         image_side=48,
         lora_rank=4,
         batch_size=5,
+        epochs=1,
         valid_views=2,
         evaluations=1,
     )
