@@ -24,7 +24,7 @@ EXPECTED_TIME = {
     "cpu": "10 minutes on 2 cores, 25 on slow ones",
     "gpu": "depends on the GPU and the number of frames",
 }
-NEEDED_MEMORY_GB, NEEDED_DISK_GB = 4, 2
+NEEDED_MEMORY_GB, NEEDED_DISK_GB = 6, 2
 HUB_TIMEOUT = 20.0
 """Seconds in which the hub must say whether it has a base."""
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
