@@ -1,7 +1,7 @@
 import pytest
 
 from stkvlm_lib.config import FinetuneConfig
-from stkvlm_lib.grammar.questions import FAMILIES, answer, ask_all, read_question
+from stkvlm_lib.grammar.questions import COURSE_FAMILIES, FAMILIES, answer, ask_all, read_question
 from stkvlm_lib.grammar.scene import COURSE_RULES, STRICT_RULES, Reason, mirror_box, read_scene
 from stkvlm_lib.grammar.spelling import plain
 from stkvlm_lib.grammar.wordings import TASK_OF, UNKNOWN
@@ -13,6 +13,7 @@ from stkvlm_lib.qa.training_draw import (
     draw_training,
     drawn_composition,
     read_questions,
+    read_valid,
 )
 
 
@@ -173,3 +174,11 @@ def test_confidence_is_fitted_on_valid_questions_and_drawn_words(bundled, writte
     own = {name: sum(record.image_file == name for record in records) for name in asked}
     assert all(own[name] < len(pairs) <= own[name] + 4 for name, pairs in asked.items())
     assert draw_calibration(records, bundled, 4, 0) == asked != draw_calibration(records, bundled, 4, 1)
+
+
+def test_what_the_base_has_never_met_helps_to_choose_the_checkpoint(written):
+    """But not in the wording that training leaves out, and not where it is not trained."""
+    valid = read_valid(FinetuneConfig(), written[0])
+    new = [record for record in valid if record.family not in COURSE_FAMILIES]
+    assert new and {record.family for record in new} == {"clock"} and not any(record.held_out for record in new)
+    assert read_valid(FinetuneConfig(extended_per_view=0), written[0]) == [r for r in valid if r not in new]

@@ -181,13 +181,20 @@ def read_questions(
 
 
 def read_valid(config: FinetuneConfig, qa: Path) -> list[Record]:
-    """The questions that choose the checkpoint, see `read_questions`."""
+    """The questions that choose the checkpoint, see `read_questions`: of the ten forms about VALID_VIEWS pictures, and
+    of families that the base has never met, which are learnt last and which the ten forms would tell nothing about."""
     valid, test = (qa / COURSE.format(split) for split in ("valid", "test"))
     if not (valid.exists() and test.exists()):
         return []
     records = read_records(valid)
     names = set(draw_pictures((r.image_file for r in records), config.valid_views, config.seed))
-    return [record for record in records if record.image_file in names]
+    new = [r for r in _extended_of(qa, "valid") if r.family not in PRETRAINED and not r.held_out]
+    return [*(record for record in records if record.image_file in names), *(new if config.extended_per_view else ())]
+
+
+def _extended_of(qa: Path, split: str) -> Iterable[Record]:
+    written = qa / EXTENDED.format(split)
+    return stream_records(written) if written.exists() else ()
 
 
 def _of_races(path: Path, n: int, seed: int) -> Iterator[Record]:
