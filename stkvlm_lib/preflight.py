@@ -21,7 +21,7 @@ from stkvlm_lib.parallel import ClusterError, cluster
 
 EXPECTED_TIME = {
     "smoke": "2 to 4 minutes on 2 cores",
-    "cpu": "10 minutes on 2 cores, 25 on slow ones",
+    "cpu": "15 minutes on 2 cores, 25 on slow ones",
     "gpu": "depends on the GPU and the number of frames",
 }
 NEEDED_MEMORY_GB, NEEDED_DISK_GB = 6, 2
