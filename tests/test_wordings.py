@@ -54,6 +54,7 @@ def test_what_is_drawn_is_read_as_what_it_asks(family):
         ("How many cars are ahead of us?", ("count_front", ())),
         ("how many cars are we ahead of", ("count_behind", ())),
         ("please, is Sara the Racer left or right of me", ("left_right", ("sara_the_racer",))),
+        ("at what oclock is puffy", ("clock", ("puffy",))),
         ("how many trees are there", None),
         ("how many cars", ("count", ())),
         ("how many cars are", None),

@@ -27,6 +27,7 @@ _SPELLINGS = (
     (r"\bcolor", "colour"),
     (r"\bgray", "grey"),
     (r"\bcenter", "centre"),
+    (r"\boclock\b", "o clock"),
     *((rf"\b{_BETWEEN.join(name.split('_'))}\b", name) for name in (*KARTS, *TRACKS) if "_" in name),
 )
 _RULES = [(re.compile(pattern), to) for pattern, to in (*_CONTRACTIONS, *_SPELLINGS)]
