@@ -182,3 +182,5 @@ def test_what_the_base_has_never_met_helps_to_choose_the_checkpoint(written):
     new = [record for record in valid if record.family not in COURSE_FAMILIES]
     assert new and {record.family for record in new} == {"clock"} and not any(record.held_out for record in new)
     assert read_valid(FinetuneConfig(extended_per_view=0), written[0]) == [r for r in valid if r not in new]
+    one = read_valid(FinetuneConfig(valid_views=1), written[0])
+    assert len([record for record in one if record in new]) == 1

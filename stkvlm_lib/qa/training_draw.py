@@ -182,14 +182,17 @@ def read_questions(
 
 def read_valid(config: FinetuneConfig, qa: Path) -> list[Record]:
     """The questions that choose the checkpoint, see `read_questions`: of the ten forms about VALID_VIEWS pictures, and
-    of families that the base has never met, which are learnt last and which the ten forms would tell nothing about."""
+    at most as many of families that the base has never met, which are learnt last and of which the ten forms tell
+    nothing."""
     valid, test = (qa / COURSE.format(split) for split in ("valid", "test"))
     if not (valid.exists() and test.exists()):
         return []
     records = read_records(valid)
     names = set(draw_pictures((r.image_file for r in records), config.valid_views, config.seed))
     new = [r for r in _extended_of(qa, "valid") if r.family not in PRETRAINED and not r.held_out]
-    return [*(record for record in records if record.image_file in names), *(new if config.extended_per_view else ())]
+    most = min(len(new), config.valid_views or len(new)) if config.extended_per_view else 0
+    new = sorted(random.Random(f"new-{config.seed}").sample(new, most), key=new.index)
+    return [*(record for record in records if record.image_file in names), *new]
 
 
 def _extended_of(qa: Path, split: str) -> Iterable[Record]:
