@@ -1,8 +1,8 @@
 """How attention is computed: torch's fused kernel, or two plain matrix products where that is faster.
 
 On a CPU in bf16 the fused kernel gains nothing over fp32, while a matrix product takes half the time: measured with
-torch 2.13 on AVX512-BF16, a vision layer's attention 19 ms fused and 12 plain, that of a packed training step forward
-and backward 31 and 18 (benchmarks/attention.py).
+torch 2.13 on AVX512-BF16, a vision layer's attention 24 ms fused and 15 plain, that of a packed training step forward
+and backward 32 and 17 (benchmarks/attention.py).
 """
 
 import torch
