@@ -25,10 +25,17 @@ from stkvlm_lib.typed import TypedError
 T = TypeVar("T")
 
 
+NO_PICTURES = "Not known without the pictures that were scored, and their labels: name their folder in FRAMES_DIR."
+
+
 class Analysis(Measured):
-    """The figures of one subject, with its words. KEY: theirs in metrics.json; empty for what only shows answers."""
+    """The figures of one subject, with its words.
+
+    KEY: theirs in metrics.json; empty for what only shows answers. NONE: what is said where a run has nothing of it.
+    """
 
     KEY: ClassVar[str] = ""
+    NONE: ClassVar[str] = "Nothing to show: this run has none of it."
 
     @classmethod
     def measure(cls, run: "ScoredRun") -> Self | None:
