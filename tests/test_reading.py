@@ -7,7 +7,7 @@ import pytest
 from stkvlm_lib.explore.understanding import as_asked
 from stkvlm_lib.grammar.names import KARTS
 from stkvlm_lib.grammar.questions import FAMILIES
-from stkvlm_lib.grammar.reading import read_own_words, several
+from stkvlm_lib.grammar.reading import read_own_words, several, unclear_karts
 from stkvlm_lib.grammar.wordings import UNKNOWN, fill, language, misspelt
 
 
@@ -37,6 +37,16 @@ def test_what_is_drawn_is_read_as_what_it_asks(family, slips):
         ("how mny karts r there", ("count", ())),
         ("is wilbur left or right of us", ("left_right", ("wilber",))),
         ("hwo many racers can u see", ("count", ())),
+        ("is there a kart on the left?", ("count_left", ())),
+        ("is anybody behind me", ("count_behind", ())),
+        ("Hello, could you please count the karts in front?", ("count_front", ())),
+        ("i want to know how many karts there are", ("count", ())),
+        ("can you tell me which kart i am driving", ("ego", ())),
+        ("how many to left of us", ("count_left", ())),
+        ("what color is tuxs kart", ("kart_colour", ("tux",))),
+        ("is sara left or right", None),
+        ("is there a house on the left", None),
+        ("how many karts are not behind us", None),
         ("how many trees are there", None),
         ("what is the wether", None),
         ("how many cars", ("count", ())),
@@ -67,7 +77,21 @@ def test_a_course_wording_with_a_slip_is_asked_in_a_wording_that_training_has_se
         ("Is tux in front and left of us?", 0),
         ("Please, where is tux?", 0),
         ("How many karts are there and who wins?", 0),
+        ("how many karts are on the left and how many on the right?", 2),
     ],
 )
 def test_two_questions_in_one_are_noticed(text, n):
     assert len(several(text)) == n
+
+
+@pytest.mark.parametrize(
+    ("question", "karts"),
+    [
+        ("is sara in front or behind", ["sara_the_racer", "sara_the_wizard"]),
+        ("where is sara the racer", []),
+        ("is tux left of puffy", []),
+        ("who is sara", []),
+    ],
+)
+def test_a_name_that_can_be_of_several_karts_is_noticed(question, karts):
+    assert unclear_karts(question) == karts

@@ -16,7 +16,7 @@ from stkvlm_lib.explore.understanding import LEAST_FAMILIAR, STRANGE, Understood
 from stkvlm_lib.grammar.families import COURSE
 from stkvlm_lib.grammar.names import KARTS
 from stkvlm_lib.grammar.questions import FAMILIES, answer, normalise
-from stkvlm_lib.grammar.reading import several
+from stkvlm_lib.grammar.reading import several, unclear_karts
 from stkvlm_lib.grammar.scene import STRICT_RULES, Reason, read_scene
 from stkvlm_lib.vlm.answers import Answer
 
@@ -154,7 +154,8 @@ def by_question(answers: Iterable[Given]) -> dict[tuple[str, str], Given]:
 
 
 def checked(question: str) -> str:
-    """A question in one line. Raises AskError where there is none, no end of it, or more than one."""
+    """A question in one line. Raises AskError where there is none, no end of it, more than one, or a kart's name
+    that can be of several."""
     question = " ".join(question.split())
     if not question:
         raise AskError("There is no question yet. Type one, or choose a kind of question above.")
@@ -162,6 +163,8 @@ def checked(question: str) -> str:
         raise AskError(f"The question has {len(question):,} characters; shorten it to at most {LONGEST_QUESTION:,}.")
     if parts := several(question):
         raise AskError(f"These are {len(parts)} questions; ask one at a time: {' / '.join(parts)}")
+    if karts := unclear_karts(question):
+        raise AskError(f"Which kart is meant: {' or '.join(karts)}? Name it in full.")
     return question
 
 

@@ -26,10 +26,25 @@ _SPELLINGS = 64
 def read_own_words(question: str) -> Read | None:
     """The one thing that a question asks by the patterns of the language, however spelled; None for all other text, and
     where two families can say it."""
+    return _only(_meanings(question))
+
+
+def unclear_karts(question: str) -> list[str]:
+    """The karts that a question can be about where it does not say which, as `sara` for one of two; else none."""
+    read = _meanings(question)
+    named = [set(karts) for _, karts in read]
+    return sorted(set.union(*named) - set.intersection(*named)) if len({family for family, _ in read}) == 1 else []
+
+
+def _meanings(question: str) -> set[Read]:
+    """What a question can ask: as it stands; else as its words may have been meant; else in other words too."""
     said = plain(question)
-    return _only(_readings(language(), said)) or _only(
-        {found for spelled in _spelled(said) for found in _readings(language(), spelled)}
-    )
+    if len(read := _readings(language(), said)) == 1:
+        return read
+    spelled = set(_spelled(said))
+    if len(read := _read_all(spelled)) == 1:
+        return read
+    return _read_all(_rephrased(spelled))
 
 
 def several(question: str) -> list[str]:
@@ -39,6 +54,17 @@ def several(question: str) -> list[str]:
         if len(parts) > 1 and all(read_question(part)[0] != OTHER or read_own_words(part) for part in parts):
             return parts
     return []
+
+
+def _read_all(texts: set[str]) -> set[Read]:
+    return {found for text in texts for found in _readings(language(), text)}
+
+
+def _rephrased(texts: set[str]) -> set[str]:
+    """Texts in plain form, and all that the language takes for the same."""
+    for said, means in language().rephrased:
+        texts = texts | {" ".join(re.sub(said, means, text).split()) for text in texts}
+    return texts
 
 
 def _only(readings: set[Read]) -> Read | None:
@@ -97,7 +123,9 @@ def _meant(word: str) -> tuple[str, ...]:
         return (short,)
     if word in known or word in common_words() or len(word) < _SHORTEST or not word.isalpha():
         return (word,)
-    return tuple(sorted(_one_slip(word) & known)) or (word,)
+    begun = {name for name in KARTS if name.startswith(f"{word}_")}
+    owned = {f"{word[:-1]} s"} if word[-1] == "s" and word[:-1] in KARTS else set()
+    return tuple(sorted(_one_slip(word) & known | begun | owned)) or (word,)
 
 
 @cache

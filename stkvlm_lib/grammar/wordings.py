@@ -160,6 +160,11 @@ class Language:
         """What people write for words that they do not spell out, as `u` for `you`."""
         return self._data.get("short", {})
 
+    @property
+    def rephrased(self) -> Sequence[tuple[str, str]]:
+        """Patterns of `re` with what stands for their text: other ways to say a part of a question, only ever read."""
+        return self._data.get("rephrased", [])
+
     def vocabulary(self) -> Iterator[str]:
         """Every word of its patterns."""
         lists = (*self._data["parts"].values(), *self._data["families"].values(), self.patterns(UNKNOWN))
