@@ -62,6 +62,12 @@ def test_a_mark_is_a_line_at_once_and_the_last_one_counts(sample, tmp_path):
     assert [found.key for found in read_marks(path)] == [marks[1].key], "it holds no longer"
 
 
+def test_a_mark_does_not_bring_back_a_run_that_was_removed(sample, tmp_path):
+    with pytest.raises(FileNotFoundError):
+        add_mark(tmp_path / "run" / "qa" / MARKS_FILE, mark(sample[0], "right"))
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_line_that_a_killed_process_left_half_is_named_and_swallows_nothing(sample, tmp_path):
     path = tmp_path / MARKS_FILE
     add_mark(path, mark(sample[0], "right"))

@@ -7,7 +7,7 @@ from PIL import Image
 from stub_model import StubModel
 
 from stkvlm_lib.explore.explorer import explore
-from stkvlm_lib.explore.own_picture import LARGEST, is_own, own_view
+from stkvlm_lib.explore.own_picture import LARGEST, is_own, own_view, shape_told
 from stkvlm_lib.qa.qa_sets import make_records
 
 
@@ -50,6 +50,15 @@ def test_it_is_shown_and_asked_about_and_left_by_a_step(widget, white):
     assert widget.ask.reply.answer.text == "seen" and "takes it for one of the game" in widget.ask.answer.value
     widget.buttons["next"].click()
     assert widget.state.own is None and "View 2 of 3" in widget.place.value and widget.ask.reply is None
+
+
+@pytest.mark.parametrize(
+    ("size", "told"), [((300, 200), ""), ((640, 400), ""), ((640, 480), "640 x 480 px"), ((400, 700), "3 to 2")]
+)
+def test_a_picture_of_other_proportions_is_told_to_be_pressed_into_those_of_the_game(widget, size, told):
+    assert told in shape_told(*size) and bool(told) == bool(shape_told(*size))
+    widget._hear({"action": "own", "name": "mine.png"}, [content_of(Image.new("RGB", size))])
+    assert told in widget.place.value and ("Crop it" in widget.place.value) == bool(told)
 
 
 def test_what_is_no_picture_is_told_and_changes_nothing(widget):

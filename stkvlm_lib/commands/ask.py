@@ -39,8 +39,10 @@ def call(options: argparse.Namespace) -> None:
         raise ValueError(f"{error.file}: {error.reason}; name another file, best JPEG or PNG") from error
 
     from stkvlm_lib.explore.models import put
+    from stkvlm_lib.explore.own_picture import shape_told
     from stkvlm_lib.vlm.adapter import load_answerer  # only now: these imports take seconds
 
     runs.set_up_torch()
     model = load_answerer(options.adapter, options.base)
-    print("\n".join(in_lines(*put(model, model.encode([image]), question))))
+    said = in_lines(*put(model, model.encode([image]), question))
+    print("\n".join(filter(None, (*said, shape_told(*image.size)))))

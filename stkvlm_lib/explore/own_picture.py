@@ -3,13 +3,15 @@
 import hashlib
 from pathlib import Path
 
-from stkvlm_lib.data.frames import Frame, View
+from stkvlm_lib.data.frames import BOX_FRAME, Frame, View
 from stkvlm_lib.data.pictures import BrokenFile
 
 OWN = "own"
 """The split of such a picture; no data folder has it."""
 LARGEST = 8_000_000
 """Bytes of its file: what a browser's connection takes at once is not much more."""
+_SAME_SHAPE = 0.1
+"""By how much the proportions of a picture may differ from those of the game's without a word."""
 
 
 def own_view(name: str, content: bytes, folder: Path) -> View:
@@ -29,6 +31,17 @@ def own_view(name: str, content: bytes, folder: Path) -> View:
     except BrokenFile as error:  # its remedy is a notebook's parameter
         raise ValueError(f"“{name}”: {error.reason}; take another file, best JPEG or PNG") from None
     return view
+
+
+def shape_told(width: int, height: int) -> str:
+    """What to know of a picture of other proportions than the game's; empty for one of theirs."""
+    stretch = width / height / (BOX_FRAME[0] / BOX_FRAME[1])
+    if abs(stretch - 1) <= _SAME_SHAPE:
+        return ""
+    return (
+        f"The picture has {width} x {height} px; the model sees it pressed into the shape of the game's frames, 3 to 2. "
+        "Crop it to that, for answers that count."
+    )
 
 
 def is_own(view: View | None) -> bool:

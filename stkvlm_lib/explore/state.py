@@ -15,6 +15,7 @@ from stkvlm_lib.data.frames import View
 from stkvlm_lib.explore.asking import Beside, by_question
 from stkvlm_lib.explore.filters import IN_FILE_ORDER, ORDERS, Given, make_facets, urgency
 from stkvlm_lib.explore.links import Place
+from stkvlm_lib.explore.own_picture import shape_told
 from stkvlm_lib.figures.drawing import TOO_SMALL, marks
 from stkvlm_lib.grammar.scene import Kart, depth, read_scene, side
 from stkvlm_lib.qa.qa_sets import Record, by_picture
@@ -251,7 +252,8 @@ class ExplorerState:
         if not self.view:
             return ""
         if self.own:
-            return "Ask about it in the tab Ask; it is kept until the explorer is closed."
+            told = "Ask about it in the tab Ask; it is kept until the explorer is closed."
+            return " ".join(filter(None, (told, shape_told(*self.own.image().size))))
         frame = self.view.frame
         _, is_seed, seed = frame.race.rpartition("race-")
         told = f"{self.view.image_file} · track {frame.track}"

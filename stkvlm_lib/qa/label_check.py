@@ -135,9 +135,10 @@ def draw_sample(qa_folder: Path, n: int, seed: int) -> list[Record]:
 
 
 def add_mark(path: str | Path, new: Mark) -> None:
-    """Append a mark as one whole line, on the disk when this returns."""
+    """Append a mark as one whole line, on the disk when this returns. Raises OSError, also where the run's folder is gone:
+    a new one would hold this mark alone."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(exist_ok=True)
     line = json.dumps(asdict(new), ensure_ascii=False) + "\n"
     with path.open("ab+") as file:
         if end := file.tell():
