@@ -107,7 +107,7 @@ def test_it_opens_at_a_picture_with_a_question(bundled, records, predictions):
     widget = explore(bundled, records, predictions, StubModel())
     widget.go_to(valid.image_file, valid.question)
     assert widget.state.view.image_file == valid.image_file and widget.filters["split"].value == "valid"
-    assert widget.ask.question.value == widget.labels.about.value == valid.question
+    assert widget.ask.question.value == widget.labels.record.question == valid.question
     assert widget.ask.reply is None, "it is not asked before the reader wants it"
     assert widget.tabs.children[widget.tabs.selected_index] is widget.ask
     assert "aria-current='true'" in widget.questions.value
@@ -212,7 +212,7 @@ def test_a_question_in_own_words_is_what_every_field_and_the_address_show(widget
     assert widget.ask.question.value == question, "and stays for the next picture"
     assert read_query(widget.keyboard.query) == Place(widget.state.view.image_file, "")
     widget.on_action({"action": "submit", "question": "What track is this?"})
-    assert widget.ask.about.value == widget.labels.about.value == "What track is this?"
+    assert widget.ask.about.value == widget.labels.record.question == "What track is this?"
     assert "aria-current" in widget.questions.value
 
 
@@ -237,7 +237,7 @@ def test_a_question_chosen_in_the_table_is_asked_and_can_be_marked(widget):
     widget.on_action({"action": "choose", "question": row.record.question})
     assert widget.tabs.children[widget.tabs.selected_index] is widget.ask
     assert widget.ask.reply.question == row.record.question and widget.ask.kind.value == row.record.family
-    assert widget.labels.about.value == row.record.question
+    assert widget.labels.record.question == row.record.question
 
 
 def test_an_unknown_wording_is_answered_with_a_word_of_caution(widget):

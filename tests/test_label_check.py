@@ -3,7 +3,8 @@ from dataclasses import replace
 
 import pytest
 
-from stkvlm_lib.explore.label_widget import LabelMarker, gallery
+from stkvlm_lib.explore.label_gallery import gallery
+from stkvlm_lib.explore.label_panel import LabelMarker
 from stkvlm_lib.qa.label_check import (
     MARKS_FILE,
     Mark,
@@ -124,30 +125,37 @@ def test_the_label_error_is_told_for_all_and_for_each_rule_set(sample):
 
 def test_the_widget_writes_each_mark_and_goes_on_where_one_stopped(sample, bundled, tmp_path):
     path = tmp_path / MARKS_FILE
-    known = [mark(sample[0], "right")]
+    known = [tmp_path / "known.jsonl"]
+    add_mark(known[0], mark(sample[0], "right"))
     widget = LabelMarker(sample, bundled, path, known)
-    assert widget.record == sample[1] and sample[1].question in widget.question.value
+    assert widget.record == sample[1] and sample[1].answer in widget.label.value
     assert bytes(widget.picture.value).startswith(b"\x89PNG")
     widget.note.value = " too small "
     widget.buttons["wrong"].click()
     assert read_marks(path) == [mark(sample[1], "wrong", "too small")]
     assert widget.record == sample[2] and widget.note.value == "" and "2 of 60 marked, 1 wrong" in widget.progress.value
-    widget.buttons["skip"].click()
+    widget.steps["skip"].click()
     widget.buttons["right"].click()
     assert [m.key[0] for m in read_marks(path)] == [sample[1].image_file, sample[3].image_file]
     assert LabelMarker(sample, bundled, path, known).record == sample[2]
     for _ in range(10):
-        widget.buttons["back"].click()
-    assert widget.record == sample[0] and "right" in widget.question.value
+        widget.steps["back"].click()
+    assert widget.record == sample[0] and "Marked <b class='stk-right'>right" in widget.label.value
     shown = bytes(widget.picture.value)
     widget.boxes.value = True
     assert bytes(widget.picture.value) != shown
+    widget.buttons["withdrawn"].click()
+    assert widget.record == sample[0] and widget.made is None, "a mark made before can be removed too"
 
 
 def test_the_widget_says_when_there_is_nothing_to_mark(bundled, tmp_path):
     widget = LabelMarker([], bundled, tmp_path / MARKS_FILE)
-    widget.buttons["right"].click()
-    assert "No questions" in widget.progress.value and not (tmp_path / MARKS_FILE).exists()
+    widget.steps["skip"].click()
+    assert (
+        widget.buttons["right"].disabled
+        and "No questions" in widget.progress.value
+        and not (tmp_path / MARKS_FILE).exists()
+    )
 
 
 def test_the_gallery_shows_every_question_with_its_mark(sample, bundled):

@@ -254,7 +254,7 @@ class Explorer(Form):
             button.disabled = len(state) < 2
         self.place.value = place_html(state)
         self.ask.show(state.view)
-        self.labels.show(state.rows())
+        self.labels.show([row.record for row in state.rows()])
         self.show_picture()
         self._show_questions()
         self.detections.value = detections_html(state.view)

@@ -39,8 +39,8 @@ def shape_told(width: int, height: int) -> str:
     if abs(stretch - 1) <= _SAME_SHAPE:
         return ""
     return (
-        f"The picture has {width} x {height} px; the model sees it pressed into the shape of the game's frames, 3 to 2. "
-        "Crop it to that, for answers that count."
+        f"The picture has {width} x {height} px; the model sees it pressed into the shape of the game's frames, 3 to "
+        "2. Crop it to that, for answers that count."
     )
 
 

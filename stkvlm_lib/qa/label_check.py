@@ -7,7 +7,7 @@ Marks are a JSON-lines file, a line a mark, appended at once; where a question w
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from heapq import nsmallest
 from math import sqrt
@@ -135,8 +135,8 @@ def draw_sample(qa_folder: Path, n: int, seed: int) -> list[Record]:
 
 
 def add_mark(path: str | Path, new: Mark) -> None:
-    """Append a mark as one whole line, on the disk when this returns. Raises OSError, also where the run's folder is gone:
-    a new one would hold this mark alone."""
+    """Append a mark as one whole line, on the disk when this returns. Raises OSError, also where the run's folder is
+    gone: a new one would hold this mark alone."""
     path = Path(path)
     path.parent.mkdir(exist_ok=True)
     line = json.dumps(asdict(new), ensure_ascii=False) + "\n"
@@ -162,6 +162,15 @@ def label_error(marks: Iterable[Mark], what: str = "all") -> LabelError:
     """The measured share of wrong labels."""
     verdicts = [found.verdict for found in marks]
     return LabelError(what, len(verdicts), verdicts.count(WRONG))
+
+
+def marks_told(sample: Sequence[Record], marks: Mapping[Key, Mark]) -> str:
+    """How many of a sample are marked, and the error so far."""
+    found = label_error(marks_on(sample, marks.values()))
+    if not found.n:
+        return f"none of {len(sample)} marked yet"
+    ends = interval(found.interval)
+    return f"{found.n} of {len(sample)} marked, {found.wrong} wrong: {percent(found.rate)} (95% interval {ends})"
 
 
 def label_errors(marks: MarksByOrigin) -> list[LabelError]:
