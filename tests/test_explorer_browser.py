@@ -196,6 +196,7 @@ def test_the_page_of_a_run(tab, voila, run):
     tab.shot("voila-labels")
     look_at_detections(tab)
     tab.shot("voila-detections")
+    look_in_the_dark(tab)
     show_on_a_telephone(tab)
     assert tab.complaints == [] and tab.elsewhere == [] and tab.dropped == []
 
@@ -361,6 +362,17 @@ def type_fast(tab: Tab) -> None:
         tab.explorer(".stk-asked b").get_by_text(question, exact=True).wait_for()
     assert tab.explorer(".stk-live").first.get_attribute("aria-live") == "polite"
     tab.explorer().get_by_role("tab", name="Questions").click()
+
+
+def look_in_the_dark(tab: Tab) -> None:
+    for scheme, is_dark in (("dark", True), ("light", False)):
+        tab.page.emulate_media(color_scheme=scheme)
+        tab.shot(f"voila-{scheme}")
+        looks = (
+            "e => [getComputedStyle(e).color, getComputedStyle(e).backgroundColor].map(c => c.match(/\\d+/g)[0] < 128)"
+        )
+        assert tab.page.locator("body").evaluate(looks) == [not is_dark, is_dark], "dark paper has bright ink"
+        assert tab.page.locator("body").get_attribute("data-jp-theme-light") == str(not is_dark).lower()
 
 
 def show_on_a_telephone(tab: Tab) -> None:

@@ -160,8 +160,5 @@ class LabelMarker(LabelPanel):
             return
         view = self.folder.by_image_file[self.record.image_file]
         self.picture.value = png(draw_overlay(view, 800, zones=False) if self.boxes.value else enlarged(view, 800))
-        number, told = (
-            list(self.records).index(self.about.value) + 1,
-            marks_told(list(self.records.values()), self.marks),
-        )
+        number, told = list(self.records).index(self.about.value) + 1, marks_told(self.records.values(), self.marks)
         self.progress.value = f"question {number} of {len(self.records)} · {self.record.family} · {told}"

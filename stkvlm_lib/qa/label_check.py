@@ -7,7 +7,7 @@ Marks are a JSON-lines file, a line a mark, appended at once; where a question w
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from heapq import nsmallest
 from math import sqrt
@@ -164,7 +164,7 @@ def label_error(marks: Iterable[Mark], what: str = "all") -> LabelError:
     return LabelError(what, len(verdicts), verdicts.count(WRONG))
 
 
-def marks_told(sample: Sequence[Record], marks: Mapping[Key, Mark]) -> str:
+def marks_told(sample: Collection[Record], marks: Mapping[Key, Mark]) -> str:
     """How many of a sample are marked, and the error so far."""
     found = label_error(marks_on(sample, marks.values()))
     if not found.n:
