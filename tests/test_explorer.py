@@ -409,6 +409,13 @@ def test_a_mark_can_be_removed_and_another_page_learns_of_marks(widget, bundled,
     assert "No label is marked yet" in other.labels.status.value and "marked wrong" not in other.questions.value
 
 
+def test_a_mark_on_a_run_that_is_gone_is_told(bundled, records, tmp_path):
+    widget = explore(bundled, records, marks=tmp_path / "run" / "qa" / "marks.jsonl")
+    widget.labels.buttons["wrong"].click()
+    assert "marks.jsonl: the mark could not be written (No such file" in widget.labels.status.value
+    assert not widget.labels.marks
+
+
 def test_marks_without_a_file_or_with_a_broken_one(bundled, records, tmp_path):
     widget = explore(bundled, records)
     assert NO_MARKS in widget.labels.status.value and all(b.disabled for b in widget.labels.buttons.values())

@@ -89,7 +89,8 @@ class LabelPanel(widgets.VBox):
         try:
             add_mark(self.path, new)
         except OSError as error:
-            self.status.value = message(f"The mark could not be written: {error}", "error")
+            told = f"{self.path}: the mark could not be written ({error.strerror}); see whether its folder is still there"
+            self.status.value = message(told, "error")
             return
         self.note.value = ""
         self._read()
