@@ -89,7 +89,7 @@ class LabelPanel(widgets.VBox):
         try:
             add_mark(self.path, new)
         except OSError as error:
-            told = f"{self.path}: the mark could not be written ({error.strerror}); see whether its folder is still there"
+            told = f"{self.path}: the mark could not be written ({error.strerror}); see whether its folder is there"
             self.status.value = message(told, "error")
             return
         self.note.value = ""
