@@ -8,11 +8,9 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-T = TypeVar("T")
 MAX_JSON_BYTES = 1 << 30
 """Larger JSON files are refused: read, they would take many times as much memory."""
 
@@ -219,26 +217,6 @@ def stream_jsonl(path: str | Path, remedy: str = "make it again or restore it") 
                     raise ValueError(f"{path}: line {number} is not JSON ({error}); {remedy}") from None
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: not there; {remedy}") from None
-
-
-def read_rows(path: str | Path, kind: type[T], remedy: str = "make it again or restore it") -> list[T]:
-    """The lines of a JSON-lines file as dataclasses of one kind; keys that `kind` does not have are passed over.
-
-    Raises FileNotFoundError or ValueError naming the file, the line, what it lacks and the remedy.
-    """
-    return list(stream_rows(path, kind, remedy))
-
-
-def stream_rows(path: str | Path, kind: type[T], remedy: str = "make it again or restore it") -> Iterator[T]:
-    """What read_rows reads, one by one, for files larger than memory."""
-    names = {field.name for field in fields(kind)}
-    needed = {f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING}
-    for number, row in enumerate(stream_jsonl(path, remedy), start=1):
-        if not isinstance(row, dict):
-            raise ValueError(f"{path}: line {number} is not an object but {row!r:.40}; {remedy}")
-        if missing := sorted(needed - set(row)):
-            raise ValueError(f"{path}: line {number} lacks {missing}; {remedy}")
-        yield kind(**{name: value for name, value in row.items() if name in names})
 
 
 def sha256(paths: Path | Iterable[Path]) -> str:

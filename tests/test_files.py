@@ -2,7 +2,6 @@
 
 import errno
 import hashlib
-from dataclasses import asdict, dataclass, field
 
 import pytest
 
@@ -16,7 +15,6 @@ from stkvlm_lib.files import (
     read_json_list,
     read_jsonl,
     read_object,
-    read_rows,
     sha256,
     whole_file,
     write_json,
@@ -115,30 +113,6 @@ def test_the_hash_is_that_of_the_contents_in_order(tmp_path):
     assert sha256(tmp_path / "a") == hashlib.sha256(b"one").hexdigest()
     assert sha256([tmp_path / "a", tmp_path / "b"]) == hashlib.sha256(b"onetwo").hexdigest()
     assert sha256([tmp_path / "b", tmp_path / "a"]) != sha256([tmp_path / "a", tmp_path / "b"])
-
-
-@dataclass(frozen=True)
-class Row:
-    name: str
-    count: int = 1
-    tags: list = field(default_factory=list)
-
-
-def test_rows_are_read_as_dataclasses(tmp_path):
-    rows = [Row("a", 2, ["x"]), Row("b")]
-    write_jsonl(tmp_path / "rows.jsonl", [asdict(rows[0]), {"name": "b", "of another version": 3}])
-    assert read_rows(tmp_path / "rows.jsonl", Row) == rows
-
-
-@pytest.mark.parametrize(
-    ("line", "words"),
-    [('{"count": 2}', r"line 2 lacks \['name'\]; do it again"), ("[1]", r"line 2 is not an object but \[1\]")],
-)
-def test_a_row_of_another_form_is_named_with_a_remedy(tmp_path, line, words):
-    path = tmp_path / "rows.jsonl"
-    path.write_text(f'{{"name": "a"}}\n{line}\n')
-    with pytest.raises(ValueError, match=rf"rows\.jsonl: {words}"):
-        read_rows(path, Row, "do it again")
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])

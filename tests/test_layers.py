@@ -14,6 +14,7 @@ LAYERS = (
     "parameters",
     "device",
     "files",
+    "typed",
     "number_text",
     "grouping",
     "markdown",

@@ -78,7 +78,7 @@ def test_a_table_by_name_is_written_without_a_name_of_its_own():
     assert Named.from_json(through_json(figures), "x") == figures
     with pytest.raises(MeasuredError, match=r"x\.ego\.share: not there"):
         Named.from_json({"ego": {"n": 1}}, "x")
-    with pytest.raises(MeasuredError, match=r"x: \[\] is not of type dict"):
+    with pytest.raises(MeasuredError, match=r"x: \[\] is not an object"):
         Named.from_json([], "x")
 
 
@@ -103,28 +103,29 @@ def test_what_is_missing_is_named(missing):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"n": 1.0}, "x.n: 1.0 is not of type int"),
-        ({"n": True}, "x.n: True is not of type int"),
-        ({"n": "3"}, "x.n: '3' is not of type int"),
-        ({"n": None}, "x.n: None is not of type int"),
-        ({"share": "0.5"}, "x.share: '0.5' is not of type float"),
-        ({"share": False}, "x.share: False is not of type float"),
-        ({"share": None}, "x.share: None is not of type float"),
-        ({"unit": 3}, "x.unit: 3 is not of type str"),
-        ({"ends": [0.5]}, "x.ends: [0.5] is not of type tuple"),
-        ({"ends": [0, 0.5, 1]}, "x.ends: [0, 0.5, 1] is not of type tuple"),
-        ({"ends": {"low": 0, "high": 1}}, "x.ends: {'low': 0, 'high': 1} is not of type tuple"),
-        ({"ends": [0, "1"]}, "x.ends: '1' is not of type float"),
+        ({"n": 1.0}, "x.n: 1.0 is not a valid integer"),
+        ({"n": True}, "x.n: True is not a valid integer"),
+        ({"n": "3"}, "x.n: '3' is not a valid integer"),
+        ({"n": None}, "x.n: None is not a valid integer"),
+        ({"share": "0.5"}, "x.share: '0.5' is not a valid number"),
+        ({"share": False}, "x.share: False is not a valid number"),
+        ({"share": 10**400}, f"x.share: {10**39} is not a finite number"),
+        ({"share": None}, "x.share: None is not a valid number"),
+        ({"unit": 3}, "x.unit: 3 is not a valid string"),
+        ({"ends": [0.5]}, "x.ends[1]: not there"),
+        ({"ends": [0, 0.5, 1]}, "x.ends: [0, 0.5, 1] Tuple should have at most 2 items after validation, not 3"),
+        ({"ends": {"low": 0, "high": 1}}, "x.ends: {'low': 0, 'high': 1} is not a valid array"),
+        ({"ends": [0, "1"]}, "x.ends[1]: '1' is not a valid number"),
         ({"best": 3}, "x.best: 3 is not an object"),
         ({"best": {"n": 1}}, "x.best.share: not there"),
-        ({"parts": []}, "x.parts: [] is not of type dict"),
+        ({"parts": []}, "x.parts: [] is not an object"),
         ({"parts": {"ego": []}}, "x.parts.ego: [] is not an object"),
         ({"parts": {"ego": {"n": 1, "share": 1}, "count": {"n": 1}}}, "x.parts.count.share: not there"),
-        ({"bins": {}}, "x.bins: {} is not of type list"),
-        ({"bins": [{"n": 1, "share": 1}, {"n": 1, "share": "?"}]}, "x.bins[1].share: '?' is not of type float"),
-        ({"rows": ["ego"]}, "x.rows[0]: 'ego' is not of type dict"),
-        ({"counts": {"ego": {"tux": 0.5}}}, "x.counts.ego.tux: 0.5 is not of type int"),
-        ({"unit": ["long " * 99]}, "x.unit: ['long long long long long long long lon is not of type str"),
+        ({"bins": {}}, "x.bins: {} is not a valid array"),
+        ({"bins": [{"n": 1, "share": 1}, {"n": 1, "share": "?"}]}, "x.bins[1].share: '?' is not a valid number"),
+        ({"rows": ["ego"]}, "x.rows[0]: 'ego' is not an object"),
+        ({"counts": {"ego": {"tux": 0.5}}}, "x.counts.ego.tux: 0.5 is not a valid integer"),
+        ({"unit": ["long " * 99]}, "x.unit: ['long long long long long long long lon is not a valid string"),
     ],
 )
 def test_what_is_of_another_kind_is_named_with_its_place(change, said):

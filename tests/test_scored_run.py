@@ -119,8 +119,8 @@ def test_a_broken_figure_is_named_with_its_place_and_the_others_are_there(folder
     kinds = (ErrorBudget, Calibration, MultipleChoice)
     assert [run.figures(kind) for kind in kinds] == [run.figures(kind) for kind in kinds] == [None] * 3
     assert run.problems == [
-        "metrics.json: error_budget.errors: 'many' is not of type int",
-        "metrics.json: calibration.bins[0].n: None is not of type int",
+        "metrics.json: error_budget.errors: 'many' is not a valid integer",
+        "metrics.json: calibration.bins[0].n: None is not a valid integer",
         "metrics.json: mc: 'x' is not an object",
     ]
     assert run.figures(Accuracy) is not None

@@ -1,16 +1,13 @@
 """Figures that write themselves into metrics.json and read themselves back: dataclasses of numbers and each other."""
 
-from dataclasses import MISSING, dataclass, fields
-from functools import cache
-from types import UnionType
-from typing import Any, ClassVar, Self, get_args, get_origin, get_type_hints
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Self, get_type_hints
 
 from stkvlm_lib.grammar.questions import in_order
+from stkvlm_lib.typed import read_value
 
 Interval = tuple[float, float]
 """The ends of a 95 % interval."""
-_ENDLESS = 1e300
-"""Numbers of this size are no figures, and larger whole ones no floating point number."""
 
 
 class MeasuredError(ValueError):
@@ -24,6 +21,7 @@ class Measured:
     """
 
     WHOLE: ClassVar[str] = ""
+    __pydantic_config__: ClassVar = {"allow_inf_nan": False}
 
     def as_json(self) -> dict[str, Any]:
         """The figures as metrics.json holds them."""
@@ -34,18 +32,12 @@ class Measured:
     @classmethod
     def from_json(cls, value: Any, where: str) -> Self:
         """Raises MeasuredError naming the place, `where` being that of the value."""
-        kinds = _kinds(cls)
-        if cls.WHOLE:
-            return cls(_read(kinds[cls.WHOLE], value, where))
-        if not isinstance(value, dict):
-            raise MeasuredError(f"{where}: {value!r:.40} is not an object")
-        given = {}
-        for f in fields(cls):
-            if f.name in value:
-                given[f.name] = _read(kinds[f.name], value[f.name], f"{where}.{f.name}")
-            elif f.default is MISSING and f.default_factory is MISSING:
-                raise MeasuredError(f"{where}.{f.name}: not there")
-        return cls(**given)
+        kind = get_type_hints(cls)[cls.WHOLE] if cls.WHOLE else cls
+        try:
+            found = read_value(value, kind, where)
+        except ValueError as error:
+            raise MeasuredError(str(error)) from None
+        return cls(found) if cls.WHOLE else found
 
 
 class ByFamily(Measured):
@@ -67,37 +59,9 @@ class Share(Measured):
     exact_ci95: Interval | None = None
 
 
-@cache
-def _kinds(cls: type) -> dict[str, Any]:
-    return get_type_hints(cls)
-
-
 def _plain(value: Any) -> Any:
     if isinstance(value, Measured):
         return value.as_json()
     if isinstance(value, dict):
         return {name: _plain(inner) for name, inner in value.items()}
     return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
-
-
-def _read(kind: Any, value: Any, where: str) -> Any:
-    """A value of JSON as one of a kind: a Measured, number, text, or list, table, pair or option of such; Any."""
-    origin, inner = get_origin(kind), get_args(kind)
-    if kind is Any:
-        return value
-    if origin is UnionType:
-        return None if value is None else _read(inner[0], value, where)
-    if isinstance(kind, type) and issubclass(kind, Measured):
-        return kind.from_json(value, where)
-    if origin is dict and isinstance(value, dict):
-        return {name: _read(inner[1], row, f"{where}.{name}") for name, row in value.items()}
-    if origin is list and isinstance(value, list):
-        return [_read(inner[0], row, f"{where}[{number}]") for number, row in enumerate(value)]
-    if origin is tuple and isinstance(value, list) and len(value) == len(inner):
-        return tuple(_read(part, row, where) for part, row in zip(inner, value, strict=True))
-    if kind is float and isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _ENDLESS:
-        return float(value)
-    if kind in (int, str) and isinstance(value, kind) and not isinstance(value, bool):
-        return value
-    wanted = getattr(kind, "__name__", kind) if origin is None else origin.__name__
-    raise MeasuredError(f"{where}: {value!r:.40} is not of type {wanted}")

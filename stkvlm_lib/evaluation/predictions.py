@@ -5,8 +5,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from stkvlm_lib.files import read_rows, write_jsonl
+from stkvlm_lib.files import write_jsonl
 from stkvlm_lib.grammar.questions import normalise
+from stkvlm_lib.typed import read_rows
 
 HEADLINE = "predictions.jsonl"
 """The answers to the scored questions."""

@@ -12,10 +12,10 @@ from stkvlm_lib.explore.explorer import Explorer, explore
 from stkvlm_lib.explore.filters import Given
 from stkvlm_lib.explore.links import Place, read_query
 from stkvlm_lib.explore.models import ADDRESS_VARIABLE, Askable, OwnModel, SharedModel, load_model
-from stkvlm_lib.files import read_rows
 from stkvlm_lib.qa.label_check import MARKS_FILE
 from stkvlm_lib.qa.qa_sets import Record, make_records, question_files, read_records
 from stkvlm_lib.runs import compared_run, recorded_steps
+from stkvlm_lib.typed import read_rows
 
 ANSWERS = ("predictions", "predictions_extended", "predictions_test_unseen", "predictions_valid")
 """The files of a run with answers to its questions."""

@@ -13,12 +13,12 @@ from operator import attrgetter
 from pathlib import Path
 
 from stkvlm_lib.data.frames import Frame, View
-from stkvlm_lib.files import read_rows
 from stkvlm_lib.grammar.families import Asked, pick
 from stkvlm_lib.grammar.questions import FAMILIES, answer, ask_extended
 from stkvlm_lib.grammar.scene import STRICT_RULES, Reason, Scene, mirror_box, read_scene
 from stkvlm_lib.grammar.spelling import plain
 from stkvlm_lib.grouping import grouped
+from stkvlm_lib.typed import read_rows
 
 MIRROR, OTHER_VIEW = "mirror", "other_view"
 KINDS = (MIRROR, OTHER_VIEW)

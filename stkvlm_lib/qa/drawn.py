@@ -1,6 +1,5 @@
 """The questions drawn for training, on disk: one picture a line, of which only the places are kept in memory."""
 
-import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -10,6 +9,7 @@ import numpy as np
 
 from stkvlm_lib.files import write_jsonl
 from stkvlm_lib.qa.qa_sets import QaError
+from stkvlm_lib.typed import read_text
 
 DRAWN = "train_drawn.jsonl"
 """Where a run's `qa/` holds them."""
@@ -55,11 +55,9 @@ class DrawnPictures(Sequence):
         start, end = self._ends[index % len(self) :][:2]
         line = os.pread(self._file.fileno(), int(end - start), int(start))
         try:
-            row = json.loads(line)
-            texts = (tuple(row[name]) for name in ("questions", "answers", "families"))
-            return TrainingPicture(row["image_file"], row["mirrored"], *texts)
-        except (ValueError, KeyError, TypeError) as error:
-            raise QaError(f"{self.path}: line {index + 1} is no training picture ({error}); draw them again") from None
+            return read_text(line, TrainingPicture, f"line {index + 1}")
+        except ValueError as error:
+            raise QaError(f"{self.path}: {error}; draw the training questions again with notebook 03") from None
 
 
 class PicturesOf(Sequence):

@@ -14,11 +14,11 @@ from math import sqrt
 from operator import attrgetter, itemgetter
 from pathlib import Path
 
-from stkvlm_lib.files import read_rows
 from stkvlm_lib.grammar.families import pick
 from stkvlm_lib.grouping import by_turns, grouped
 from stkvlm_lib.number_text import interval, percent
 from stkvlm_lib.qa.qa_sets import Record, question_files, stream_records
+from stkvlm_lib.typed import read_rows
 
 MARKS_FILE = "label_marks.jsonl"
 """The name of the file with the marks: in `qa/` of a run, and beside the bundled frames those made on them."""

@@ -14,10 +14,11 @@ from typing import Any
 
 from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.data.frames import FLAT_SPLIT, SPLITS, View
-from stkvlm_lib.files import read_json_list, stream_rows
+from stkvlm_lib.files import read_json_list
 from stkvlm_lib.grammar.questions import FAMILIES, ask_all, family_of
 from stkvlm_lib.grammar.scene import COURSE_RULES, read_scene
 from stkvlm_lib.grouping import grouped
+from stkvlm_lib.typed import stream_rows
 
 CUSTOM_SPLIT = "custom"
 """The split's name for questions that a user brought."""
