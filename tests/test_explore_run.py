@@ -143,7 +143,7 @@ def test_a_wrong_argument_is_one_line_and_status_2(arguments, tmp_path, monkeypa
         ("config.json", "[]", "config.json: "),
         ("config.json", '{"02": []}', "config.json: a step in it is not an object"),
         ("config.json", '{"02": {"FRAMES_DIR": ["a"]}}', "no folder|no such|not there|no frames"),
-        ("predictions.jsonl", "1\n", "predictions.jsonl: line 1 is not an object"),
+        ("predictions.jsonl", "1\n", "predictions.jsonl: line 1: 1 is not an object"),
         ("qa/test.jsonl", "{}\n", "test.jsonl"),
     ],
 )
