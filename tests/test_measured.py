@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from stkvlm_lib.analysis.measured import ByFamily, Interval, Measured, MeasuredError
+from stkvlm_lib.analysis.measured import ByFamily, Interval, Measured
+from stkvlm_lib.typed import FormError
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,9 @@ def test_a_table_by_name_is_written_without_a_name_of_its_own():
     figures = Named({"ego": Part(1, 0.5)})
     assert figures.as_json() == {"ego": {"n": 1, "share": 0.5}}
     assert Named.from_json(through_json(figures), "x") == figures
-    with pytest.raises(MeasuredError, match=r"x\.ego\.share: not there"):
+    with pytest.raises(FormError, match=r"x\.ego\.share: not there"):
         Named.from_json({"ego": {"n": 1}}, "x")
-    with pytest.raises(MeasuredError, match=r"x: \[\] is not an object"):
+    with pytest.raises(FormError, match=r"x: \[\] is not an object"):
         Named.from_json([], "x")
 
 
@@ -96,7 +97,7 @@ def test_a_whole_number_is_a_share_too_and_is_read_as_one():
 @pytest.mark.parametrize("missing", ["n", "share"])
 def test_what_is_missing_is_named(missing):
     written = {name: value for name, value in FULL.as_json().items() if name != missing}
-    with pytest.raises(MeasuredError, match=rf"^calibration\.{missing}: not there$"):
+    with pytest.raises(FormError, match=rf"^calibration\.{missing}: not there$"):
         Whole.from_json(written, "calibration")
 
 
@@ -129,14 +130,14 @@ def test_what_is_missing_is_named(missing):
     ],
 )
 def test_what_is_of_another_kind_is_named_with_its_place(change, said):
-    with pytest.raises(MeasuredError) as error:
+    with pytest.raises(FormError) as error:
         Whole.from_json(FULL.as_json() | change, "x")
     assert str(error.value) == said
 
 
 @pytest.mark.parametrize("value", [None, [], "text", 3])
 def test_what_is_no_object_at_all_is_named(value):
-    with pytest.raises(MeasuredError, match="^calibration: .* is not an object$"):
+    with pytest.raises(FormError, match="^calibration: .* is not an object$"):
         Whole.from_json(value, "calibration")
 
 

@@ -10,10 +10,6 @@ Interval = tuple[float, float]
 """The ends of a 95 % interval."""
 
 
-class MeasuredError(ValueError):
-    """A figure in metrics.json that is not there or of another kind; the message says where and what it is."""
-
-
 class Measured:
     """Base of dataclasses of figures. What is None is not written; keys that a class does not have are passed over.
 
@@ -31,13 +27,10 @@ class Measured:
 
     @classmethod
     def from_json(cls, value: Any, where: str) -> Self:
-        """Raises MeasuredError naming the place, `where` being that of the value."""
-        kind = get_type_hints(cls)[cls.WHOLE] if cls.WHOLE else cls
-        try:
-            found = read_value(value, kind, where)
-        except ValueError as error:
-            raise MeasuredError(str(error)) from None
-        return cls(found) if cls.WHOLE else found
+        """Raises FormError naming the place, `where` being that of the value."""
+        if cls.WHOLE:
+            return cls(read_value(value, get_type_hints(cls)[cls.WHOLE], where))
+        return read_value(value, cls, where)
 
 
 class ByFamily(Measured):

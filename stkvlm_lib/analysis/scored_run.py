@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from stkvlm_lib.analysis.intervals import Bootstrap
-from stkvlm_lib.analysis.measured import Measured, MeasuredError
+from stkvlm_lib.analysis.measured import Measured
 from stkvlm_lib.analysis.question_facts import Facts, read_facts
 from stkvlm_lib.analysis.sections import Section, Shown
 from stkvlm_lib.config import ConfigError, ErrorConfig, ScoreConfig
@@ -20,7 +20,7 @@ from stkvlm_lib.evaluation.predictions import HEADLINE, Prediction, further_file
 from stkvlm_lib.files import read_json
 from stkvlm_lib.parameters import make_config
 from stkvlm_lib.runs import compared_run
-from stkvlm_lib.typed import read_rows
+from stkvlm_lib.typed import FormError, read_rows
 
 T = TypeVar("T")
 
@@ -37,7 +37,7 @@ class Analysis(Measured):
 
     @classmethod
     def read(cls, metrics: dict) -> Self | None:
-        """The figures from metrics.json, None where it has none. Raises MeasuredError."""
+        """The figures from metrics.json, None where it has none. Raises FormError."""
         return cls.from_json(metrics[cls.KEY], cls.KEY) if cls.KEY and cls.KEY in metrics else None
 
     def into_metrics(self) -> dict[str, Any]:
@@ -94,7 +94,7 @@ class ScoredRun:
             self._figures[kind] = None
             try:
                 self._figures[kind] = kind.read(self.metrics) or (kind.measure(self) if self.predictions else None)
-            except MeasuredError as error:
+            except FormError as error:
                 self.problems.append(f"metrics.json: {error}")
             except (OSError, ValueError) as error:
                 self.problems.append(str(error))

@@ -68,19 +68,24 @@ class PairPrediction:
 
 
 @dataclass(frozen=True)
-class ChoicePrediction:
-    """An item of multiple choice answered. scores: of the candidates, as they were compared; blind_: with the mean
-    image."""
+class Choice:
+    """Five sentences about a picture, of which the one at `correct_index` is true. family: what that one states."""
 
     image_file: str
     candidates: tuple[str, ...]
     correct_index: int
-    chosen: int
-    correct: bool
-    scores: tuple[float, ...]
     family: str
     race: str
     track: str
+
+
+@dataclass(frozen=True)
+class ChoicePrediction(Choice):
+    """A choice made. scores: of the candidates, as they were compared; blind_: with the mean image."""
+
+    chosen: int
+    correct: bool
+    scores: tuple[float, ...]
     blind_chosen: int
     blind_correct: bool
 

@@ -108,11 +108,16 @@ def question_files(folder: Path) -> list[Path]:
 
 def read_course_qa(path: Path, folder: FrameSet) -> list[Record]:
     """Read any file in the course's QA format, in its order; pictures must lie in `folder`. Raises QaError."""
-    items = read_json_list(path, "give a JSON list of question, answer, image_file")
+    items = given_items(path, "a JSON list of question, answer, image_file")
+    return [_given_record(where, item, folder) for where, item in items]
+
+
+def given_items(path: Path, form: str) -> Iterator[tuple[str, Any]]:
+    """What somebody's file lists, each with where it stands, for errors. Raises QaError for what is no list of them."""
+    items = read_json_list(path, f"give {form}")
     if not isinstance(items, list) or not items:
-        what = "an empty list" if items == [] else "not a list of questions"
-        raise QaError(f"{path}: {what}; give a JSON list of question, answer, image_file")
-    return [_given_record(f"{path}: item {number}", item, folder) for number, item in enumerate(items)]
+        raise QaError(f"{path}: {'an empty list' if items == [] else 'not a list of questions'}; give {form}")
+    yield from ((f"{path}: item {number}", item) for number, item in enumerate(items))
 
 
 def _given_record(where: str, item: Any, folder: FrameSet) -> Record:

@@ -14,11 +14,12 @@ from transformers import TrainingArguments
 from stkvlm_lib.config import EMBEDDED, FinetuneConfig, resolve
 from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.device import precision_of
-from stkvlm_lib.files import read_object, write_json
+from stkvlm_lib.files import write_json
 from stkvlm_lib.model_files import Temperatures, check_start, read_adapter, start_form, target_parts
 from stkvlm_lib.qa.drawn import PicturesOf, TrainingPicture, count_questions
 from stkvlm_lib.qa.qa_sets import Record, by_picture
 from stkvlm_lib.runs import peak_memory_mb
+from stkvlm_lib.typed import read_file
 from stkvlm_lib.vlm.adapter import load_answerer, new_adapter, save_adapter
 from stkvlm_lib.vlm.answering import AnswerModel
 from stkvlm_lib.vlm.diary import Diary, LogRows, majority_share, majority_warning, read_log
@@ -219,7 +220,7 @@ def _keep(
 
 def read_facts(run: Path) -> TrainingFacts:
     """What the training of a run took."""
-    return TrainingFacts(**read_object(run / "training.json"))
+    return read_file(run / "training.json", TrainingFacts, "run notebook 03_finetune_qlora to write it")
 
 
 def _settings(config: FinetuneConfig, answerer: AnswerModel) -> dict:
