@@ -7,7 +7,6 @@ the course rule; `<split>_extended.jsonl` all families in varied wordings under 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from math import inf
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from stkvlm_lib.files import read_json_list
 from stkvlm_lib.grammar.questions import FAMILIES, ask_all, family_of
 from stkvlm_lib.grammar.scene import COURSE_RULES, read_scene
 from stkvlm_lib.grouping import grouped
+from stkvlm_lib.number_text import is_finite
 from stkvlm_lib.typed import stream_rows
 
 CUSTOM_SPLIT = "custom"
@@ -149,7 +149,7 @@ def _is_text(value: Any) -> bool:
 
 def _given_answer(value: Any) -> str:
     """An answer as text, whole numbers without a decimal point; empty where it is none."""
-    if type(value) in (int, float) and abs(value) < inf:
+    if is_finite(value):
         return str(int(value) if value == int(value) else value)
     return value if _is_text(value) else ""
 
