@@ -1,10 +1,11 @@
 """JSON is read as dataclasses whose every type is checked; what does not fit is named by file, place and remedy."""
 
+import json
 from dataclasses import asdict, dataclass, field
 
 import pytest
 
-from stkvlm_lib.evaluation.predictions import PairPrediction, read_answers, write_answers
+from stkvlm_lib.evaluation.predictions import read_answers
 from stkvlm_lib.files import write_jsonl
 from stkvlm_lib.typed import read_rows, read_text, read_value
 
@@ -68,8 +69,10 @@ def test_a_whole_number_is_a_number_and_nothing_else_is_converted():
         read_value({"ego": ["1"]}, dict[str, list[int]], "x")
 
 
-def test_answers_to_pairs_come_back_as_they_were_written(tmp_path):
-    texts = dict.fromkeys(("pair", "kind", "family", "question", "image_file", "other_file", "race", "track"), "x")
-    rows = [PairPrediction(answers=("a", "b"), predictions=("a", "a"), correct=(True, False), differ=True, **texts)]
-    write_answers(rows, tmp_path / "pairs.jsonl")
-    assert read_answers(tmp_path / "pairs.jsonl", PairPrediction) == rows
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
+def test_a_confidence_that_is_no_number_is_named(tmp_path, number):
+    texts = dict.fromkeys(("image_file", "question", "answer", "prediction", "family", "race", "track"), "x")
+    told = {"correct": True, "prefix_correct": True, "confidence": 0.5}
+    (tmp_path / "answers.jsonl").write_text(json.dumps(texts | told).replace("0.5", number))
+    with pytest.raises(ValueError, match=r"line 1\.confidence: \w+ is not a finite number; answer again"):
+        read_answers(tmp_path / "answers.jsonl")
