@@ -15,8 +15,8 @@
 # batch      two settings x two seeds, and notebook 07 about them
 #
 # A part that fails or takes too long is noted and the next begins; parts not begun when time is up are said. Ctrl-C
-# ends it with a summary of what is done. Called again with the names of parts it does those and keeps the others'
-# results. Logs, summary.json and summary.md lie in DIR, by default outputs/gpu-proof (`results.py proof DIR` takes them
+# ends it with a summary of what is done. The same command again does what is not done yet, and with the names of parts
+# those; results of another commit are not kept. Logs, summary.json and summary.md lie in DIR, by default outputs/gpu-proof (`results.py proof DIR` takes them
 # into RESULTS.md); runs in outputs/ (`latest` then is one of them). The score must be within a point of a CPU's: that of
 # benchmarks/results/cpu-seed0.json, or of the run folder given with --cpu-run. --dry: everything tiny, on whatever
 # device there is, to see that this script is not broken.
@@ -47,7 +47,6 @@ while [ $# -gt 0 ]; do
     shift
 done
 [ -n "$LIMIT" ] || LIMIT=$([ -n "$DRY" ] && echo 14400 || echo 870)
-[ ${#CHOSEN[@]} -gt 0 ] || CHOSEN=("${PARTS[@]}")
 [ -z "$CPU_RUN" ] || [ -f "$CPU_RUN/metrics.json" ] || wrong "$CPU_RUN: no metrics.json there; name a run that was scored"
 
 PYTHON="${PYTHON:-$ROOT/.venv/bin/python}"
@@ -57,6 +56,12 @@ export JUPYTER_PREFER_ENV_PATH=1 PATH="$(dirname "$PYTHON"):$PATH"
 [ -n "$DRY" ] || "$PYTHON" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' ||
     wrong "no CUDA device; --dry tries the script without one"
 mkdir -p "$OUT" || exit 1
+OF="$(git rev-parse HEAD 2>/dev/null) ${DRY:+dry}"
+[ "$(cat "$OUT/of" 2>/dev/null || echo "$OF")" = "$OF" ] || rm -f "$OUT"/*.tsv
+echo "$OF" >"$OUT/of"
+if [ ${#CHOSEN[@]} -eq 0 ]; then
+    for part in "${PARTS[@]}"; do cut -f 2 "$OUT/$part.tsv" 2>/dev/null | grep -qx done || CHOSEN+=("$part"); done
+fi
 NAME="gpu-proof-$(basename "$OUT")"
 STARTED=$SECONDS
 read -r LOAD _ </proc/loadavg

@@ -28,7 +28,7 @@ from stkvlm_lib.data.frame_sets import FrameSet, read_frames
 from stkvlm_lib.device import precision_of
 from stkvlm_lib.files import write_json
 from stkvlm_lib.parameters import make_config
-from stkvlm_lib.pretraining.random_smolvlm import TEXT, TEXT_500M, write_random_smolvlm
+from stkvlm_lib.pretraining.random_smolvlm import TEXT, TEXT_500M, VISION, write_random_smolvlm
 from stkvlm_lib.qa.drawn import TrainingPicture
 from stkvlm_lib.qa.qa_sets import by_picture, make_records
 from stkvlm_lib.qa.training_draw import draw_training
@@ -36,8 +36,9 @@ from stkvlm_lib.runs import device_name, peak_memory_mb, set_seeds, set_up_torch
 from stkvlm_lib.vlm.answering import AnswerModel
 from stkvlm_lib.vlm.finetune import build_trainable, finetune, read_log, trainable_parameters
 
-SIZES = {"256M": TEXT, "500M": TEXT_500M, "tiny": TEXT | {"num_hidden_layers": 2}}
-"""Text models of the stand-ins; the tower is the same. `tiny` shows on any machine that this script runs."""
+_FEW = {"num_hidden_layers": 2}
+SIZES = {"256M": (TEXT, VISION), "500M": (TEXT_500M, VISION), "tiny": (TEXT | _FEW, VISION | _FEW)}
+"""Text model and tower of the stand-ins. `tiny` shows on any machine that this script runs."""
 
 
 def main() -> int:
@@ -61,7 +62,9 @@ def main() -> int:
 
 
 def random_base(folder: Path, size: str) -> Path:
-    return folder if (folder / "config.json").exists() else write_random_smolvlm(folder, text=SIZES[size])
+    text, vision = SIZES[size]
+    known = (folder / "config.json").exists()
+    return folder if known else write_random_smolvlm(folder, text=text, vision=vision)
 
 
 def configure(options: argparse.Namespace, base: str, **given: Any) -> FinetuneConfig:

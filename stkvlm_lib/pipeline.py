@@ -47,7 +47,8 @@ class Request:
     def words(self, profile: str, run_id: str) -> list[str]:
         """The words of the command that goes on with the run."""
         pairs = [word for name, value in self.parameters.items() for word in ("-p", name, str(value))]
-        return [profile, *pairs, "--run-id", run_id]
+        until = ["--to", self.to_step] if self.to_step else []
+        return [profile, *pairs, "--run-id", run_id, *until]
 
 
 def check_request(request: Request) -> None:

@@ -1,6 +1,7 @@
-"""JSON as the dataclasses, tables and lists that it must hold: nothing is converted, and what does not fit is named.
+"""JSON read as what it should be: dataclasses, and lists, tables and options of such, each field of its type.
 
-Keys that a dataclass does not have are passed over, so that what a later version wrote can be read.
+pydantic checks and says what is wrong; a whole number counts as a float, a list as a tuple, and nothing else is
+converted. Keys that a class does not have are passed over, so that files of later versions can be read.
 """
 
 import codecs
@@ -12,70 +13,79 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from stkvlm_lib.files import one_line, read_json
-
 T = TypeVar("T")
-_adapter = cache(TypeAdapter)
+_REMEDY = "make it again or restore it"
 
 
-class FormError(ValueError):
-    """A part of JSON that is not there or of another kind; the message says where in it and what it is."""
+class TypedError(ValueError):
+    """JSON of another form than was expected. place: in it, as `parts.ego.share`, empty for the whole; what: is wrong
+    there."""
+
+    def __init__(self, place: str, what: str):
+        super().__init__(f"{place}: {what}" if place else what)
+        self.place, self.what = place, what
+
+    def within(self, where: str, joint: str = ".") -> "TypedError":
+        """The same of something larger: the JSON is a part of what is called `where`."""
+        return TypedError(f"{where}{joint if self.place else ''}{self.place}", self.what)
 
 
-def read_rows(path: str | Path, kind: type[T], remedy: str = "make it again or restore it") -> list[T]:
-    """The lines of a JSON-lines file as dataclasses of one kind.
+def read_typed(text: str | bytes, kind: type[T]) -> T:
+    """JSON as a value of a kind. Raises TypedError for the first thing that is wrong in it."""
+    try:
+        return _adapter(kind).validate_json(text, strict=True)
+    except ValidationError as error:
+        raise _typed_error(error) from None
 
-    Raises FileNotFoundError or ValueError naming the file, the line, what is wrong with it and the remedy.
-    """
+
+def read_value(value: Any, kind: type[T]) -> T:
+    """A part of JSON that was read already as a value of a kind. Raises as read_typed does."""
+    return read_typed(json.dumps(value), kind)  # not the value itself: of JSON a list may stand for a pair
+
+
+def read_file(path: Path, kind: type[T], remedy: str = _REMEDY) -> T:
+    """What a JSON file holds. Raises FileNotFoundError or ValueError naming file, place and remedy."""
+    try:
+        return read_typed(path.read_bytes().removeprefix(codecs.BOM_UTF8), kind)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: not there; {remedy}") from None
+    except TypedError as error:
+        raise ValueError(f"{error.within(str(path), ': ')}; {remedy}") from None
+
+
+def read_rows(path: str | Path, kind: type[T], remedy: str = _REMEDY) -> list[T]:
+    """The lines of a JSON-lines file. Raises FileNotFoundError or ValueError naming file, line, place and remedy."""
     return list(stream_rows(path, kind, remedy))
 
 
-def stream_rows(path: str | Path, kind: type[T], remedy: str = "make it again or restore it") -> Iterator[T]:
+def stream_rows(path: str | Path, kind: type[T], remedy: str = _REMEDY) -> Iterator[T]:
     """What read_rows reads, one by one, for files larger than memory."""
-    parse = _adapter(kind).validate_json
     try:
         with Path(path).open("rb") as file:
             for number, line in enumerate(file, start=1):
                 try:
-                    yield parse(line.removeprefix(codecs.BOM_UTF8) if number == 1 else line, strict=True)
-                except ValidationError as error:
-                    raise ValueError(f"{path}: {_fault(error, f'line {number}')}; {remedy}") from None
+                    yield read_typed(line.removeprefix(codecs.BOM_UTF8), kind)
+                except TypedError as error:
+                    raise ValueError(f"{error.within(f'{path}: line {number}', ', ')}; {remedy}") from None
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: not there; {remedy}") from None
 
 
-def read_file(path: str | Path, kind: type[T], remedy: str = "make it again or restore it") -> T:
-    """What a JSON file holds. Raises FileNotFoundError or ValueError naming the file, the place and the remedy."""
-    try:
-        return read_value(read_json(path, remedy), kind, "")
-    except FormError as error:
-        raise ValueError(f"{path}: {error}; {remedy}") from None
+@cache
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    return TypeAdapter(kind)
 
 
-def read_text(text: str | bytes, kind: type[T], where: str) -> T:
-    """A text in JSON as one of a kind. Raises FormError naming its place, `where` being that of the whole."""
-    try:
-        return _adapter(kind).validate_json(text, strict=True)
-    except ValidationError as error:
-        raise FormError(_fault(error, where)) from None
-
-
-def read_value(value: Any, kind: type[T], where: str) -> T:
-    """What a JSON file held as one of a kind. Raises as read_text does."""
-    return read_text(json.dumps(value), kind, where)
-
-
-def _fault(error: ValidationError, where: str) -> str:
-    """The first of what does not fit: its place, beginning with `where`, and what is wrong there, in one line."""
-    first = error.errors(include_url=False)[0]
-    place = where + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in first["loc"])
-    match first["type"]:
-        case "missing":
-            said = "not there"
-        case "json_invalid":
-            said = f"not JSON ({first['ctx']['error']})"
-        case "value_error":  # of the dataclass itself
-            said = str(first["ctx"]["error"])
-        case _:
-            said = f"{first['input']!r:.40} {first['msg'].replace('Input should be', 'is not')}"
-    return one_line(": ".join(filter(None, (place.removeprefix("."), said))))
+def _typed_error(error: ValidationError) -> TypedError:
+    found = error.errors(include_url=False)[0]
+    steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in found["loc"])
+    place, said = "".join(steps).removeprefix("."), found["msg"]
+    if found["type"] == "missing":
+        return TypedError(place, "not there")
+    if found["type"] == "json_invalid":
+        return TypedError(place, f"not JSON ({said.removeprefix('Invalid JSON: ')})")
+    if said.startswith("Input should be "):
+        return TypedError(place, f"{found['input']!r:.40} is not {said.removeprefix('Input should be ')}")
+    if found["type"] == "value_error":  # the class itself says what
+        return TypedError(place, said.removeprefix("Value error, "))
+    return TypedError(place, f"{found['input']!r:.40}: {said}")

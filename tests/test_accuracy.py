@@ -8,7 +8,7 @@ from tiny import prediction as row
 
 from stkvlm_lib.analysis.accuracy import Accuracy, accuracy_chart, score
 from stkvlm_lib.analysis.intervals import Bootstrap
-from stkvlm_lib.typed import FormError
+from stkvlm_lib.typed import TypedError
 
 FOUR = [
     row("a", "1", "1", base_correct=False),
@@ -82,7 +82,7 @@ def test_the_headline_stands_at_the_top_of_metrics_and_is_read_back_from_among_o
     assert metrics["n"] == 4 and metrics["families"]["ego"]["n"] == 1
     assert Accuracy.read(metrics) == figures
     assert Accuracy.read({"split": "test"}) is None
-    with pytest.raises(FormError, match=r"the headline\.families\.ego\.exact: not there"):
+    with pytest.raises(TypedError, match=r"the headline\.families\.ego\.exact: not there"):
         del metrics["families"]["ego"]["exact"]
         Accuracy.read(metrics)
 

@@ -95,6 +95,11 @@ def test_what_cannot_be_asked_says_what_to_do(view):
         Asker(OwnModel(StubModel())).ask(view, "x y " * 250 + "end")
 
 
+def test_two_questions_in_one_are_refused_by_name(view):
+    with pytest.raises(AskError, match="2 questions; ask one at a time: What track is this / who are we"):
+        Asker(OwnModel(StubModel())).ask(view, "What track is this? who are we")
+
+
 def test_a_model_is_loaded_at_the_first_question_and_its_failure_told(view):
     loaded = []
     asker = Asker(OwnModel(lambda: loaded.append(1) or StubModel()))

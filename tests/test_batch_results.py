@@ -106,6 +106,14 @@ def test_few_races_decide_nothing(tmp_path):
     assert any(note.startswith("One seed a setting") for note in tables.notes(comparison))
 
 
+def test_a_seed_that_was_run_twice_counts_once_and_is_noted(tmp_path):
+    runs = [make_run(tmp_path / str(n), seed=n // 2) for n in range(3)]
+    comparison = compare_settings(read_settings(runs), resamples=100)
+    assert tables.setting_rows(comparison)[0]["seeds"] == "2 of 2"
+    assert tables.setting_records(comparison)[0]["seeds"] == 2
+    assert any("has 3 runs of 2 seeds" in note for note in tables.notes(comparison))
+
+
 def test_runs_of_other_code_are_noted(tmp_path):
     runs = [make_run(tmp_path / str(n), LORA_RANK=n) for n in (12, 24)]
     for run, commit in zip(runs, ("0a1", "0b2"), strict=True):

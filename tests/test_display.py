@@ -62,7 +62,7 @@ def test_a_section_shows_words_figures_tables_and_what_opens_on_a_click(shown):
     figures = [Shown("a", chart, "As *drawn*."), Shown("b", png(chart), "As left by an earlier report.")]
     rows = [{"family": EVIL, "n": "3"}]
     details = [Table(rows, "<b>More</b>")]
-    display.section(Section("Title", f"Words of {EVIL}.", figures, Table(rows), details, "A note."))
+    display.section(Section("Title", f"Words of {EVIL}.", figures, Table(rows), details, "A note."), "none")
     words, drawn, caption, left, _, table, note, more = shown
     assert isinstance(words, Markdown) and "<svg" not in words.data and drawn is chart
     assert isinstance(left, Image) and left.data == figures[1].figure
@@ -73,8 +73,7 @@ def test_a_section_shows_words_figures_tables_and_what_opens_on_a_click(shown):
 
 
 def test_what_a_run_does_not_have_is_a_line(shown, capsys):
-    display.section(None)
-    said = capsys.readouterr().out
-    assert shown == [] and "this run" in said and said.count("\n") == 1
-    display.section(Section("Title"))
+    display.section(None, "Name another run.")
+    assert shown == [] and capsys.readouterr().out == "Name another run.\n"
+    display.section(Section("Title"), "none")
     assert shown == [], "nor is there anything but the heading"

@@ -325,8 +325,8 @@ def test_an_interrupt_names_the_command_that_resumes(steps, monkeypatch, capsys)
 
     monkeypatch.setattr(pipeline, "execute", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        run_pipeline(Request("cpu", {}, "a"))
-    assert "./run_all.sh cpu --run-id a" in capsys.readouterr().err
+        run_pipeline(Request("cpu", {}, "a", to_step="03"))
+    assert "./run_all.sh cpu --run-id a --to 03\n" in capsys.readouterr().err
 
 
 # Before a run

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from stkvlm_lib.analysis.intervals import by_family, column, mean
 from stkvlm_lib.analysis.measured import ByFamily, Measured
 from stkvlm_lib.analysis.question_facts import PIXEL
-from stkvlm_lib.analysis.scored_run import Analysis, ScoredRun
+from stkvlm_lib.analysis.scored_run import NO_PICTURES, Analysis, ScoredRun
 from stkvlm_lib.analysis.sections import Section, Shown, Table, listed, table, table_of
 from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.data.frames import BOX_FRAME, View
@@ -62,6 +62,7 @@ class Ceiling(ByFamily, Analysis):
     families, and by family."""
 
     KEY: ClassVar[str] = "ceiling"
+    NONE: ClassVar[str] = NO_PICTURES
 
     n: int
     exact: float

@@ -93,6 +93,7 @@ class Comparison(Difference, ByFamily, Analysis):
     """Over all shared questions and by family; what is left out is counted. run: the name of the other."""
 
     KEY: ClassVar[str] = "comparison"
+    NONE: ClassVar[str] = "Nothing to compare with: name another run in COMPARE_RUN."
 
     run: str = "another run"
     only_ours: int = 0

@@ -47,6 +47,9 @@ class Consistency(Analysis):
     """kinds: by kind of pair."""
 
     KEY: ClassVar[str] = "consistency"
+    NONE: ClassVar[str] = (
+        "Not asked: notebook 02 makes such pairs of CONTRAST_PICTURES pictures of the splits that it draws."
+    )
     WHOLE: ClassVar[str] = "kinds"
 
     kinds: dict[str, PairScore]

@@ -33,7 +33,7 @@ from stkvlm_lib.analysis.entailed import Key, by_picture, is_tally, is_valid
 from stkvlm_lib.analysis.intervals import column, mean
 from stkvlm_lib.analysis.measured import Measured
 from stkvlm_lib.analysis.question_facts import COUNTED, SEES_ALL, Facts
-from stkvlm_lib.analysis.scored_run import Analysis, ScoredRun
+from stkvlm_lib.analysis.scored_run import NO_PICTURES, Analysis, ScoredRun
 from stkvlm_lib.analysis.sections import Section, Shown, Table, listed, table_of
 from stkvlm_lib.analysis.slices import family_rates
 from stkvlm_lib.evaluation.predictions import Prediction
@@ -200,6 +200,7 @@ class ErrorBudget(Analysis):
     """Errors by cause, in the order of their rules, summing to all."""
 
     KEY: ClassVar[str] = "error_budget"
+    NONE: ClassVar[str] = NO_PICTURES
 
     errors: int
     n: int

@@ -41,6 +41,7 @@ class LabelFaults(Analysis):
     """rows: of the table that `qa.label_faults` makes, which needs the questions' files."""
 
     KEY: ClassVar[str] = "label_faults"
+    NONE: ClassVar[str] = "None found: notebook 04 looks for right answers that their family cannot have."
     WHOLE: ClassVar[str] = "rows"
 
     rows: list[dict[str, Any]]
@@ -56,6 +57,8 @@ class LabelFaults(Analysis):
 
 class Errors(Analysis):
     """The answers themselves; no figures of their own. Galleries repeat no picture as long as there are others."""
+
+    NONE: ClassVar[str] = "None: no answer is wrong."
 
     def section(self, run: ScoredRun) -> Section | None:
         wrong = [p for p in run.predictions if not p.correct]

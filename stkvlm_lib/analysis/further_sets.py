@@ -22,6 +22,9 @@ class Extended(Score, Analysis):
     """The families beside the ten forms, in wordings that training draws from."""
 
     KEY: ClassVar[str] = "extended"
+    NONE: ClassVar[str] = (
+        "Not asked: notebook 02 writes such questions, and notebook 04 asks EXTENDED_SCORED of each family."
+    )
 
     @classmethod
     def measure(cls, run: ScoredRun) -> Self | None:
@@ -52,6 +55,7 @@ class UnseenLineUps(Analysis):
     """splits: races in which no kart drives a track that it drives in training, by split."""
 
     KEY: ClassVar[str] = "other_splits"
+    NONE: ClassVar[str] = "Not asked: these data have no split test_unseen."
     WHOLE: ClassVar[str] = "splits"
 
     splits: dict[str, Score]
@@ -93,6 +97,7 @@ class MultipleChoice(Share, ByFamily, Analysis):
     states."""
 
     KEY: ClassVar[str] = "mc"
+    NONE: ClassVar[str] = "Not asked: notebook 02 writes items, or name a file of them in MC_FILE of notebook 04."
 
     chance: float | None = None
     blind: float | None = None

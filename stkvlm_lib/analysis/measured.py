@@ -3,8 +3,10 @@
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Self, get_type_hints
 
+from pydantic import ConfigDict
+
 from stkvlm_lib.grammar.questions import in_order
-from stkvlm_lib.typed import read_value
+from stkvlm_lib.typed import TypedError, read_value
 
 Interval = tuple[float, float]
 """The ends of a 95 % interval."""
@@ -17,7 +19,7 @@ class Measured:
     """
 
     WHOLE: ClassVar[str] = ""
-    __pydantic_config__: ClassVar = {"allow_inf_nan": False}
+    __pydantic_config__ = ConfigDict(allow_inf_nan=False)
 
     def as_json(self) -> dict[str, Any]:
         """The figures as metrics.json holds them."""
@@ -27,10 +29,13 @@ class Measured:
 
     @classmethod
     def from_json(cls, value: Any, where: str) -> Self:
-        """Raises FormError naming the place, `where` being that of the value."""
-        if cls.WHOLE:
-            return cls(read_value(value, get_type_hints(cls)[cls.WHOLE], where))
-        return read_value(value, cls, where)
+        """Raises TypedError naming the place, `where` being that of the value."""
+        kind = get_type_hints(cls)[cls.WHOLE] if cls.WHOLE else cls
+        try:
+            found = read_value(value, kind)
+        except TypedError as error:
+            raise error.within(where) from None
+        return cls(found) if cls.WHOLE else found
 
 
 class ByFamily(Measured):

@@ -20,15 +20,22 @@ from stkvlm_lib.evaluation.predictions import HEADLINE, Prediction, further_file
 from stkvlm_lib.files import read_json
 from stkvlm_lib.parameters import make_config
 from stkvlm_lib.runs import compared_run
-from stkvlm_lib.typed import FormError, read_rows
+from stkvlm_lib.typed import TypedError, read_rows
 
 T = TypeVar("T")
 
 
+NO_PICTURES = "Not known without the pictures that were scored, and their labels: name their folder in FRAMES_DIR."
+
+
 class Analysis(Measured):
-    """The figures of one subject, with its words. KEY: theirs in metrics.json; empty for what only shows answers."""
+    """The figures of one subject, with its words.
+
+    KEY: theirs in metrics.json; empty for what only shows answers. NONE: what is said where a run has nothing of it.
+    """
 
     KEY: ClassVar[str] = ""
+    NONE: ClassVar[str] = "Nothing to show: this run has none of it."
 
     @classmethod
     def measure(cls, run: "ScoredRun") -> Self | None:
@@ -37,7 +44,7 @@ class Analysis(Measured):
 
     @classmethod
     def read(cls, metrics: dict) -> Self | None:
-        """The figures from metrics.json, None where it has none. Raises FormError."""
+        """The figures from metrics.json, None where it has none. Raises TypedError."""
         return cls.from_json(metrics[cls.KEY], cls.KEY) if cls.KEY and cls.KEY in metrics else None
 
     def into_metrics(self) -> dict[str, Any]:
@@ -94,7 +101,7 @@ class ScoredRun:
             self._figures[kind] = None
             try:
                 self._figures[kind] = kind.read(self.metrics) or (kind.measure(self) if self.predictions else None)
-            except FormError as error:
+            except TypedError as error:
                 self.problems.append(f"metrics.json: {error}")
             except (OSError, ValueError) as error:
                 self.problems.append(str(error))

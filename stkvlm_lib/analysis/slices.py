@@ -19,7 +19,7 @@ from matplotlib.ticker import MultipleLocator
 from stkvlm_lib.analysis.intervals import column
 from stkvlm_lib.analysis.measured import Share
 from stkvlm_lib.analysis.question_facts import Facts
-from stkvlm_lib.analysis.scored_run import Analysis, ScoredRun
+from stkvlm_lib.analysis.scored_run import NO_PICTURES, Analysis, ScoredRun
 from stkvlm_lib.analysis.sections import Section, Shown, Table, table_of
 from stkvlm_lib.evaluation.predictions import Prediction
 from stkvlm_lib.figures.style import BLACK, BLUE, HOLLOW, WIDTH, Chart, dot, hollow_marks, legend_above, plain, set_rows
@@ -85,6 +85,7 @@ class Slices(Analysis):
     """kinds: {kind: {slice: its figures}}; kinds of one slice are left out but for line-ups."""
 
     KEY: ClassVar[str] = "slices"
+    NONE: ClassVar[str] = NO_PICTURES
     WHOLE: ClassVar[str] = "kinds"
 
     kinds: dict[str, dict[str, Slice]]

@@ -66,7 +66,7 @@ class Story:
 
     def show(self, kind: type[Analysis]) -> None:
         """One analysis below a notebook's cell; its heading stands in the notebook."""
-        display.section(self.section(kind))
+        display.section(self.section(kind), kind.NONE)
 
 
 def measure(run: ScoredRun) -> dict[str, Any]:

@@ -36,6 +36,9 @@ class HeldOutWordings(WordingPair, Analysis):
     """The wording of each family that training leaves out, beside one that it draws from."""
 
     KEY: ClassVar[str] = "held_out_wordings"
+    NONE: ClassVar[str] = (
+        "Not asked: notebook 02 writes the questions, and notebook 04 asks EXTENDED_SCORED of each family."
+    )
 
     @classmethod
     def measure(cls, run: ScoredRun) -> Self | None:
@@ -84,6 +87,7 @@ class OwnWords(WordingPair, Analysis):
     `unknown`."""
 
     KEY: ClassVar[str] = "own_words"
+    NONE: ClassVar[str] = "Not asked: notebook 04 asks them of OWN_WORDS_PICTURES pictures of a run's own races."
 
     unknown: float | None = None
     unknown_ci95: Interval | None = None

@@ -52,6 +52,11 @@ class Setting:
         return [result for result in self.results if not result.problem]
 
     @property
+    def seeds(self) -> set[int]:
+        """Those that have a score."""
+        return {result.seed for result in self.scored}
+
+    @property
     def parameters(self) -> dict[str, Any]:
         return next((result.parameters for result in self.results if result.parameters), {})
 

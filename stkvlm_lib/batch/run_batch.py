@@ -53,7 +53,7 @@ _ended = threading.Event()
 
 def as_child(run: PlannedRun, to_step: str | None) -> list[str]:
     """A run as ./run_all.sh would do it, in a process that ends with this one."""
-    words = [*run.request.words(run.profile, run.run_id), *(["--to", to_step] if to_step else [])]
+    words = replace(run.request, to_step=to_step).words(run.profile, run.run_id)
     child = [sys.executable, "-P", "-m", "stkvlm_lib.batch.child", str(run.folder.parent), str(os.getpid())]
     return [*child, "run", *words]
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from stkvlm_lib import runs
 from stkvlm_lib.config import STEPS
-from stkvlm_lib.files import read_object, write_json
+from stkvlm_lib.files import write_json
+from stkvlm_lib.typed import read_file
 
 WAITING, RUNNING, DONE, FAILED = "waiting", "running", "done", "failed"
 ALIVE = ".alive"
@@ -50,8 +51,8 @@ def write_state(run: Path, state: State) -> None:
 def read_state(run: Path) -> State:
     """The last known state; a run that nobody is working on is done when all its stamps are there."""
     try:
-        state = State(**read_object(_state_path(run)))
-    except (OSError, ValueError, TypeError):
+        state = read_file(_state_path(run), State)
+    except (OSError, ValueError):
         state = State()
     return replace(state, state=DONE, reason="") if state.state != RUNNING and runs.are_done(run) else state
 

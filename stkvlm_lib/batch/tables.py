@@ -83,7 +83,7 @@ def setting_rows(comparison: Comparison) -> Rows:
             {
                 "setting": setting.name,
                 **{name: _value(setting.parameters.get(name)) for name in comparison.varied},
-                "seeds": f"{len(setting.scored)} of {len(setting.results)}",
+                "seeds": f"{len(setting.seeds)} of {len({result.seed for result in setting.results})}",
                 "valid": share(setting, "valid_exact"),
                 "test": share(setting, "exact"),
                 f"less {comparison.baseline.name}, points": points(figures and figures.difference),
@@ -158,8 +158,8 @@ def headline(comparison: Comparison) -> str:
     second = next((s for s in comparison.settings if s is not best and s.mean("valid_exact") is not None), None)
     gap = best.mean("valid_exact") - second.mean("valid_exact") if second else 0.0
     ahead = "" if not second else f", {points(gap)} points to the next" if gap else ", the first of equals"
-    n = len(best.values("valid_exact"))
-    over = f" (mean of {n} seeds)" if n > 1 else ""
+    n, seeds = len(best.values("valid_exact")), len(best.seeds)
+    over = "" if n < 2 else f" (mean of {n} seeds)" if n == seeds else f" (mean of {n} runs)"
     sizes = {result.figures.get("n") for result in comparison.scored}
     asked = f" of {count(*sizes)} questions" if len(sizes) == 1 else ""
     return (
@@ -183,11 +183,15 @@ def notes(comparison: Comparison) -> list[str]:
         found.append(
             f"Only {min(races)} races were scored: an interval over fewer than {FEWEST_CLUSTERS} is too narrow to tell."
         )
-    if all(len(setting.scored) < 2 for setting in comparison.settings):
+    if all(len(setting.seeds) < 2 for setting in comparison.settings):
         found.append("One seed a setting: how much another seed would change is not known.")
     few = {setting.name for setting in comparison.settings if 0 < len(setting.scored) < len(setting.results)}
     if few:
         found.append(f"Not all seeds of {', '.join(sorted(few))} have a score; means over other seeds are not alike.")
+    for setting in comparison.settings:
+        if len(setting.seeds) < len(setting.scored):
+            told = f"{len(setting.scored)} runs of {count(len(setting.seeds))} seed{'s' * (len(setting.seeds) > 1)}"
+            found.append(f"{setting.name} has {told}: its spread is too small where a seed counts more than once.")
     return found + [f"{name}: no paired difference ({why})." for name, why in comparison.problems.items()]
 
 
@@ -214,7 +218,7 @@ def setting_records(comparison: Comparison) -> list[dict[str, Any]]:
     for setting in comparison.settings:
         figures = comparison.differences.get(setting.name)
         low, high = figures.difference_ci95 if figures else (None, None)
-        row = {"setting": setting.name, "chosen": setting is comparison.chosen, "seeds": len(setting.scored)}
+        row = {"setting": setting.name, "chosen": setting is comparison.chosen, "seeds": len(setting.seeds)}
         row |= {VARIED + name: setting.parameters.get(name) for name in comparison.varied}
         for measure in MEASURES:
             row |= {f"{measure}_mean": setting.mean(measure), f"{measure}_sd": setting.spread(measure)}

@@ -23,29 +23,24 @@ def check(options: argparse.Namespace) -> None:
         remedy = "run ./run_all.sh first, or name one with --adapter DIR"
         raise FileNotFoundError(f"{options.adapter}: no adapter there; {remedy}")
     read_adapter_record(options.adapter)
-    if not _question(options):
-        raise ValueError("the question is empty; give one in quotes")
 
 
 def call(options: argparse.Namespace) -> None:
     runs.set_up_hub(options.base or EMBEDDED)  # a base that only the adapter names is not fetched
 
     from stkvlm_lib.data.pictures import BrokenFile, load_image
+    from stkvlm_lib.explore.asking import checked, in_lines
+    from stkvlm_lib.explore.understanding import as_asked
 
+    question = as_asked(checked(" ".join(options.question)))
     try:
         image = load_image(options.image)
     except BrokenFile as error:  # its remedy is a notebook's parameter
         raise ValueError(f"{error.file}: {error.reason}; name another file, best JPEG or PNG") from error
 
-    from stkvlm_lib.explore.asking import in_lines
     from stkvlm_lib.explore.models import put
-    from stkvlm_lib.explore.understanding import as_asked
     from stkvlm_lib.vlm.adapter import load_answerer  # only now: these imports take seconds
 
     runs.set_up_torch()
     model = load_answerer(options.adapter, options.base)
-    print("\n".join(in_lines(*put(model, model.encode([image]), as_asked(_question(options))))))
-
-
-def _question(options: argparse.Namespace) -> str:
-    return " ".join(options.question).strip()
+    print("\n".join(in_lines(*put(model, model.encode([image]), question))))

@@ -16,6 +16,7 @@ from stkvlm_lib.explore.understanding import LEAST_FAMILIAR, STRANGE, Understood
 from stkvlm_lib.grammar.families import COURSE
 from stkvlm_lib.grammar.names import KARTS
 from stkvlm_lib.grammar.questions import FAMILIES, answer, normalise
+from stkvlm_lib.grammar.reading import several
 from stkvlm_lib.grammar.scene import STRICT_RULES, Reason, read_scene
 from stkvlm_lib.vlm.answers import Answer
 
@@ -123,7 +124,7 @@ class Asker:
     def ask(self, view: View, question: str, beside: str = "") -> Reply:
         """Answer a question about a view. beside: which of the others to ask too.
 
-        Raises AskError where there is no model, no question or no end of it.
+        Raises AskError where there is no model, and as `checked` does.
         """
         question, begin = checked(question), time.perf_counter()
         wording = as_asked(question)
@@ -153,12 +154,14 @@ def by_question(answers: Iterable[Given]) -> dict[tuple[str, str], Given]:
 
 
 def checked(question: str) -> str:
-    """A question in one line. Raises AskError where there is none, or no end of it."""
+    """A question in one line. Raises AskError where there is none, no end of it, or more than one."""
     question = " ".join(question.split())
     if not question:
         raise AskError("There is no question yet. Type one, or choose a kind of question above.")
     if len(question) > LONGEST_QUESTION:
         raise AskError(f"The question has {len(question):,} characters; shorten it to at most {LONGEST_QUESTION:,}.")
+    if parts := several(question):
+        raise AskError(f"These are {len(parts)} questions; ask one at a time: {' / '.join(parts)}")
     return question
 
 

@@ -6,7 +6,8 @@ from functools import lru_cache
 from itertools import permutations
 
 from stkvlm_lib.grammar.questions import FAMILIES, OTHER, normalise, read_question
-from stkvlm_lib.grammar.wordings import UNKNOWN, language
+from stkvlm_lib.grammar.reading import read_own_words
+from stkvlm_lib.grammar.wordings import UNKNOWN
 
 UNKNOWN_MEANS = "the picture does not show it, or the question is not one that this model was made for"
 NOT_SEEN = "the question is one that this model was made for, but it does not see the answer in this picture"
@@ -48,7 +49,7 @@ def as_asked(question: str) -> str:
     """How a question is put to a model: where the language of the game can read it, in a wording that its family lists,
     as a small model takes `we are behind` for `behind us`; else as it is. The course's own wording is none of these: it
     must be answered, also about a kart that is not there."""
-    if read_question(question)[0] != OTHER or not (read := language().read(question)):
+    if read_question(question)[0] != OTHER or not (read := read_own_words(question)):
         return question
     family, karts = read
     return FAMILIES[family].write(1, karts)

@@ -27,10 +27,10 @@ def table(rows: Iterable[dict[str, Any]]) -> Any:
     return shown.format_index(axis="columns", escape="html").set_table_styles(look)
 
 
-def section(found: Any) -> None:
-    """Words, figures with their captions, and tables of an `analysis.sections.Section`; a line where there is none."""
+def section(found: Any, otherwise: str) -> None:
+    """Words, figures with captions, and tables of an `analysis.sections.Section`; `otherwise` where there is none."""
     if found is None:
-        print("Nothing to show: this run has none of it.")
+        print(otherwise)
         return
     if found.text:
         display(Markdown(escaped(found.text)))

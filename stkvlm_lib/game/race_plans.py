@@ -16,7 +16,7 @@ from stkvlm_lib.config import MOST_GAME_SEED
 from stkvlm_lib.data.frames import FLAT_SPLIT, SPLITS
 from stkvlm_lib.game.race_renderer import SETTLED, RacePlan
 from stkvlm_lib.grammar import names
-from stkvlm_lib.typed import read_value
+from stkvlm_lib.typed import TypedError, read_value
 
 TRACKS = tuple(track for track in names.TRACKS if track not in ("overworld", "tutorial"))
 """The race tracks of SuperTuxKart 1.4 that the game can drive."""
@@ -257,9 +257,9 @@ def _check_every_kart(recipes: Recipes, races: list[PlannedRace]) -> None:
 def _recipe(data: Any, where: str) -> Recipe:
     known = [field.name for field in fields(Recipe)]
     try:
-        recipe = read_value(data, Recipe, where)
-    except ValueError as error:
-        raise PlanError(str(error)) from None
+        recipe = read_value(data, Recipe)
+    except TypedError as error:
+        raise PlanError(str(error.within(where, ": "))) from None
     if unknown := sorted(set(data) - set(known)):
         raise PlanError(f"{where}: unknown setting {', '.join(unknown)}; valid ones are {', '.join(known)}")
     return recipe

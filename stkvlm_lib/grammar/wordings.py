@@ -2,7 +2,8 @@
 
 `wordings.json` holds it as patterns, which anyone can read and extend: `(a|b)` is a choice, `<part>` one of a list, and
 `{kart}`, `{a}`, `{b}` stand for the karts asked about. What is drawn is in the plain form of `spelling.plain`. The
-wordings of the course, those held out from training and those of the test sets are never drawn.
+wordings of the course, those held out from training and those of the test sets are never drawn. `reading` reads what
+is drawn here.
 """
 
 import json
@@ -13,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
-from itertools import chain, islice, permutations, zip_longest
+from itertools import chain, islice, zip_longest
 from pathlib import Path
 
 from stkvlm_lib.grammar.families import COURSE, UNKNOWN, Family
@@ -148,32 +149,16 @@ class Language:
             return self._say(rng.choice(unknown[name.removesuffix("s")]), rng)
         raise GrammarError(f"<{name}>: there is no such part; valid ones are {', '.join(parts)}")
 
-    def read(self, question: str) -> tuple[str, tuple[str, ...]] | None:
-        """(family, names of the karts asked about) of a question that the patterns of one family alone can say, however
-        spelled; None for all other text, and where two families can say it."""
-        said = plain(question)
-        named = [word for word in said.split() if word in KARTS]
-        begins = frozenset({0}) | self._ends(f"<{POLITE}> ", said, frozenset({0}))
-        found = {
-            (family.name, names)
-            for family in FAMILIES.values()
-            for names in permutations(named, len(family.slots))
-            for pattern in self.patterns(family.name)
-            if len(said) in self._ends(fill(pattern, dict(zip(family.slots, names, strict=True))), said, begins)
-        }
-        return found.pop() if len(found) == 1 else None
+    def options(self, piece: str | tuple[str, ...]) -> Sequence[str] | None:
+        """The patterns between which a piece chooses, each once; None where it is a text."""
+        if isinstance(piece, str) and piece[0] != "<":
+            return None
+        return list(dict.fromkeys(piece if isinstance(piece, tuple) else self._data["parts"][piece[1:-1]]))
 
-    def _ends(self, text: str, said: str, places: frozenset[int]) -> frozenset[int]:
-        """Where what a pattern can say may end in a text, if it begins at one of these places."""
-        for piece in read_pattern(text):
-            if isinstance(piece, str) and piece[0] != "<":
-                places = frozenset(_passed(piece, said, place) for place in places) - {-1}
-            else:
-                options = piece if isinstance(piece, tuple) else self._data["parts"][piece[1:-1]]
-                places = frozenset().union(*(self._ends(option, said, places) for option in dict.fromkeys(options)))
-            if not places:
-                break
-        return places
+    @property
+    def short(self) -> Mapping[str, str]:
+        """What people write for words that they do not spell out, as `u` for `you`."""
+        return self._data.get("short", {})
 
     def vocabulary(self) -> Iterator[str]:
         """Every word of its patterns."""
@@ -272,18 +257,6 @@ def common_words() -> tuple[str, ...]:
     used = set(Language(data).vocabulary()) | set(KARTS)
     words = Path(__file__).with_name("common_words.txt").read_text("utf-8").split()
     return tuple(word for word in words if word not in used)
-
-
-def _passed(literal: str, said: str, place: int) -> int:
-    """The place in a text behind a literal that stands at `place`, -1 where it does not. Of several spaces one is said,
-    and none at either end."""
-    for sign in literal:
-        if sign == " " and (place in (0, len(said)) or said[place - 1] == " "):
-            continue
-        if place >= len(said) or said[place] != sign:
-            return -1
-        place += 1
-    return place
 
 
 def _spaced(text: str) -> str:

@@ -51,12 +51,12 @@ PARAMETERS_500M = 507_482_304
 """Its tower is that of 256M; embeddings and head counted apart."""
 
 
-def write_random_smolvlm(folder: Path, seed: int = 0, text: dict | None = None) -> Path:
-    """Weights (fp16, 0.5 GB), configuration and processor in the Hugging Face layout, as a base to load from. text: of
-    another text model than that of 256M."""
+def write_random_smolvlm(folder: Path, seed: int = 0, text: dict | None = None, vision: dict | None = None) -> Path:
+    """Weights (fp16, 0.5 GB), configuration and processor in the Hugging Face layout, as a base to load from. text,
+    vision: settings of another text model and tower than those of 256M."""
     processor = build_processor()
     torch.manual_seed(seed)
-    build_model(processor, text).half().save_pretrained(folder)
+    build_model(processor, text, vision).half().save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
 
@@ -76,6 +76,8 @@ def build_processor() -> Idefics3Processor:
     )
 
 
-def build_model(processor: Idefics3Processor, text: dict | None = None) -> Idefics3ForConditionalGeneration:
+def build_model(
+    processor: Idefics3Processor, text: dict | None = None, vision: dict | None = None
+) -> Idefics3ForConditionalGeneration:
     """The untrained model; seed torch before calling. Its vocabulary is larger than the tokenizer uses."""
-    return embedded.idefics3(processor, VISION, text or TEXT, scale=4)
+    return embedded.idefics3(processor, vision or VISION, text or TEXT, scale=4)

@@ -9,7 +9,7 @@ import numpy as np
 
 from stkvlm_lib.files import write_jsonl
 from stkvlm_lib.qa.qa_sets import QaError
-from stkvlm_lib.typed import read_text
+from stkvlm_lib.typed import TypedError, read_typed
 
 DRAWN = "train_drawn.jsonl"
 """Where a run's `qa/` holds them."""
@@ -55,9 +55,9 @@ class DrawnPictures(Sequence):
         start, end = self._ends[index % len(self) :][:2]
         line = os.pread(self._file.fileno(), int(end - start), int(start))
         try:
-            return read_text(line, TrainingPicture, f"line {index + 1}")
-        except ValueError as error:
-            raise QaError(f"{self.path}: {error}; draw the training questions again with notebook 03") from None
+            return read_typed(line, TrainingPicture)
+        except TypedError as error:
+            raise QaError(f"{error.within(f'{self.path}: line {index + 1}', ', ')}; draw them again") from None
 
 
 class PicturesOf(Sequence):

@@ -220,7 +220,7 @@ def _keep(
 
 def read_facts(run: Path) -> TrainingFacts:
     """What the training of a run took."""
-    return read_file(run / "training.json", TrainingFacts, "run notebook 03_finetune_qlora to write it")
+    return read_file(run / "training.json", TrainingFacts)
 
 
 def _settings(config: FinetuneConfig, answerer: AnswerModel) -> dict:
