@@ -31,12 +31,13 @@ from stkvlm_lib.data.frames import BOX_FRAME, KART_CLASS, Detection, View
 from stkvlm_lib.evaluation.asking import as_prediction
 from stkvlm_lib.evaluation.predictions import HEADLINE, Prediction, read_answers
 from stkvlm_lib.figures.drawing import font_of
-from stkvlm_lib.files import read_rows, write_json, write_jsonl, write_text
+from stkvlm_lib.files import write_json, write_jsonl, write_text
 from stkvlm_lib.grammar.families import pick
 from stkvlm_lib.grammar.questions import FAMILIES
 from stkvlm_lib.grouping import by_turns
 from stkvlm_lib.qa.qa_sets import Record, by_picture, make_records
 from stkvlm_lib.runs import compared_run
+from stkvlm_lib.typed import read_rows
 from stkvlm_lib.vlm.answering import Answer
 
 SEED, PICTURES, QUESTIONS = 1, 50, 200

@@ -20,9 +20,9 @@ from shutil import rmtree
 
 from stkvlm_lib.config import ROOT
 from stkvlm_lib.data.frames import FLAT_SPLIT
-from stkvlm_lib.files import read_jsonl
 from stkvlm_lib.game.race_plans import Recipe, plan_races
 from stkvlm_lib.game.simulate import collect
+from stkvlm_lib.typed import read_rows
 
 TRACKS = (
     *("abyss", "candela_city", "cocoa_temple", "hacienda", "lighthouse"),
@@ -60,14 +60,14 @@ def main() -> None:
         rmtree(options.out, ignore_errors=True)
     options.out.mkdir(parents=True, exist_ok=True)
     results = options.out / "render.jsonl"
-    done = {row["what"] for row in read_jsonl(results)} if results.is_file() else set()
+    done = {row["what"] for row in read_rows(results, dict)} if results.is_file() else set()
     for what, measure in lines(options.out).items():
         if what not in done:
             row = {"what": what, "load": round(os.getloadavg()[0], 1)} | measure()
             with results.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
             print(json.dumps(row), file=sys.stderr)
-    print(tables(read_jsonl(results)))
+    print(tables(read_rows(results, dict)))
 
 
 def lines(out: Path) -> dict[str, Callable[[], dict]]:

@@ -201,24 +201,6 @@ def one_line(text: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in str(text))
 
 
-def read_jsonl(path: str | Path, remedy: str = "make it again or restore it") -> list[dict]:
-    """Raises FileNotFoundError or ValueError naming the file, the line and the remedy."""
-    return list(stream_jsonl(path, remedy))
-
-
-def stream_jsonl(path: str | Path, remedy: str = "make it again or restore it") -> Iterator[dict]:
-    """The lines one by one, for files larger than memory. Raises as read_jsonl does."""
-    try:
-        with Path(path).open(encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, start=1):
-                try:
-                    yield json.loads(line)
-                except (ValueError, RecursionError) as error:
-                    raise ValueError(f"{path}: line {number} is not JSON ({error}); {remedy}") from None
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: not there; {remedy}") from None
-
-
 def sha256(paths: Path | Iterable[Path]) -> str:
     """One hash over the contents of files, in the order given."""
     digest = hashlib.sha256()

@@ -4,7 +4,6 @@ Weights are read from safetensors files alone, never from pickles, and settings 
 Nothing heavy is imported here, so that a run can be refused before its first step.
 """
 
-import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from stkvlm_lib.config import ConfigError, FinetuneConfig, RunConfig, resolve
 from stkvlm_lib.files import read_object, sha256
+from stkvlm_lib.number_text import is_finite
 
 if TYPE_CHECKING:
     import torch
@@ -141,7 +141,7 @@ class Temperatures:
         values = (
             said if isinstance(said, dict) and set(said) == {"course", "other"} else {"course": said, "other": said}
         )
-        if not all(_is_number(value) and value > 0 for value in values.values()):
+        if not all(is_finite(value) and value > 0 for value in values.values()):
             raise ModelError(f"{path}: temperature = {said!r:.60} is not a number above 0; {_REMAKE}")
         return cls(**values)
 
@@ -181,18 +181,14 @@ def _read_lora(path: Path) -> LoraSettings:
     rank, alpha, dropout = given.get("r"), given.get("lora_alpha"), given.get("lora_dropout", 0.0)
     if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
         raise ModelError(f"{path}: r = {rank!r:.60} is not a whole number from 1; {_REMAKE}")
-    if not _is_number(alpha) or alpha <= 0:
+    if not is_finite(alpha) or alpha <= 0:
         raise ModelError(f"{path}: lora_alpha = {alpha!r:.60} is not a number above 0; {_REMAKE}")
-    if not _is_number(dropout) or not 0 <= dropout < 1:
+    if not is_finite(dropout) or not 0 <= dropout < 1:
         raise ModelError(f"{path}: lora_dropout = {dropout!r:.60} is not a share from 0 to under 1; {_REMAKE}")
     targets = given.get("target_modules")
     if targets not in TARGET_LAYERS.values():
         raise ModelError(f"{path}: target_modules = {targets!r:.60} are not those of this project; {_REMAKE}")
     return LoraSettings(rank, alpha, dropout, targets)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _check_parts(path: Path, shapes: Shapes, rank: int) -> None:

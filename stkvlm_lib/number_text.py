@@ -1,6 +1,7 @@
 """Figures as text, the same in tables, in the report and in notebooks; what is missing is a dash."""
 
 from collections.abc import Callable
+from sys import float_info
 from typing import Any
 
 NOTHING = "–"
@@ -9,6 +10,11 @@ NOTHING = "–"
 
 def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a value of JSON is a number that a float can hold: neither NaN nor infinite, nor a whole one beyond."""
+    return type(value) in (int, float) and abs(value) <= float_info.max
 
 
 def percent(value: Any) -> str:

@@ -5,10 +5,11 @@ converted. Keys that a class does not have are passed over, so that files of lat
 """
 
 import codecs
+import json
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -37,6 +38,11 @@ def read_typed(text: str | bytes, kind: type[T]) -> T:
         raise _typed_error(error) from None
 
 
+def read_value(value: Any, kind: type[T]) -> T:
+    """A part of JSON that was read already as a value of a kind. Raises as read_typed does."""
+    return read_typed(json.dumps(value), kind)  # not the value itself: of JSON a list may stand for a pair
+
+
 def read_file(path: Path, kind: type[T], remedy: str = _REMEDY) -> T:
     """What a JSON file holds. Raises FileNotFoundError or ValueError naming file, place and remedy."""
     try:
@@ -47,15 +53,15 @@ def read_file(path: Path, kind: type[T], remedy: str = _REMEDY) -> T:
         raise ValueError(f"{error.within(str(path), ': ')}; {remedy}") from None
 
 
-def read_rows(path: Path, kind: type[T], remedy: str = _REMEDY) -> list[T]:
+def read_rows(path: str | Path, kind: type[T], remedy: str = _REMEDY) -> list[T]:
     """The lines of a JSON-lines file. Raises FileNotFoundError or ValueError naming file, line, place and remedy."""
     return list(stream_rows(path, kind, remedy))
 
 
-def stream_rows(path: Path, kind: type[T], remedy: str = _REMEDY) -> Iterator[T]:
+def stream_rows(path: str | Path, kind: type[T], remedy: str = _REMEDY) -> Iterator[T]:
     """What read_rows reads, one by one, for files larger than memory."""
     try:
-        with path.open("rb") as file:
+        with Path(path).open("rb") as file:
             for number, line in enumerate(file, start=1):
                 try:
                     yield read_typed(line.removeprefix(codecs.BOM_UTF8), kind)
@@ -80,4 +86,6 @@ def _typed_error(error: ValidationError) -> TypedError:
         return TypedError(place, f"not JSON ({said.removeprefix('Invalid JSON: ')})")
     if said.startswith("Input should be "):
         return TypedError(place, f"{found['input']!r:.40} is not {said.removeprefix('Input should be ')}")
-    return TypedError(place, f"{found['input']!r:.40}: {said.removeprefix('Value error, ')}")
+    if found["type"] == "value_error":  # the class itself says what
+        return TypedError(place, said.removeprefix("Value error, "))
+    return TypedError(place, f"{found['input']!r:.40}: {said}")

@@ -6,8 +6,9 @@ from PIL import Image
 
 from stkvlm_lib.cards import dataset_folder
 from stkvlm_lib.cards.dataset_folder import CONFIGS, export_dataset, read_dataset
-from stkvlm_lib.files import read_json, read_jsonl
+from stkvlm_lib.files import read_json
 from stkvlm_lib.qa.qa_sets import QaError, Record, read_records
+from stkvlm_lib.typed import read_rows
 
 SPLITS = {"train", "valid", "test"}
 
@@ -29,7 +30,7 @@ def test_reading_back_gives_the_same_records(exported, written):
         ]
         assert [Record(**row) for row in questions[split]] == expected
         assert choices[split] == read_json(written[0] / f"{split}_mc.json")
-        assert contrast[split] == read_jsonl(written[0] / f"{split}_contrast.jsonl")
+        assert contrast[split] == read_rows(written[0] / f"{split}_contrast.jsonl", dict)
         name = f"{split}_qa_pairs.json"
         assert (folder / "course" / name).read_bytes() == (written[0] / name).read_bytes()
 

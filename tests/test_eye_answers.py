@@ -10,9 +10,10 @@ from PIL import Image
 from stkvlm_lib.config import ROOT
 from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.evaluation.predictions import write_answers
-from stkvlm_lib.files import read_json, read_jsonl, write_jsonl
+from stkvlm_lib.files import read_json, write_jsonl
 from stkvlm_lib.grammar.questions import FAMILIES
 from stkvlm_lib.qa.qa_sets import make_records
+from stkvlm_lib.typed import read_rows
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,7 @@ def test_sheets_show_pictures_without_marks_and_names_from_train(eye, few, bundl
     frames = FrameSet(bundled.root, {split: few[split] for split in ("train", "test")})
     drawn = eye.draw(make_records(frames, "test"), pictures=6, questions=20)
     eye.write_sheets(frames, drawn, tmp_path)
-    rows = read_jsonl(tmp_path / "answers.jsonl")
+    rows = read_rows(tmp_path / "answers.jsonl", dict)
     assert Counter((r["image_file"], r["question"]) for r in rows) == Counter((r.image_file, r.question) for r in drawn)
     assert not any(r["given"] for r in rows)
 

@@ -99,6 +99,7 @@ def test_a_folder_in_place_of_a_file_and_a_missing_file_are_named(adapter, name)
         {"r": 10**9},
         {"r": None},
         {"lora_alpha": float("nan")},
+        {"lora_alpha": 10**400},
         {"lora_alpha": -1},
         {"lora_alpha": "32"},
         {"lora_dropout": 1.0},
@@ -135,7 +136,7 @@ def test_a_record_whose_base_is_no_name_is_refused(adapter, base):
         read_adapter(adapter)
 
 
-@pytest.mark.parametrize("temperature", [0, -1, float("nan"), "1", None, True])
+@pytest.mark.parametrize("temperature", [0, -1, float("nan"), 10**400, "1", None, True])
 def test_a_temperature_that_divides_nothing_is_refused(adapter, temperature):
     change(adapter / RECORD, temperature=temperature)
     with pytest.raises(ModelError, match=r"stkvlm.json: temperature = .* is not a number above 0"):

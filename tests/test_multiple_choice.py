@@ -150,7 +150,7 @@ def test_what_is_no_multiple_choice_is_named(bundled, tmp_path, rows, words):
 def test_a_file_that_is_no_list_is_named(bundled, tmp_path):
     path = tmp_path / "mc.json"
     path.write_text("{}")
-    with pytest.raises(QaError, match=r"mc\.json: not a list; give a JSON list of image_file, candidates"):
+    with pytest.raises(QaError, match=r"mc\.json: not a list of questions; give a JSON list of image_file, candidates"):
         read_items(path, bundled)
     with pytest.raises(FileNotFoundError, match=r"none\.json: not there"):
         read_items(tmp_path / "none.json", bundled)

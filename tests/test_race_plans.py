@@ -51,6 +51,7 @@ def races():
         ("seconds_between", 0),
         ("warm_up_min", 17),
         ("warm_up_min", 0.5),
+        ("warm_up_max", float("inf")),
         ("reversed_share", 1.1),
         ("size", [300, 300]),
         ("size", [300]),

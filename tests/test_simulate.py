@@ -248,6 +248,24 @@ def test_other_versions_are_refused(tmp_path):
         run(rough("hacienda", frames=1), tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[]", r"\[\] is not an object"),
+        ("{}", "races: not there"),
+        ('{"races": [{"number": 1, "skipped": {}}]}', r"races\[0\]\.number: 1 is not a valid string"),
+        (
+            '{"races": [{"number": "0000", "skipped": {"x": "?"}}]}',
+            r"races\[0\]\.skipped\.x.*'x' is not a valid integer",
+        ),
+    ],
+)
+def test_a_manifest_to_replay_that_is_none_is_named_with_the_place_in_it(smooth, tmp_path, text, said):
+    (tmp_path / "other.json").write_text(text)
+    with pytest.raises(ValueError, match=rf"other\.json: {said}.*; give the manifest\.json of a rendered set"):
+        run(SMOOTH, smooth[0], replay=tmp_path / "other.json")
+
+
 def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "letter.txt").write_text("dear")
     with pytest.raises(CollectError, match="not empty"):

@@ -1,9 +1,11 @@
 """JSON is read as dataclasses whose fields are of their types; what is not is named with its place."""
 
+import json
 from dataclasses import asdict, dataclass, field
 
 import pytest
 
+from stkvlm_lib.evaluation.predictions import read_answers
 from stkvlm_lib.files import write_jsonl
 from stkvlm_lib.typed import TypedError, read_file, read_rows, read_typed
 
@@ -39,7 +41,7 @@ def test_rows_are_read_as_dataclasses_and_strange_keys_are_passed_over(tmp_path)
         ('{"name": "a", "tags": ["x", 1]}', "line 2, tags[1]: 1 is not a valid string; do it again"),
         ('{"name": "a", "inner": {}}', "line 2, inner.name: not there; do it again"),
         ('{"name": "a", "counts": {"z": 0.5}}', "line 2, counts.z: 0.5 is not a valid integer; do it again"),
-        ('{"name": "nobody"}', "line 2: {'name': 'nobody'}: nobody has no row; do it again"),
+        ('{"name": "nobody"}', "line 2: nobody has no row; do it again"),
         ('{"name": "a"', "line 2: not JSON (EOF while parsing an object at line 2 column 0); do it again"),
     ],
 )
@@ -67,3 +69,12 @@ def test_a_place_can_be_named_within_something_larger():
         read_typed('{"name": "a", "share": []}', Row)
     assert str(error.value.within("run.rows")) == "run.rows.share: [] is not a valid number"
     assert str(TypedError("", "is empty").within("run")) == "run: is empty"
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
+def test_a_confidence_that_is_no_number_is_named(tmp_path, number):
+    texts = dict.fromkeys(("image_file", "question", "answer", "prediction", "family", "race", "track"), "x")
+    told = {"correct": True, "prefix_correct": True, "confidence": 0.5}
+    (tmp_path / "answers.jsonl").write_text(json.dumps(texts | told).replace("0.5", number))
+    with pytest.raises(ValueError, match=r"line 1, confidence: \w+ is not a finite number; answer again"):
+        read_answers(tmp_path / "answers.jsonl")

@@ -1,13 +1,12 @@
 """Figures that write themselves into metrics.json and read themselves back: dataclasses of numbers and each other."""
 
-import json
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Self, get_type_hints
 
 from pydantic import ConfigDict
 
 from stkvlm_lib.grammar.questions import in_order
-from stkvlm_lib.typed import TypedError, read_typed
+from stkvlm_lib.typed import TypedError, read_value
 
 Interval = tuple[float, float]
 """The ends of a 95 % interval."""
@@ -33,7 +32,7 @@ class Measured:
         """Raises TypedError naming the place, `where` being that of the value."""
         kind = get_type_hints(cls)[cls.WHOLE] if cls.WHOLE else cls
         try:
-            found = read_typed(json.dumps(value), kind)  # not the value itself: of JSON a list may stand for a pair
+            found = read_value(value, kind)
         except TypedError as error:
             raise error.within(where) from None
         return cls(found) if cls.WHOLE else found

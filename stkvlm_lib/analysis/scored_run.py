@@ -3,7 +3,7 @@
 import io
 from collections.abc import Callable
 from dataclasses import fields
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -17,10 +17,10 @@ from stkvlm_lib.analysis.sections import Section, Shown
 from stkvlm_lib.config import ConfigError, ErrorConfig, ScoreConfig
 from stkvlm_lib.data.frame_sets import FrameSet, read_frames
 from stkvlm_lib.evaluation.predictions import HEADLINE, Prediction, further_file, read_answers
-from stkvlm_lib.files import read_json, read_jsonl
+from stkvlm_lib.files import read_json
 from stkvlm_lib.parameters import make_config
 from stkvlm_lib.runs import compared_run
-from stkvlm_lib.typed import TypedError
+from stkvlm_lib.typed import TypedError, read_rows
 
 T = TypeVar("T")
 
@@ -125,7 +125,7 @@ class ScoredRun:
     def log(self) -> list[dict]:
         """The rows of the training's log; none without a training."""
         trained = self.metrics.get("train_seconds") is not None
-        return self._read(read_jsonl, "train_log.jsonl", [], needed=trained)
+        return self._read(partial(read_rows, kind=dict), "train_log.jsonl", [], needed=trained)
 
     @cached_property
     def settings(self) -> ScoreConfig:

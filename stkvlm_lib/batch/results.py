@@ -10,9 +10,10 @@ from typing import Any
 from stkvlm_lib.batch.plan import BATCH_FILE, planned_runs
 from stkvlm_lib.batch.states import FAILED, RUNNING, read_state
 from stkvlm_lib.config import STEPS, ConfigError
-from stkvlm_lib.files import one_line, read_jsonl, read_object
+from stkvlm_lib.files import one_line, read_object
 from stkvlm_lib.number_text import is_number
 from stkvlm_lib.runs import is_done, recorded_steps
+from stkvlm_lib.typed import read_rows
 
 NOT_SETTINGS = ("SEED", "COMPARE_RUN")
 """Parameters by which runs of one setting may differ."""
@@ -117,7 +118,7 @@ def read_result(folder: Path, planned: Mapping[str, Any]) -> Result:
         metrics, training, manifest = (
             read_object(folder / name, missing_ok=True) for name in ("metrics.json", "training.json", "manifest.json")
         )
-        log = read_jsonl(folder / "train_log.jsonl") if (folder / "train_log.jsonl").is_file() else []
+        log = read_rows(folder / "train_log.jsonl", dict) if (folder / "train_log.jsonl").is_file() else []
         complete = is_done(folder, max(STEPS)) and (folder / "predictions.jsonl").is_file()
         problem = "" if complete and is_number(metrics.get("exact")) else _why(folder)
     except (OSError, ValueError) as error:

@@ -19,8 +19,9 @@ from huggingface_hub import CardData, DatasetCardData, RepoCard
 from stkvlm_lib.cards.frames_card import make_card, size_category
 from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.data.frames import FLAT_SPLIT, SPLITS
-from stkvlm_lib.files import read_json, stream_jsonl, whole_file, write_text
+from stkvlm_lib.files import read_json, whole_file, write_text
 from stkvlm_lib.qa.qa_sets import CONTRAST, COURSE, COURSE_JSON, EXTENDED, MULTIPLE_CHOICE, QaError
+from stkvlm_lib.typed import stream_rows
 
 METADATA = "metadata.jsonl"
 FILE_NAME = "file_name"
@@ -69,7 +70,7 @@ def _write_split(qa_folder: Path, forms: Sequence[str], split: str, folder: Fram
 def _rows(qa_folder: Path, forms: Sequence[str], split: str) -> Iterator[dict]:
     for path in (qa_folder / form.format(split) for form in forms):
         if path.exists():
-            yield from read_json(path) if path.suffix == ".json" else stream_jsonl(path)
+            yield from read_json(path) if path.suffix == ".json" else stream_rows(path, dict)
 
 
 def _file_name(image_file: str) -> str:
@@ -90,7 +91,7 @@ def _link(source: Path, target: Path) -> None:
 def read_dataset(folder: Path, config: str = QUESTIONS) -> dict[str, list[dict]]:
     """The rows of an exported configuration by split, as they stood in the run's files."""
     return {
-        path.parent.name: [{k: v for k, v in row.items() if k != FILE_NAME} for row in stream_jsonl(path)]
+        path.parent.name: [{k: v for k, v in row.items() if k != FILE_NAME} for row in stream_rows(path, dict)]
         for path in sorted(folder.glob(f"{config}/*/{METADATA}"))
     }
 

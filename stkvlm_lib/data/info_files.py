@@ -9,13 +9,13 @@ import reprlib
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from math import inf
 from pathlib import Path
 from typing import Any
 
 from stkvlm_lib.data.frames import BOX_FRAME, INFO_SUFFIX, KART_CLASS, VIEW_NAME, Frame
 from stkvlm_lib.data.pictures import BrokenFile, decode_image
 from stkvlm_lib.files import one_line, parse_json
+from stkvlm_lib.number_text import is_finite
 
 RENDERED_SIZE = (300, 200)
 """Width and height of the picture in which `pixels` were counted, where an info file has no `image_size`."""
@@ -160,7 +160,7 @@ def _rows(view: int, rows: Sequence[Any], karts: int) -> list[list[int]]:
 
 
 def _row(view: int, row: Any, karts: int) -> list[int]:
-    if not isinstance(row, list) or len(row) != 6 or not all(map(_is_number, row)) or row[0] % 1 or row[1] % 1:
+    if not isinstance(row, list) or len(row) != 6 or not all(map(is_finite, row)) or row[0] % 1 or row[1] % 1:
         raise ValueError(
             f"view {view}: detection {reprlib.repr(row)} is not six numbers "
             "(class and object id, which are whole, x1, y1, x2, y2)"
@@ -173,10 +173,6 @@ def _row(view: int, row: Any, karts: int) -> list[int]:
     if class_id == KART_CLASS and not 0 <= object_id < karts:
         raise ValueError(f"view {view}: unknown kart id {object_id}; `karts` lists {karts}")
     return [class_id, object_id, *box]
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) < inf
 
 
 def _is_inside(row: Sequence[Any]) -> bool:
@@ -210,6 +206,6 @@ def _picture_area(data: dict[str, Any]) -> float:
     """How many pixels the rendered picture has in which `pixels` were counted."""
     size = data.get("image_size", RENDERED_SIZE)
     sides = size if isinstance(size, list | tuple) else ()
-    if len(sides) != 2 or not all(_is_number(side) and 1 <= side <= _LARGEST_SIDE for side in sides):
+    if len(sides) != 2 or not all(is_finite(side) and 1 <= side <= _LARGEST_SIDE for side in sides):
         raise ValueError(f"image_size {reprlib.repr(size)} is not the width and height of a picture")
     return sides[0] * sides[1]

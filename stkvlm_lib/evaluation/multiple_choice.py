@@ -26,7 +26,6 @@ shows (54 % to 54 %, with an adapter trained on such questions for a few minutes
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -37,12 +36,12 @@ import torch
 from stkvlm_lib.config import ScoreConfig, resolve
 from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.evaluation.asking import Blind
-from stkvlm_lib.evaluation.predictions import ChoicePrediction
+from stkvlm_lib.evaluation.predictions import Choice, ChoicePrediction
 from stkvlm_lib.evaluation.question_sets import draw
-from stkvlm_lib.files import read_json, read_json_list
+from stkvlm_lib.files import read_json
 from stkvlm_lib.grammar.captions import CANDIDATES, family_of_caption, read_caption
 from stkvlm_lib.grammar.questions import FAMILIES
-from stkvlm_lib.qa.qa_sets import CUSTOM_SPLIT, MULTIPLE_CHOICE, QaError, by_picture, find_view
+from stkvlm_lib.qa.qa_sets import CUSTOM_SPLIT, MULTIPLE_CHOICE, QaError, by_picture, find_view, given_items
 from stkvlm_lib.vlm.answering import AnswerModel
 from stkvlm_lib.vlm.features import FeatureStore, Picture
 
@@ -61,28 +60,12 @@ class Statement(NamedTuple):
     answers: int
 
 
-@dataclass(frozen=True)
-class Item:
-    """Five sentences about a picture, of which the one at `correct_index` is true. family: what that one states."""
-
-    image_file: str
-    candidates: Candidates
-    correct_index: int
-    family: str
-    race: str
-    track: str
-
-
-def read_items(path: Path, folder: FrameSet) -> list[Item]:
+def read_items(path: Path, folder: FrameSet) -> list[Choice]:
     """Read a file of the course's multiple choice; pictures must lie in `folder`. Raises QaError naming the item."""
-    rows = read_json_list(path, f"give {FORM}")
-    if not isinstance(rows, list) or not rows:
-        raise QaError(f"{path}: {'an empty list' if rows == [] else 'not a list'}; give {FORM}")
-    return [_item(path, number, row, folder) for number, row in enumerate(rows)]
+    return [_item(where, row, folder) for where, row in given_items(path, FORM)]
 
 
-def _item(path: Path, number: int, row: object, folder: FrameSet) -> Item:
-    where = f"{path}: item {number}"
+def _item(where: str, row: object, folder: FrameSet) -> Choice:
     if not isinstance(row, dict) or not isinstance(row.get("image_file"), str):
         raise QaError(f"{where} has no image_file (a text); give {FORM}")
     candidates, index = row.get("candidates"), row.get("correct_index")
@@ -94,10 +77,10 @@ def _item(path: Path, number: int, row: object, folder: FrameSet) -> Item:
         raise QaError(f"{where}: correct_index is {index!r}; give a whole number from 0 to {CANDIDATES - 1}")
     view = find_view(where, row["image_file"], folder)
     family = family_of_caption(candidates[index])
-    return Item(view.image_file, tuple(candidates), index, family, view.frame.race, view.frame.track)
+    return Choice(view.image_file, tuple(candidates), index, family, view.frame.race, view.frame.track)
 
 
-def items_to_ask(frames: FrameSet, config: ScoreConfig, split: str) -> list[Item]:
+def items_to_ask(frames: FrameSet, config: ScoreConfig, split: str) -> list[Choice]:
     """The items of MC_FILE, or EXTENDED_SCORED of each kind of the run's own."""
     if config.mc_file:
         return read_items(resolve(config.mc_file), frames)
@@ -107,7 +90,7 @@ def items_to_ask(frames: FrameSet, config: ScoreConfig, split: str) -> list[Item
     return draw(read_items(written, frames), config)
 
 
-def choose(store: FeatureStore, items: Sequence[Item], blind: Blind) -> list[ChoicePrediction]:
+def choose(store: FeatureStore, items: Sequence[Choice], blind: Blind) -> list[ChoicePrediction]:
     """Weigh the candidates of every item with the picture and blind, in their order."""
     sets = by_picture(items)
     seen: dict[Picture, dict[Candidates, Scores]] = {}
@@ -151,7 +134,7 @@ def _scores(candidates: Candidates, known: dict[tuple[str, str], float]) -> Scor
     return tuple(round(known[question, answer] + math.log(n), 4) for question, answer, n in _statements(candidates))
 
 
-def _prediction(item: Item, scores: Scores, blind: Scores) -> ChoicePrediction:
+def _prediction(item: Choice, scores: Scores, blind: Scores) -> ChoicePrediction:
     right = item.candidates[item.correct_index]
     chosen, unseen = int(np.argmax(scores)), int(np.argmax(blind))
     return ChoicePrediction(

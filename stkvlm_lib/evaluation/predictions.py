@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from pydantic import FiniteFloat
+
 from stkvlm_lib.files import write_jsonl
 from stkvlm_lib.grammar.questions import normalise
 from stkvlm_lib.typed import read_rows
@@ -34,7 +36,7 @@ class Prediction:
     family: str
     correct: bool
     prefix_correct: bool
-    confidence: float
+    confidence: FiniteFloat
     race: str
     track: str
     base_prediction: str | None = None
@@ -44,7 +46,7 @@ class Prediction:
     closed_prediction: str | None = None
     closed_correct: bool | None = None
     closed_second: str | None = None
-    closed_margin: float | None = None
+    closed_margin: FiniteFloat | None = None
     wording: int = 0
 
 
@@ -68,19 +70,24 @@ class PairPrediction:
 
 
 @dataclass(frozen=True)
-class ChoicePrediction:
-    """An item of multiple choice answered. scores: of the candidates, as they were compared; blind_: with the mean
-    image."""
+class Choice:
+    """Five sentences about a picture, of which the one at `correct_index` is true. family: what that one states."""
 
     image_file: str
     candidates: tuple[str, ...]
     correct_index: int
-    chosen: int
-    correct: bool
-    scores: tuple[float, ...]
     family: str
     race: str
     track: str
+
+
+@dataclass(frozen=True)
+class ChoicePrediction(Choice):
+    """A choice made. scores: of the candidates, as they were compared; blind_: with the mean image."""
+
+    chosen: int
+    correct: bool
+    scores: tuple[FiniteFloat, ...]
     blind_chosen: int
     blind_correct: bool
 

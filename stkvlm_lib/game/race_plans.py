@@ -10,12 +10,13 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from stkvlm_lib.config import MOST_GAME_SEED
 from stkvlm_lib.data.frames import FLAT_SPLIT, SPLITS
 from stkvlm_lib.game.race_renderer import SETTLED, RacePlan
 from stkvlm_lib.grammar import names
+from stkvlm_lib.typed import TypedError, read_value
 
 TRACKS = tuple(track for track in names.TRACKS if track not in ("overworld", "tutorial"))
 """The race tracks of SuperTuxKart 1.4 that the game can drive."""
@@ -41,6 +42,8 @@ class Recipe:
     seconds_between: of game time; warm_up_min, warm_up_max: before the first frame (the countdown takes 6 s), drawn.
     size: px as rendered; saved: px as written; quality: of the JPEGs. seed: of everything drawn, the races' own too.
     """
+
+    __pydantic_config__: ClassVar = {"allow_inf_nan": False}
 
     tracks: tuple[str, ...] = TRACKS
     karts: tuple[str, ...] = KARTS
@@ -252,28 +255,14 @@ def _check_every_kart(recipes: Recipes, races: list[PlannedRace]) -> None:
 
 
 def _recipe(data: Any, where: str) -> Recipe:
-    if not isinstance(data, dict):
-        raise PlanError(f"{where}: must be a JSON object, not {data!r}")
-    kinds = {field.name: field.type for field in fields(Recipe)}
-    if unknown := sorted(set(data) - set(kinds)):
-        raise PlanError(f"{where}: unknown setting {', '.join(unknown)}; valid ones are {', '.join(kinds)}")
+    known = [field.name for field in fields(Recipe)]
     try:
-        return Recipe(**{name: _cast(name, value, kinds[name]) for name, value in data.items()})
-    except PlanError as error:
-        raise PlanError(f"{where}: {error}") from None
-
-
-def _cast(name: str, value: Any, kind: Any) -> Any:
-    """JSON's value as the field's type: lists become tuples, whole numbers floats. Raises PlanError for others."""
-    if kind == tuple[str, ...] and isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return tuple(value)
-    if kind == tuple[int, int] and isinstance(value, list) and [type(item) for item in value] == [int, int]:
-        return tuple(value)
-    if kind is float and type(value) in (int, float):
-        return float(value)
-    if kind is int and type(value) is int:
-        return value
-    raise PlanError(f"{name}={value!r}: must be a {getattr(kind, '__name__', kind)}")
+        recipe = read_value(data, Recipe)
+    except TypedError as error:
+        raise PlanError(str(error.within(where, ": "))) from None
+    if unknown := sorted(set(data) - set(known)):
+        raise PlanError(f"{where}: unknown setting {', '.join(unknown)}; valid ones are {', '.join(known)}")
+    return recipe
 
 
 def _require(condition: Any, name: str, value: Any, wanted: str) -> None:

@@ -19,9 +19,10 @@ from filelock import FileLock, Timeout
 
 from stkvlm_lib.config import Failure
 from stkvlm_lib.data.frames import FLAT_SPLIT, INFO_SUFFIX, VIEW_NAME
-from stkvlm_lib.files import read_json, read_object, write_json
+from stkvlm_lib.files import write_json
 from stkvlm_lib.game.race_plans import PlanError, PlannedRace, Recipes, as_json, read_recipes
 from stkvlm_lib.game.race_process import remove_frame
+from stkvlm_lib.typed import read_file
 
 MANIFEST = "manifest.json"
 _STATE = ".races"
@@ -30,6 +31,25 @@ _LOCK = ".rendering"
 
 class CollectError(Failure):
     """A set that cannot be rendered or gone on with; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class RecordedRace:
+    number: str
+    skipped: dict[int, str]
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a manifest says of how its set was begun, and of what was skipped."""
+
+    races: list[RecordedRace]
+    recipe: Any = None
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def skipped(self) -> dict[str, dict[int, str]]:
+        return {race.number: race.skipped for race in self.races}
 
 
 @dataclass
@@ -65,12 +85,12 @@ class RenderFolder:
                 raise CollectError(f"{self.root}: is not empty and has no {MANIFEST}; choose an empty or new folder")
             self.write_manifest()
             return
-        found = read_json(self.root / MANIFEST, "choose a new folder")
+        found = read_file(self.root / MANIFEST, Recorded, "choose a new folder")
         if changes := self._differences(found):
             raise CollectError(
                 f"{self.root}: was begun with another recipe ({changes}); give the same again to go on, or a new folder"
             )
-        before = found.get("versions", {})
+        before = found.versions
         changed = [
             f"{name} {before[name]}, now {now}" for name, now in self.versions.items() if before.get(name, now) != now
         ]
@@ -105,12 +125,13 @@ class RenderFolder:
             self._replay(Path(replay))
 
     def _read_skips(self) -> None:
-        recorded = {race["number"]: race["skipped"] for race in read_json(self.root / MANIFEST)["races"]}
+        recorded = read_file(self.root / MANIFEST, Recorded).skipped
         for race in self.races:
-            skipped = recorded.get(race.id, {}) | read_object(self.state(race), missing_ok=True)
-            for frame, reason in skipped.items():
-                if int(frame) not in self.held[race.number]:
-                    self.skipped[race.number][int(frame)] = reason
+            state = self.state(race)
+            lately = read_file(state, dict[int, str], "remove it") if state.is_file() else {}
+            for frame, reason in (recorded.get(race.id, {}) | lately).items():
+                if frame not in self.held[race.number]:
+                    self.skipped[race.number][frame] = reason
 
     def forget_skips(self) -> None:
         """From now on only what the manifest says counts as skipped."""
@@ -118,15 +139,14 @@ class RenderFolder:
 
     def _replay(self, manifest: Path) -> None:
         """Skip what another run of the same recipe has skipped; remove it where it is held. Raises CollectError."""
-        other = read_json(manifest, "give the manifest.json of a rendered set")
+        other = read_file(manifest, Recorded, "give the manifest.json of a rendered set")
         if changes := self._differences(other):
             raise CollectError(f"{manifest}: is of another recipe ({changes}); replay it with its own")
-        told = {race["number"]: race["skipped"] for race in other["races"]}
         for race in self.races:
-            for frame, reason in told.get(race.id, {}).items():
-                self.skipped[race.number][int(frame)] = reason
-                self.held[race.number].discard(int(frame))
-                remove_frame(self.of(race.split), race.frame_id(int(frame)))
+            for frame, reason in other.skipped.get(race.id, {}).items():
+                self.skipped[race.number][frame] = reason
+                self.held[race.number].discard(frame)
+                remove_frame(self.of(race.split), race.frame_id(frame))
 
     def of(self, split: str) -> Path:
         return self.root if split == FLAT_SPLIT else self.root / split
@@ -173,10 +193,10 @@ class RenderFolder:
         write_json(self.root / MANIFEST, manifest)
         return manifest
 
-    def _differences(self, manifest: dict[str, Any]) -> str:
+    def _differences(self, manifest: Recorded) -> str:
         """What a manifest's recipe has otherwise; settings that it does not name have their defaults."""
         try:
-            before = as_json(read_recipes(manifest.get("recipe")))
+            before = as_json(read_recipes(manifest.recipe))
         except PlanError as error:
             return str(error)
         now = as_json(self.recipes)

@@ -7,7 +7,6 @@ the course rule; `<split>_extended.jsonl` all families in varied wordings under 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from math import inf
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from stkvlm_lib.files import read_json_list
 from stkvlm_lib.grammar.questions import FAMILIES, ask_all, family_of
 from stkvlm_lib.grammar.scene import COURSE_RULES, read_scene
 from stkvlm_lib.grouping import grouped
+from stkvlm_lib.number_text import is_finite
 from stkvlm_lib.typed import stream_rows
 
 CUSTOM_SPLIT = "custom"
@@ -108,11 +108,16 @@ def question_files(folder: Path) -> list[Path]:
 
 def read_course_qa(path: Path, folder: FrameSet) -> list[Record]:
     """Read any file in the course's QA format, in its order; pictures must lie in `folder`. Raises QaError."""
-    items = read_json_list(path, "give a JSON list of question, answer, image_file")
+    items = given_items(path, "a JSON list of question, answer, image_file")
+    return [_given_record(where, item, folder) for where, item in items]
+
+
+def given_items(path: Path, form: str) -> Iterator[tuple[str, Any]]:
+    """What somebody's file lists, each with where it stands, for errors. Raises QaError for what is no list of them."""
+    items = read_json_list(path, f"give {form}")
     if not isinstance(items, list) or not items:
-        what = "an empty list" if items == [] else "not a list of questions"
-        raise QaError(f"{path}: {what}; give a JSON list of question, answer, image_file")
-    return [_given_record(f"{path}: item {number}", item, folder) for number, item in enumerate(items)]
+        raise QaError(f"{path}: {'an empty list' if items == [] else 'not a list of questions'}; give {form}")
+    yield from ((f"{path}: item {number}", item) for number, item in enumerate(items))
 
 
 def _given_record(where: str, item: Any, folder: FrameSet) -> Record:
@@ -144,7 +149,7 @@ def _is_text(value: Any) -> bool:
 
 def _given_answer(value: Any) -> str:
     """An answer as text, whole numbers without a decimal point; empty where it is none."""
-    if type(value) in (int, float) and abs(value) < inf:
+    if is_finite(value):
         return str(int(value) if value == int(value) else value)
     return value if _is_text(value) else ""
 

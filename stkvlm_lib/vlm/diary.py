@@ -7,9 +7,10 @@ from pathlib import Path
 
 from transformers import TrainerCallback
 
-from stkvlm_lib.files import read_json, read_jsonl, write_json, write_jsonl
+from stkvlm_lib.files import read_json, write_json, write_jsonl
 from stkvlm_lib.grammar.questions import normalise
 from stkvlm_lib.qa.qa_sets import Record
+from stkvlm_lib.typed import read_rows
 
 LogRows = list[dict]
 LOG = "train_log.jsonl"
@@ -19,7 +20,7 @@ _NAMES = {"loss": "loss", "learning_rate": "learning_rate", "grad_norm": "grad_n
 
 def read_log(run: Path) -> LogRows:
     """The rows of a run's train_log.jsonl."""
-    return read_jsonl(run / LOG, "run notebook 03_finetune_qlora to write it")
+    return read_rows(run / LOG, dict, "run notebook 03_finetune_qlora to write it")
 
 
 class Diary(TrainerCallback):
