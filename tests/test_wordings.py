@@ -12,7 +12,7 @@ from stkvlm_lib.grammar import wordings
 from stkvlm_lib.grammar.families import COURSE
 from stkvlm_lib.grammar.names import KARTS
 from stkvlm_lib.grammar.questions import FAMILIES
-from stkvlm_lib.grammar.scene import STRICT_RULES, Reason, read_scene
+from stkvlm_lib.grammar.scene import STRICT_RULES, Reason, Scene, read_scene
 from stkvlm_lib.grammar.spelling import plain
 from stkvlm_lib.grammar.wordings import (
     UNKNOWN,
@@ -130,7 +130,7 @@ def test_what_strict_rules_decline_is_answered_by_others_in_the_courses_families
             told = [family.answer_about(scene, tuple(map(scene.find, worded.names))) for scene in (strict, course)]
             clear = [family.besides.get(answer, answer) for answer in told]
             if isinstance(clear[0], Reason):
-                assert (family.group == COURSE or not family.pretrained) and worded.answer == clear[1]
+                assert family.always_told and worded.answer == clear[1]
                 asked.add(worded.family)
             else:
                 assert worded.answer == clear[0]
@@ -144,6 +144,12 @@ def test_nothing_unanswerable_is_about_a_kart_in_view_alone():
     said = [language().unanswerable(random.Random(i), ["tux"]) for i in range(DRAWS)]
     assert len(set(said)) > DRAWS / 2
     assert any("tux" in text.split() for text in said)
+
+
+def test_it_may_be_about_a_kart_of_the_race_that_the_game_does_not_have():
+    scene = Scene("abyss", (), None, line_up=("truck-7", "My racer"))
+    said = " ".join(unanswerable(scene, random.Random(i)).question for i in range(DRAWS))
+    assert {"truck_7", "my_racer"} <= set(said.split())
 
 
 def test_common_words_are_none_of_the_games():

@@ -6,7 +6,7 @@ ids and the order of wordings are stable; other programs read them.
 """
 
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from stkvlm_lib.grammar import answers
 from stkvlm_lib.grammar.families import COURSE, UNKNOWN, Asked, Declined, Family
@@ -20,33 +20,33 @@ OTHER = "other"
 
 _COUNTS = tuple(str(n) for n in range(1, 11))
 _YES_NO = ("yes", "no")
+_of_course = partial(Family, group=COURSE, always_told=True)
 _FAMILIES = (
-    Family(
+    _of_course(
         "ego",
         "What kart is the ego car?",
         ("Which kart is the ego car?", "What is the name of the ego car?", "Which kart does the camera follow?"),
         tuple(KARTS),
         lambda scene: scene.ego.name,
         needs_ego=True,
-        group=COURSE,
+        names="karts",
     ),
-    Family(
+    _of_course(
         "count",
         "How many karts are there in the scenario?",
         ("How many karts are in view?", "What is the number of karts in the picture?", "How many karts can you see?"),
         _COUNTS,
         answers.count,
-        group=COURSE,
     ),
-    Family(
+    _of_course(
         "track",
         "What track is this?",
         ("Which track is this?", "What is the name of the track?", "On which track does this race take place?"),
         tuple(TRACKS),
         lambda scene: scene.track,
-        group=COURSE,
+        names="track",
     ),
-    Family(
+    _of_course(
         "left_right",
         "Is {kart} to the left or right of the ego car?",
         (
@@ -58,9 +58,8 @@ _FAMILIES = (
         answers.left_right,
         answers.others,
         needs_ego=True,
-        group=COURSE,
     ),
-    Family(
+    _of_course(
         "front_back",
         "Is {kart} in front of or behind the ego car?",
         (
@@ -72,9 +71,8 @@ _FAMILIES = (
         answers.front_back,
         answers.others,
         needs_ego=True,
-        group=COURSE,
     ),
-    Family(
+    _of_course(
         "where",
         "Where is {kart} relative to the ego car?",
         (
@@ -86,10 +84,9 @@ _FAMILIES = (
         answers.where,
         answers.others,
         needs_ego=True,
-        group=COURSE,
     ),
     *(
-        Family(
+        _of_course(
             name,
             f"How many karts are {place} the ego car?",
             (
@@ -101,7 +98,6 @@ _FAMILIES = (
             answers.count_where(relation, value),
             needs_ego=True,
             besides={Reason.NONE: "0"},
-            group=COURSE,
         )
         for name, place, relation, value in (
             ("count_left", "to the left of", answers.left_right, "left"),
@@ -152,6 +148,7 @@ _FAMILIES = (
         tuple(KARTS),
         answers.nearest,
         needs_ego=True,
+        names="karts",
     ),
     Family(
         "farthest",
@@ -163,6 +160,7 @@ _FAMILIES = (
         ),
         tuple(KARTS),
         answers.farthest,
+        names="karts",
     ),
     *(
         Family(
@@ -175,6 +173,7 @@ _FAMILIES = (
             ),
             tuple(KARTS),
             answers.outermost(value, opposite),
+            names="karts",
         )
         for value, opposite in (("left", "right"), ("right", "left"))
     ),
@@ -189,6 +188,7 @@ _FAMILIES = (
         tuple(KARTS),
         answers.directly_front,
         needs_ego=True,
+        names="karts",
     ),
     Family(
         "more_side",
@@ -230,6 +230,7 @@ _FAMILIES = (
         answers.clock,
         answers.others,
         needs_ego=True,
+        always_told=True,
         pretrained=False,
     ),
 )
