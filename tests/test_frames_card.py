@@ -297,7 +297,7 @@ def test_course_data_are_recognised_and_not_offered(tmp_path):
 def test_frames_of_another_form_have_an_unknown_source(tmp_path, change):
     write_frame(tmp_path / "train", "00000", **COURSE_KEYS | change)
     card = card_of(tmp_path)
-    assert "Unknown source" in section(card, "Source")
+    assert "Unknown source" in section(card, "Source") and "SuperTuxKart" not in card.split("---\n")[2]
     assert "licence of frames of unknown source is unknown" in card
     assert "UT Austin and may not" not in card
     assert front_matter(card)["license"] == "unknown"

@@ -59,13 +59,16 @@ def make_card(frame_set: FrameSet, title: str = "") -> str:
     sources = find_sources(frame_set)
     rendered = [frame for source in sources if source.is_game for frame in source.frames]
     offered = Counter(licence_of(frame.track, frame.karts) for frame in rendered for _ in range(frame.view_count))
-    title = title or f"Frames of SuperTuxKart ({', '.join(source.root.resolve().name for source in sources)})"
     kinds, kept = {source.kind for source in sources}, _kept(frame_set)
+    of_game = kinds != {Kind.UNKNOWN}
+    named = ", ".join(source.root.resolve().name for source in sources)
+    title = title or f"Frames{' of SuperTuxKart' if of_game else ''} ({named})"
     keys = dict.fromkeys(key for source in sources for key in source.keys)
     return render(
         Path(__file__).with_name("frames_card_template.md"),
         front_matter=_front_matter(frame_set, sources, offered, title),
         title=escaped(title),
+        of_game=of_game,
         splits=frame_set.splits,
         contents=_contents(frame_set),
         pictures=_pictures(frame_set),
