@@ -1,8 +1,12 @@
 """The families of questions: wordings, possible answers, and the answer that a scene gives or why it gives none.
 
 The first ten families are the course's, in the order of its table; `ask_all` asks just these in the course's wording.
-`ask_extended` asks all families in varied wordings. Adding a family means adding one entry to the table below. Family
-ids and the order of wordings are stable; other programs read them.
+`ask_extended` asks all families in varied wordings. Family ids and the order of wordings are stable; other programs
+read them.
+
+A family of your own is one entry in the table below, with what it answers in `answers`, and its phrases in
+wordings.json; `pretrained=False`, as the embedded base has not met it. The tests then ask for what they check it by:
+why it declines, and wordings in benchmarks/own_words.json that no training draws.
 """
 
 from collections.abc import Iterable, Iterator
