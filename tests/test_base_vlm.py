@@ -107,6 +107,13 @@ def test_a_base_of_other_shapes_than_it_says_is_refused(copied):
         load_base(find_base(str(copied)), "none")
 
 
+@pytest.mark.parametrize("template", ["{{ messages[0]['role'] }}", "{question}<image>", "no question: <image>"])
+def test_a_chat_template_without_a_picture_before_the_question_is_named(copied, template):
+    (copied / "chat_template.jinja").write_text(template)
+    with pytest.raises(ModelError, match="copied: its processor .*template lays out no picture with a question after"):
+        load_processor(find_base(str(copied)))
+
+
 @pytest.mark.parametrize(
     ("name", "changes"),
     [

@@ -212,6 +212,8 @@ class Prompt:
             add_generation_prompt=True,
         )
         head, _, self._tail = self._template.partition(processor.image_token)
+        if "{question}" not in self._tail:
+            raise ModelError("its chat template lays out no picture with a question after it")
         fake, tag = processor.fake_image_token, processor.global_image_tag
         self.prefix: list[int] = self._ids(f"{head}{fake}{tag}{processor.image_token * processor.image_seq_len}{fake}")
         self.stop_id: int = self._ids("<end_of_utterance>")[0]
