@@ -253,7 +253,8 @@ def find_adapter(given: str) -> Path:
         return Path(given)
     run = find_run(given)
     if not (run / "adapter" / ADAPTER_CONFIG).is_file():
-        raise ModelError(f"{run}: no adapter there; do its step 03, or name another run or the folder of an adapter")
+        remedy = "make one with ./run_all.sh, or name another run or the folder of an adapter"
+        raise ModelError(f"{run}: no adapter there; {remedy}")
     return run / "adapter"
 
 

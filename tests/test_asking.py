@@ -191,7 +191,8 @@ def test_what_is_understood_and_the_answer_to_it_are_of_one_kind(view):
     ("adapter", "said", "unsaid"),
     [
         (ROOT / "models" / "course_adapter", "picture.jpg: picture cannot be decoded .*; name another", "SKIP_BROKEN"),
-        (ROOT / "models", "no adapter there; .* with --adapter DIR", "ADAPTER_DIR"),
+        (ROOT / "models", "models: no adapter there; make one .*, or name another run or the folder", "ADAPTER_DIR"),
+        ("nothing", "nothing: no such run", "ADAPTER_DIR"),
     ],
 )
 def test_the_command_takes_several_words_and_names_what_helps_there(

@@ -65,8 +65,9 @@ def test_the_processor_makes_one_crop_of_a_frame_whatever_the_base_says(base_fol
     path = tmp_path / "splitting" / "processor_config.json"
     settings = json.loads(path.read_text())
     settings["image_processor"] |= {"do_image_splitting": True, "size": {"longest_edge": 1456}}
-    path.write_text(json.dumps(settings))
+    path.write_text(json.dumps(settings | {"image_seq_len": 169}))
     processor = load_processor(find_base(str(tmp_path / "splitting")))
+    assert processor.image_seq_len == 64, "as the weights make, whatever the file says"
     pixels = processor.image_processor(images=[[Image.new("RGB", (600, 400))]], return_tensors="pt")["pixel_values"]
     assert pixels.shape == (1, 1, 3, 192, 192)
 
@@ -106,6 +107,13 @@ def test_a_base_of_other_shapes_than_it_says_is_refused(copied):
         load_base(find_base(str(copied)), "none")
 
 
+@pytest.mark.parametrize("template", ["{{ messages[0]['role'] }}", "{question}<image>", "no question: <image>"])
+def test_a_chat_template_without_a_picture_before_the_question_is_named(copied, template):
+    (copied / "chat_template.jinja").write_text(template)
+    with pytest.raises(ModelError, match="copied: its processor .*template lays out no picture with a question after"):
+        load_processor(find_base(str(copied)))
+
+
 @pytest.mark.parametrize(
     ("name", "changes"),
     [
@@ -120,6 +128,15 @@ def test_a_processor_that_cannot_be_made_is_named_in_one_line(copied, name, chan
     with pytest.raises(ModelError, match="copied: its processor cannot be loaded") as error:
         load_processor(find_base(str(copied)))
     assert "\n" not in str(error.value)
+
+
+def test_a_tokenizer_without_the_tokens_of_the_class_is_refused(copied):
+    """The processor adds them at the end, where the weights have nothing."""
+    config = json.loads((copied / "config.json").read_text())
+    config["text_config"]["vocab_size"] = len(load_processor(find_base(str(copied))).tokenizer) - 1
+    change(copied / "config.json", **config)
+    with pytest.raises(ModelError, match=r"copied: its weights have .*, but its processor .* \(with .+\); resize"):
+        load_processor(find_base(str(copied)))
 
 
 def test_code_that_comes_with_a_base_is_never_run_nor_asked_about(copied, tmp_path, monkeypatch):

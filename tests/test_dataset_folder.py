@@ -1,12 +1,16 @@
 import json
 
 import pytest
+from frame_files import write_frame
 from huggingface_hub import DatasetCard
 from PIL import Image
 
 from stkvlm_lib.cards import dataset_folder
 from stkvlm_lib.cards.dataset_folder import CONFIGS, export_dataset, read_dataset
+from stkvlm_lib.data.frame_sets import read_frames
 from stkvlm_lib.files import read_json
+from stkvlm_lib.parallel import Workers
+from stkvlm_lib.qa.generate import Plan, write_qa_sets
 from stkvlm_lib.qa.qa_sets import QaError, Record, read_records
 from stkvlm_lib.typed import read_rows
 
@@ -68,6 +72,23 @@ def test_pictures_are_copied_where_the_disk_has_no_links(written, bundled, tmp_p
     picture = next((tmp_path / "dataset").glob("questions/test/*.jpg"))
     original = bundled.by_image_file[picture.name.replace("-", "/")].image_path
     assert picture.read_bytes() == original.read_bytes() and not picture.samefile(original)
+
+
+def test_pictures_keep_their_endings(tmp_path):
+    for number in range(2):
+        write_frame(tmp_path / "data" / "train", f"0000{number}", views=1)
+    jpeg = tmp_path / "data" / "train" / "00001_00_im.jpg"
+    Image.new("RGB", (30, 20)).save(jpeg.with_suffix(".PNG"))
+    jpeg.unlink()
+    folder = read_frames(tmp_path / "data")
+    write_qa_sets({"train": folder.frames()}, tmp_path / "qa", Plan(contrast_pictures=0), Workers(quiet=True))
+    export_dataset(tmp_path / "qa", folder, tmp_path / "dataset", "")
+    questions = tmp_path / "dataset" / "questions" / "train"
+    named = {row["file_name"] for row in read_rows(questions / "metadata.jsonl", dict)}
+    assert named == {"train-00000_00_im.jpg", "train-00001_00_im.PNG"}
+    (entry,) = DatasetCard.load(tmp_path / "dataset" / "README.md").data.to_dict()["configs"][0]["data_files"]
+    found = {path.name for pattern in entry["path"] for path in (tmp_path / "dataset").glob(pattern)}
+    assert found == {*named, "metadata.jsonl"} == {path.name for path in questions.iterdir()}
 
 
 def test_a_folder_without_questions_is_refused(tmp_path, bundled):

@@ -63,6 +63,10 @@ def test_an_incomplete_file_is_no_contradiction():
     assert kinds == {"front_and_behind", "tally_front", "tally_behind"}
 
 
+def test_a_right_answer_is_none_outside_of_the_set():
+    assert measure_validity([row(family="ego", prediction="my kart", answer="My kart", correct=True)]).valid == 1
+
+
 def test_validity_is_the_share_inside_the_answer_set():
     rows = [row(prediction=" 3 "), row(prediction="left"), row(family="ego", answer="tux", prediction="TUX")]
     figures = measure_validity([*rows, row(family="other", prediction="?")])

@@ -220,7 +220,7 @@ def test_an_adapter_is_found_by_its_folder_its_run_and_its_runs_name(small, tmp_
     assert runs.find_adapter(str(run)) == runs.find_adapter(run.name) == run / "adapter"
     with pytest.raises(FileNotFoundError, match="nothing: no such run"):
         runs.find_adapter("nothing")
-    with pytest.raises(ModelError, match="no adapter there; do its step 03"):
+    with pytest.raises(ModelError, match="no adapter there; make one with ./run_all.sh, or name another run"):
         runs.find_adapter(str(tmp_path))
 
 

@@ -167,3 +167,14 @@ def test_no_more_than_the_limit_stays_in_memory(answerer, bundled, names):
     again = [features for _, features in store.batches(pictures, "answer")]
     assert answerer.encoded == 4, "the third, for which there is no room, again"
     assert all(torch.equal(a, b) for a, b in zip(whole, again, strict=True))
+
+
+def test_what_was_asked_for_in_order_counts_for_the_limit(answerer, bundled, names):
+    pictures = [(name, False) for name in names]
+    size = answerer.encode([bundled.by_image_file[names[0]].image()]).nbytes
+    store = FeatureStore(answerer, bundled, 1, limit_mb=2 * size / 1e6)
+    store.in_order(pictures[:2], "encode")
+    answerer.encoded = 0
+    for _ in range(2):
+        list(store.batches(pictures, "answer"))
+    assert answerer.encoded == 2, "the third each time, for which there is no room"

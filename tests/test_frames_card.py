@@ -6,6 +6,7 @@ import tomllib
 import pytest
 import yaml
 from frame_files import write_frame
+from PIL import Image
 
 from stkvlm_lib import __main__ as cli
 from stkvlm_lib.cards.frame_sources import KEYS, Kind, find_sources
@@ -109,6 +110,15 @@ def test_contents_by_split(folder):
         ["**all**", "3", "4", "8", "2", "5"],
     ]
     assert "JPEG of 30x20 px; 2 pictures a frame" in card_of(folder)
+
+
+def test_pictures_are_told_by_kind_and_shape(folder, tmp_path):
+    assert "Not 3 to 2" not in card_of(folder)
+    (picture,) = (tmp_path / "test").glob("*_00_im.jpg")
+    picture.unlink()
+    Image.new("RGB", (320, 240)).save(picture.with_suffix(".png"))
+    told = "JPEG and PNG of 30x20 and 320x240 px; .* Not 3 to 2: 320x240; a model sees them pressed into that shape."
+    assert re.search(told, card_of(folder))
 
 
 def test_pictures_by_karts_that_the_rule_keeps(folder):
@@ -287,7 +297,7 @@ def test_course_data_are_recognised_and_not_offered(tmp_path):
 def test_frames_of_another_form_have_an_unknown_source(tmp_path, change):
     write_frame(tmp_path / "train", "00000", **COURSE_KEYS | change)
     card = card_of(tmp_path)
-    assert "Unknown source" in section(card, "Source")
+    assert "Unknown source" in section(card, "Source") and "SuperTuxKart" not in card.split("---\n")[2]
     assert "licence of frames of unknown source is unknown" in card
     assert "UT Austin and may not" not in card
     assert front_matter(card)["license"] == "unknown"

@@ -9,6 +9,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from stkvlm_lib import __main__ as cli
+from stkvlm_lib import runs
 from stkvlm_lib.config import ROOT
 from stkvlm_lib.files import write_json
 from stkvlm_lib.vlm.base_vlm import ModelError
@@ -132,10 +133,23 @@ def test_offline_nothing_is_tried(adapter, hub, monkeypatch):
     assert hub.calls == []
 
 
-def test_what_the_hub_refuses_is_said(adapter, monkeypatch):
+@pytest.mark.parametrize("kind", [OSError, ValueError, Exception])
+def test_what_the_hub_refuses_is_said_and_that_it_is_not_there(adapter, monkeypatch, kind):
+    """What the client raises where there is no network is its own kind of Exception."""
+
     def refuse(self, name, **options):
-        raise OSError("403 Forbidden\nmore")
+        raise kind("403 Forbidden\nmore")
 
     monkeypatch.setattr(Api, "create_repo", refuse)
-    with pytest.raises(ModelError, match="did not take owner/name: 403 Forbidden; check"):
+    with pytest.raises(ModelError, match="did not take owner/name: 403 Forbidden; check the network, the name"):
         push_adapter(adapter, "owner/name")
+
+
+def test_the_command_finds_an_adapter_by_its_run(adapter, hub, monkeypatch, capsys):
+    run = adapter.parent.rename(adapter.parent.with_name("a-run"))
+    monkeypatch.setattr(runs, "OUTPUTS", run.parent)
+    for given in (run.name, str(run), str(run / "adapter")):
+        assert cli.main(["push", given, "owner/name"]) == 0
+    assert [call[0] for call in hub.calls] == ["create", "upload"] * 3
+    assert cli.main(["push", "another-run", "owner/name"]) == 2
+    assert "another-run: no such run" in capsys.readouterr().err

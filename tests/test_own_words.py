@@ -171,7 +171,8 @@ def test_without_pictures_or_with_a_user_s_questions_nothing_is_asked(bundled, s
 
 def test_the_bundled_file_has_every_family_and_none_of_its_wordings():
     words = read_own_words(ScoreConfig())
-    assert list(words.wordings) == list(FAMILIES) and all(words.wordings.values()) and words.unanswerable
+    assert list(words.wordings) == list(FAMILIES), "benchmarks/own_words.json lists the families in their order"
+    assert all(words.wordings.values()) and words.unanswerable
 
 
 @pytest.mark.parametrize(

@@ -121,8 +121,8 @@ def measure_validity(predictions: Sequence[Prediction]) -> Validity | None:
 
 
 def is_valid(prediction: Prediction) -> bool:
-    """Whether an answer is one that its family may give."""
-    return normalise(prediction.prediction) in map(normalise, FAMILIES[prediction.family].answers)
+    """Whether an answer is one that its family may give; a right one is, also of a kart that the game does not have."""
+    return prediction.correct or normalise(prediction.prediction) in map(normalise, FAMILIES[prediction.family].answers)
 
 
 def make_checks(predictions: Sequence[Prediction]) -> Iterator[Check]:

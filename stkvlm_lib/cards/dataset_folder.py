@@ -8,7 +8,6 @@ without a copy in every line. `course/` holds the course's JSON files as they ar
 
 import json
 import os
-import posixpath
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -74,11 +73,8 @@ def _rows(qa_folder: Path, forms: Sequence[str], split: str) -> Iterator[dict]:
 
 
 def _file_name(image_file: str) -> str:
-    """A name for a picture in the folder of its split; joined data folders have equal names in several.
-
-    All end alike, as the front matter says.
-    """
-    return f"{posixpath.splitext(image_file)[0].replace('/', '-')}.jpg"
+    """A name for a picture in the folder of its split; joined data folders have equal names in several."""
+    return image_file.replace("/", "-")
 
 
 def _link(source: Path, target: Path) -> None:
@@ -102,7 +98,7 @@ def _front_matter(splits: Sequence[str], number: int, frames: CardData) -> str:
         {
             "config_name": name,
             "data_files": [
-                {"split": split, "path": [f"{name}/{split}/{METADATA}", f"{name}/{split}/*.jpg"]} for split in splits
+                {"split": split, "path": [f"{name}/{split}/{METADATA}", f"{name}/{split}/*_im.*"]} for split in splits
             ],
             **({"default": True} if name == QUESTIONS else {}),
         }

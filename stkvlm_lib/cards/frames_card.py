@@ -16,7 +16,7 @@ from stkvlm_lib.cards.game_licences import CC_BY_SA, GPL, HUB_LICENCES, UNKNOWN,
 from stkvlm_lib.config import ROOT
 from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.data.frame_statistics import karts_of, track_kart_pairs, tracks_of
-from stkvlm_lib.data.frames import FLAT_SPLIT, KART_CLASS, Frame
+from stkvlm_lib.data.frames import BOX_FRAME, FLAT_SPLIT, KART_CLASS, Frame
 from stkvlm_lib.data.pictures import decode_image
 from stkvlm_lib.files import write_text
 from stkvlm_lib.grammar.names import KARTS, TRACKS
@@ -26,6 +26,8 @@ from stkvlm_lib.templates import render
 
 MAX_RACES = 300
 """Sets of more races do not list them one by one."""
+SAME_SHAPE = 0.02
+"""So far may the proportions of pictures be from those of the game's, as a share, which nobody sees."""
 
 SETTINGS = {
     "tracks": "tracks",
@@ -57,13 +59,16 @@ def make_card(frame_set: FrameSet, title: str = "") -> str:
     sources = find_sources(frame_set)
     rendered = [frame for source in sources if source.is_game for frame in source.frames]
     offered = Counter(licence_of(frame.track, frame.karts) for frame in rendered for _ in range(frame.view_count))
-    title = title or f"Frames of SuperTuxKart ({', '.join(source.root.resolve().name for source in sources)})"
     kinds, kept = {source.kind for source in sources}, _kept(frame_set)
+    of_game = kinds != {Kind.UNKNOWN}
+    named = ", ".join(source.root.resolve().name for source in sources)
+    title = title or f"Frames{' of SuperTuxKart' if of_game else ''} ({named})"
     keys = dict.fromkeys(key for source in sources for key in source.keys)
     return render(
         Path(__file__).with_name("frames_card_template.md"),
         front_matter=_front_matter(frame_set, sources, offered, title),
         title=escaped(title),
+        of_game=of_game,
         splits=frame_set.splits,
         contents=_contents(frame_set),
         pictures=_pictures(frame_set),
@@ -135,16 +140,20 @@ def _pictures(frame_set: FrameSet) -> str:
     frames = frame_set.frames()
     firsts = {frame.race: frame.folder / frame.picture_name(0) for frame in frames if frame.view_count}
     sizes = Counter(decode_image(path).size for path in firsts.values())
+    kinds = {"PNG" if path.suffix.lower() == ".png" else "JPEG" for path in firsts.values()}
+    shown = f"{' and '.join(sorted(kinds))} of {' and '.join(cell(size) for size, _ in sizes.most_common())} px"
     weight = sum(
         path.stat().st_size
         for frame in frames
         for path in (frame.info_path, *(frame.folder / name for name in frame.picture_names))
     )
+    odd = [size for size in sizes if abs(size[0] * BOX_FRAME[1] / (size[1] * BOX_FRAME[0]) - 1) > SAME_SHAPE]
+    pressed = f" Not 3 to 2: {' and '.join(map(cell, odd))}; a model sees them pressed into that shape." if odd else ""
     views = sorted({frame.view_count for frame in frames})
     line_ups = sorted({len(frame.karts) for frame in frames})
     return (
-        f"JPEG of {' and '.join(cell(size) for size, _ in sizes.most_common())} px; {_span(views)} pictures a frame, "
-        f"view `v` from behind kart `v`; {_span(line_ups)} karts in a race; {weight / 1e6:.1f} MB in all."
+        f"{shown}; {_span(views)} pictures a frame, "
+        f"view `v` from behind kart `v`; {_span(line_ups)} karts in a race; {weight / 1e6:.1f} MB in all.{pressed}"
     )
 
 

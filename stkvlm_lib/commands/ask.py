@@ -5,23 +5,21 @@ from pathlib import Path
 
 from stkvlm_lib import runs
 from stkvlm_lib.config import EMBEDDED
-from stkvlm_lib.model_files import ADAPTER_CONFIG, read_adapter_record
+from stkvlm_lib.model_files import read_adapter_record
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    adapter, newest = "the one that answers; default: outputs/latest/adapter", runs.OUTPUTS / "latest" / "adapter"
+    adapter = "the one that answers, or a run; default: that of outputs/latest"
     parser.add_argument("image", type=Path, metavar="IMAGE", help="a picture of the game, best of 3:2")
     parser.add_argument("question", nargs="+", metavar="QUESTION", help="in your own words, best in quotes")
-    parser.add_argument("--adapter", type=Path, default=newest, metavar="DIR", help=adapter)
+    parser.add_argument("--adapter", default="latest", metavar="DIR", help=adapter)
     parser.add_argument("--base", metavar="NAME_OR_DIR", help="base model, where the adapter's own is a local folder")
 
 
 def check(options: argparse.Namespace) -> None:
     if not options.image.is_file():
         raise FileNotFoundError(f"{options.image}: there is no such picture; name a file that is one")
-    if not (options.adapter / ADAPTER_CONFIG).is_file():
-        remedy = "run ./run_all.sh first, or name one with --adapter DIR"
-        raise FileNotFoundError(f"{options.adapter}: no adapter there; {remedy}")
+    options.adapter = runs.find_adapter(options.adapter)
     read_adapter_record(options.adapter)
 
 

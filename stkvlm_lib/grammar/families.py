@@ -53,11 +53,14 @@ class Family:
 
     template: the wording of the files; paraphrases: others, the last of which is held out from training. `{kart}`
     (or `{a}` and `{b}`) stands for the name of a kart asked about.
-    answers: every answer it may give. answer: (scene, *karts asked about) -> one of them, or the reason for none.
+    answers: every answer it may give. names: what they name, the `karts` or the `track` of a frame, if anything: names
+    that only these frames have are answers too. answer: (scene, *karts asked about) -> one of them, or the reason for
+    none.
     subjects: (scene, pick) -> the karts to ask about, a tuple a question.
     needs_ego: it is asked only where there is an ego kart, and never about that kart by name.
     asks_absent: it may be asked about a kart that is not in view.
     besides: why it declines -> what is answered all the same to a person who asks in words of their own.
+    always_told: in drawn words it is answered by the course's rule where the strict ones decline.
     pretrained: whether the embedded base is trained on it; if not, it shows what a fine-tuning teaches from nothing.
     """
 
@@ -69,8 +72,10 @@ class Family:
     subjects: Callable[[Scene, Pick], Iterable[Subject]] = nobody
     needs_ego: bool = False
     asks_absent: bool = False
+    names: str = ""
     besides: Mapping[Reason, str] = field(default_factory=dict, hash=False)
     group: str = EXTENDED
+    always_told: bool = False
     pretrained: bool = True
 
     @cached_property
@@ -122,7 +127,8 @@ class Family:
         if doubt := self._doubt(scene, subject):
             return doubt
         answer = self.answer(scene, *subject)
-        return answer if isinstance(answer, Reason) or answer in self.answers else Reason.UNKNOWN
+        known = isinstance(answer, Reason) or self.names or answer in self.answers
+        return answer if known else Reason.UNKNOWN
 
     def _doubt(self, scene: Scene, subject: Subject) -> Reason | None:
         """Why the strict rules do not let a question about these karts be asked at all."""

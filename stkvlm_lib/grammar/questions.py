@@ -1,12 +1,16 @@
 """The families of questions: wordings, possible answers, and the answer that a scene gives or why it gives none.
 
 The first ten families are the course's, in the order of its table; `ask_all` asks just these in the course's wording.
-`ask_extended` asks all families in varied wordings. Adding a family means adding one entry to the table below. Family
-ids and the order of wordings are stable; other programs read them.
+`ask_extended` asks all families in varied wordings. Family ids and the order of wordings are stable; other programs
+read them.
+
+A family of your own is one entry in the table below, with what it answers in `answers`, and its phrases in
+wordings.json; `pretrained=False`, as the embedded base has not met it. The tests then ask for what they check it by:
+why it declines, and wordings in benchmarks/own_words.json that no training draws.
 """
 
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from stkvlm_lib.grammar import answers
 from stkvlm_lib.grammar.families import COURSE, UNKNOWN, Asked, Declined, Family
@@ -20,33 +24,33 @@ OTHER = "other"
 
 _COUNTS = tuple(str(n) for n in range(1, 11))
 _YES_NO = ("yes", "no")
+_of_course = partial(Family, group=COURSE, always_told=True)
 _FAMILIES = (
-    Family(
+    _of_course(
         "ego",
         "What kart is the ego car?",
         ("Which kart is the ego car?", "What is the name of the ego car?", "Which kart does the camera follow?"),
         tuple(KARTS),
         lambda scene: scene.ego.name,
         needs_ego=True,
-        group=COURSE,
+        names="karts",
     ),
-    Family(
+    _of_course(
         "count",
         "How many karts are there in the scenario?",
         ("How many karts are in view?", "What is the number of karts in the picture?", "How many karts can you see?"),
         _COUNTS,
         answers.count,
-        group=COURSE,
     ),
-    Family(
+    _of_course(
         "track",
         "What track is this?",
         ("Which track is this?", "What is the name of the track?", "On which track does this race take place?"),
         tuple(TRACKS),
         lambda scene: scene.track,
-        group=COURSE,
+        names="track",
     ),
-    Family(
+    _of_course(
         "left_right",
         "Is {kart} to the left or right of the ego car?",
         (
@@ -58,9 +62,8 @@ _FAMILIES = (
         answers.left_right,
         answers.others,
         needs_ego=True,
-        group=COURSE,
     ),
-    Family(
+    _of_course(
         "front_back",
         "Is {kart} in front of or behind the ego car?",
         (
@@ -72,9 +75,8 @@ _FAMILIES = (
         answers.front_back,
         answers.others,
         needs_ego=True,
-        group=COURSE,
     ),
-    Family(
+    _of_course(
         "where",
         "Where is {kart} relative to the ego car?",
         (
@@ -86,10 +88,9 @@ _FAMILIES = (
         answers.where,
         answers.others,
         needs_ego=True,
-        group=COURSE,
     ),
     *(
-        Family(
+        _of_course(
             name,
             f"How many karts are {place} the ego car?",
             (
@@ -101,7 +102,6 @@ _FAMILIES = (
             answers.count_where(relation, value),
             needs_ego=True,
             besides={Reason.NONE: "0"},
-            group=COURSE,
         )
         for name, place, relation, value in (
             ("count_left", "to the left of", answers.left_right, "left"),
@@ -152,6 +152,7 @@ _FAMILIES = (
         tuple(KARTS),
         answers.nearest,
         needs_ego=True,
+        names="karts",
     ),
     Family(
         "farthest",
@@ -163,6 +164,7 @@ _FAMILIES = (
         ),
         tuple(KARTS),
         answers.farthest,
+        names="karts",
     ),
     *(
         Family(
@@ -175,6 +177,7 @@ _FAMILIES = (
             ),
             tuple(KARTS),
             answers.outermost(value, opposite),
+            names="karts",
         )
         for value, opposite in (("left", "right"), ("right", "left"))
     ),
@@ -189,6 +192,7 @@ _FAMILIES = (
         tuple(KARTS),
         answers.directly_front,
         needs_ego=True,
+        names="karts",
     ),
     Family(
         "more_side",
@@ -230,6 +234,7 @@ _FAMILIES = (
         answers.clock,
         answers.others,
         needs_ego=True,
+        always_told=True,
         pretrained=False,
     ),
 )

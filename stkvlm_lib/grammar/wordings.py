@@ -122,7 +122,7 @@ class Language:
     def _about(self, family: str, name: str, rng: random.Random) -> str:
         """A wording of a family about a kart of this name, and some kart of the game where it takes two."""
         slots = FAMILIES[family].slots
-        names = {slot: rng.choice(KARTS) for slot in slots} | {rng.choice(slots): "_".join(name.split())}
+        names = {slot: rng.choice(KARTS) for slot in slots} | {rng.choice(slots): one_word(name)}
         return fill(self.draw(family, rng), names)
 
     def _say(self, text: str, rng: random.Random) -> str:
@@ -206,7 +206,7 @@ def ask_worded(
     met come first, so that none is left out.
 
     otherwise: the same picture read by rules that decline nothing: what they say to questions that `scene` declines, of
-    the course's families and of those that the base has never met. Other questions that it declines are not asked.
+    families that are always told. Other questions that it declines are not asked.
     """
     drawn = sorted(rng.sample(list(families.values()), len(families)), key=lambda family: family.pretrained)
     told = {family.name: _told(family, scene, otherwise, rng) for family in drawn}
@@ -220,7 +220,7 @@ def ask_worded(
 
 def unanswerable(scene: Scene, rng: random.Random) -> Worded:
     """A question that no picture answers, or not that of this scene, since the kart asked about is not in it."""
-    absent = sorted(set(KARTS) - {kart.name for kart in scene.detected})
+    absent = sorted({*KARTS, *scene.line_up} - {kart.name for kart in scene.detected})
     return Worded(UNKNOWN, (), language().unanswerable(rng, absent), UNKNOWN)
 
 
@@ -229,7 +229,7 @@ def _told(
 ) -> list[tuple[tuple[str, ...], str]]:
     """Names of the karts that a family can ask about, and the answer, in a drawn order."""
     told: dict[tuple[str, ...], str] = {}
-    for each in (otherwise if family.group == COURSE or not family.pretrained else None, scene):  # the scene prevails
+    for each in (otherwise if family.always_told else None, scene):  # the scene prevails
         if each is None or (family.needs_ego and each.ego is None):
             continue
         for subject in family.subjects(each, lambda n, *key: rng.randrange(n)):

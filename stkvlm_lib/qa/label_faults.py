@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 from stkvlm_lib.data.frame_sets import FrameSet
 from stkvlm_lib.data.frames import View
 from stkvlm_lib.grammar.families import Family
-from stkvlm_lib.grammar.names import KARTS
 from stkvlm_lib.grammar.questions import FAMILIES, in_order, normalise
 from stkvlm_lib.qa.qa_sets import Record
 
@@ -58,12 +57,9 @@ def _impossible(records: Iterable[Record], folder: FrameSet) -> list[Row]:
 def _can_be(label: str, family: Family, view: View) -> bool:
     """Whether a family can answer so of a picture: by its set, or of karts and tracks that only these frames have."""
     label, frame = normalise(label), view.frame
-    if label in family.answers:
+    own = {"karts": frame.karts, "track": (frame.track,)}.get(family.names, ())
+    if label in family.answers or label in map(normalise, own):
         return True
-    if family.name == "track":
-        return label == normalise(frame.track)
-    if set(KARTS) <= set(family.answers):
-        return label in map(normalise, frame.karts)
     counts = family.answers[0].isdigit()
     return counts and label in {str(n) for n in range(1, len(frame.karts) + 1)}
 

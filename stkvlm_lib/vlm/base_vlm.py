@@ -12,12 +12,17 @@ import torch
 from huggingface_hub import snapshot_download
 from safetensors import safe_open
 from torch import nn
-from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    BitsAndBytesConfig,
+    PretrainedConfig,
+)
 from transformers.utils.logging import disable_progress_bar
 
 from stkvlm_lib.config import AUTO, EMBEDDED, ROOT, ConfigError, resolve
 from stkvlm_lib.device import compute_dtype, pick_device
-from stkvlm_lib.files import read_object
 from stkvlm_lib.grammar.questions import NEVER_OF_COURSE, is_of_course
 from stkvlm_lib.grammar.spelling import plain
 from stkvlm_lib.model_files import ModelError, base_weights, check_base, hash_weights
@@ -163,28 +168,34 @@ def load_processor(base: Base, image_side: int = 0) -> AutoProcessor:
     """The base's processor, set to one square crop a picture: splitting would cut a small frame into 13 crops.
 
     image_side: of the crop, in pixels; 0 for the base's own. The number of image tokens follows from it.
-    Raises ModelError where its files do not make one that lays out a question, ConfigError for a side that cannot be.
+    Raises ModelError where its files do not make one that lays out a question in tokens that the weights have,
+    ConfigError for a side that cannot be.
     """
     try:
         processor = AutoProcessor.from_pretrained(base.folder, **_FROM_DISK)
-        pictures = processor.image_processor
-        pictures.do_image_splitting = False
-        pictures.size = {"longest_edge": dict(pictures.max_image_size)["longest_edge"]}
-        if image_side:
-            _set_side(processor, base, image_side)
+        config = AutoConfig.from_pretrained(base.folder, **_FROM_DISK)
+        processor.image_processor.do_image_splitting = False
+        _set_side(processor, config, base, image_side)
         Prompt(processor)
     except ConfigError:
         raise
     except Exception as error:  # of any kind, by what is wrong with the files
         raise ModelError(f"{base.folder}: its processor cannot be loaded ({_told(error)}); {_RESTORE}") from error
+    known, tokenizer = config.text_config.vocab_size, processor.tokenizer
+    if len(tokenizer) > known:  # the processor adds the tokens of its class that lack
+        lacking = ", ".join(tokenizer.convert_ids_to_tokens(range(known, len(tokenizer)))[:5])
+        raise ModelError(
+            f"{base.folder}: its weights have {known:,} tokens, but its processor {len(tokenizer):,} (with {lacking}); "
+            "resize its embeddings to the tokenizer's length and save it anew, or name another BASE_MODEL"
+        )
     return processor
 
 
-def _set_side(processor: AutoProcessor, base: Base, side: int) -> None:
+def _set_side(processor: AutoProcessor, config: PretrainedConfig, base: Base, image_side: int) -> None:
     """One image token stands for a square of patches; positions of patches are fractions of the side in Idefics3."""
-    config = read_object(base.folder / "config.json")
-    token = config["vision_config"]["patch_size"] * config["scale_factor"]
-    own = processor.image_processor.size["longest_edge"]
+    token = config.vision_config.patch_size * config.scale_factor
+    own = dict(processor.image_processor.max_image_size)["longest_edge"]
+    side = image_side or own
     if side % token:
         raise ConfigError(f"IMAGE_SIDE={side}: must be a multiple of {token} px for {base.name}, 0 for its own {own}")
     processor.image_processor.size = processor.image_processor.max_image_size = {"longest_edge": side}
@@ -201,6 +212,8 @@ class Prompt:
             add_generation_prompt=True,
         )
         head, _, self._tail = self._template.partition(processor.image_token)
+        if "{question}" not in self._tail:
+            raise ModelError("its chat template lays out no picture with a question after it")
         fake, tag = processor.fake_image_token, processor.global_image_tag
         self.prefix: list[int] = self._ids(f"{head}{fake}{tag}{processor.image_token * processor.image_seq_len}{fake}")
         self.stop_id: int = self._ids("<end_of_utterance>")[0]

@@ -163,5 +163,6 @@ may."""
 
 _AUTO = f"""
 `AutoPeftModel.from_pretrained("FOLDER/{ADAPTER}")` finds the base by itself, as long as the folder is not moved:
-`{ADAPTER_CONFIG}` names where it was written to.
+`{ADAPTER_CONFIG}` names where it was written to. Where `bitsandbytes` is installed, PEFT loads it as well; what it then
+says of `kernels` does not matter, as nothing here is in 4 bit.
 """

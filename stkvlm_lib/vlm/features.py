@@ -43,8 +43,8 @@ class FeatureStore:
     bit, a picture for SmolVLM-256M.
 
     folder: where they are kept for other runs, see `shared_folder`; None, or a model whose adapter takes part in them:
-    in memory alone. limit_mb: how many MB (10^6 bytes) of what `batches` encodes stay there; what comes after is
-    encoded each time.
+    in memory alone. limit_mb: how many MB (10^6 bytes) stay there; what `batches` encodes beyond is encoded each time,
+    while what `in_order` and `encode` are asked for stays whatever it takes.
     """
 
     def __init__(
@@ -61,8 +61,8 @@ class FeatureStore:
         self._room = math.inf if self.on_disk else limit_mb * 1e6  # bytes
 
     def in_order(self, pictures: Sequence[Picture], label: str) -> "TokensInOrder":
-        """(tokens, D) of each picture, of which there may be more than fit into memory; those not known yet are
-        encoded, with progress."""
+        """(tokens, D) of each picture, of which there may be more than fit into memory where there is a folder; those
+        not known yet are encoded, with progress."""
         return TokensInOrder(self._kept, self._kept.find(self.encode(pictures, label)))
 
     def encode(self, pictures: Sequence[Picture], label: str) -> np.ndarray:
@@ -74,7 +74,7 @@ class FeatureStore:
         missing = first[self._kept.find(keys[first]) < 0]
         try:
             for chunk in self._chunks(missing, label):
-                self._kept.add(keys[chunk], self._encode([pictures[i] for i in chunk]))
+                self._keep(keys[chunk], self._encode([pictures[i] for i in chunk]))
         finally:  # what was encoded stays, also where an error or interrupt comes in between
             self._kept.flush()
         return keys
@@ -101,10 +101,13 @@ class FeatureStore:
         if len(missing):
             new = self._encode([chunk[i] for i in missing])
             if new.nbytes <= self._room:  # a batch stays whole, as its pictures share their memory, or not at all
-                self._room -= new.nbytes
-                self._kept.add(keys[missing], new)
+                self._keep(keys[missing], new)
             tokens.update(zip(missing, new, strict=True))
         return torch.stack([tokens[i] for i in range(len(chunk))])
+
+    def _keep(self, keys: np.ndarray, tokens: torch.Tensor) -> None:
+        self._room -= tokens.nbytes
+        self._kept.add(keys, tokens)
 
     def _encode(self, pictures: Sequence[Picture]) -> torch.Tensor:
         images = [self.frames.by_image_file[name].image(mirrored) for name, mirrored in pictures]

@@ -65,9 +65,9 @@ def push_adapter(folder: Path, name: str, *, private: bool = False) -> str:
             ignore_patterns=["*/*"],
             commit_message="Upload weights and card",
         )
-    except (OSError, ValueError) as error:  # HfHubHTTPError and connection errors are OSErrors
+    except Exception as error:  # of any kind, by the client's version: what is wrong with name or token, or no network
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        remedy = "check the name and the token's right to write"
+        remedy = "check the network, the name and the token's right to write"
         raise ModelError(f"the hub did not take {name}: {reason}; {remedy}") from error
     if sent is NEEDED and not (base := read_adapter_record(folder)["base"])["revision"]:
         remedy = f"for people without it push what `./run_all.sh export {folder} DIR --merge` writes"
