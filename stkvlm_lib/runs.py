@@ -237,8 +237,9 @@ def find_run(name: str | None) -> Path:
     found = next((path for path in (OUTPUTS / name, resolve(name)) if path.is_dir()), None)
     if found is None:
         there = sorted(path.parent.name for path in OUTPUTS.glob("*/manifest.json"))
+        known = ", ".join(there) or "none yet (./run_all.sh makes one)"
         raise FileNotFoundError(
-            f"{name}: no such run{did_you_mean(name, there)}; there are {', '.join(there) or 'none yet'} in outputs/, "
+            f"{name}: no such run{did_you_mean(name, there)}; there are {known} in outputs/, "
             f"those of a batch are BATCH/RUN, and a path counts from {ROOT}"
         )
     return found
