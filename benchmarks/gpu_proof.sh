@@ -16,10 +16,10 @@
 #
 # A part that fails or takes too long is noted and the next begins; parts not begun when time is up are said. Ctrl-C
 # ends it with a summary of what is done. The same command again does what is not done yet, and with the names of parts
-# those; results of another commit are not kept. Logs, summary.json and summary.md lie in DIR, by default outputs/gpu-proof (`results.py proof DIR` takes them
-# into RESULTS.md); runs in outputs/ (`latest` then is one of them). The score must be within a point of a CPU's: that of
-# benchmarks/results/cpu-seed0.json, or of the run folder given with --cpu-run. --dry: everything tiny, on whatever
-# device there is, to see that this script is not broken.
+# those; results of another commit are not kept. Logs, summary.json and summary.md lie in DIR, by default
+# outputs/gpu-proof (`results.py proof DIR` takes them into RESULTS.md); runs in outputs/ (`latest` then is one of them).
+# The score must be within a point of a CPU's: that of benchmarks/results/cpu-seed0.json, or of the run folder given with
+# --cpu-run. --dry: everything tiny, on whatever device there is, to see that this script is not broken.
 # PYTHON names the interpreter (default .venv/bin/python, else python3), LIMIT the seconds in all (default 870).
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
