@@ -49,15 +49,16 @@ def test_a_part_that_fails_is_noted_and_the_summary_is_written(tmp_path):
     cpu_run = tmp_path / "cpu"
     cpu_run.mkdir()
     (cpu_run / "metrics.json").write_text('{"exact": 0.5, "n": 10}')
-    done = proof("--dry", "--out", tmp_path / f"out-{os.getpid()}", "--cpu-run", cpu_run, "again")
+    out = tmp_path / f"out-{os.getpid()}"  # its name is that of the runs
+    done = proof("--dry", "--out", out, "--cpu-run", cpu_run, "again")
     assert done.returncode == 1 and "again: FAILED: the part run is not done" in done.stdout
-    assert proof("--dry", "--out", tmp_path / f"out-{os.getpid()}", "--cpu-run", cpu_run, "heart", LIMIT="5").returncode == 1
-    summary = json.loads((tmp_path / f"out-{os.getpid()}" / "summary.json").read_text())
+    assert proof("--dry", "--out", out, "--cpu-run", cpu_run, "heart", LIMIT="5").returncode == 1
+    summary = json.loads((out / "summary.json").read_text())
     assert summary["dry"] is True and summary["date"] and summary["device"]
     assert summary["parts"]["again"]["result"].startswith("FAILED")
     assert summary["parts"]["heart"]["result"] == "not begun, time was up"
     assert summary["parts"]["cpu"]["figures"] == {"exact": 0.5, "n": 10}
-    text = (tmp_path / f"out-{os.getpid()}" / "summary.md").read_text()
+    text = (out / "summary.md").read_text()
     assert "tiny sizes, which proves nothing" in text and "| again | FAILED" in text
 
 
